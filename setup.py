@@ -1,0 +1,64 @@
+"""Packaging of timesformer; settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "timesformer/__init__.py").read_text()).group(1)
+
+VIZ = ["matplotlib>=3.8", "pillow>=10.0"]
+HUB = ["huggingface_hub>=0.30"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+
+setup(
+    name="timesformer",
+    version=VERSION,
+    description="TimeSformer, space-time attention for video, rebuilt from the paper in PyTorch",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The timesformer authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["timesformer", "timesformer.*"]),
+    package_data={"timesformer": ["py.typed", "datasets/labels/*.txt"]},
+    install_requires=[
+        "torch>=2.10",
+        "torchvision>=0.25",
+        "timm>=1.0.9",
+        "av>=14.0",
+        "einops>=0.8",
+        "fvcore>=0.1.5.post20221221",
+        "numpy>=1.26",
+        "pyyaml>=6.0",
+        "safetensors>=0.4.3",
+        "simplejson>=3.17",
+        "tensorboard>=2.16",
+        "tqdm>=4.65",
+        "yacs>=0.1.8",
+    ],
+    extras_require={
+        "viz": VIZ,
+        "hub": HUB,
+        "slurm": ["submitit>=1.5"],
+        "onnx": ONNX,
+        "dev": [
+            *VIZ,
+            "mypy>=1.10",
+            "pre-commit>=3.5",
+            "pytest>=8.2",
+            "pytest-timeout>=2.3",
+            "ruff>=0.15",
+            "transformers>=4.50",
+            "types-PyYAML",
+            "types-simplejson",
+            "types-tqdm",
+        ],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

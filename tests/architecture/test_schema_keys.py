@@ -1,0 +1,66 @@
+"""No knob that lies: every key of the schema is read by some module, and no other key is named."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from timesformer.config.defaults import get_cfg
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = dict(get_cfg().leaves())
+REFUSED = {"DATA.MULTI_LABEL"}  # known only so that config/validate.py can say "not yet"
+
+
+@cache
+def sources() -> dict[str, str]:
+    """Source of every module that may read keys. Declaring and checking a key isn't using it."""
+    paths = [*(ROOT / "timesformer").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    return {
+        str(path.relative_to(ROOT)): path.read_text()
+        for path in paths
+        if path.parent.name != "config"
+    }
+
+
+@cache
+def names_read(path: str) -> tuple[set[str], set[str]]:
+    """Return the attributes that a file reads, and these together with its one-word strings."""
+    nodes = list(ast.walk(ast.parse(sources()[path])))
+    attributes = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    strings = {
+        node.value for node in nodes if isinstance(node, ast.Constant) if type(node.value) is str
+    }
+    return attributes, attributes | strings
+
+
+@pytest.mark.parametrize("key", sorted(KEYS.keys() - REFUSED))
+def test_key_is_read(key: str) -> None:
+    # `cfg.SOLVER.BASE_LR`, `solver.BASE_LR` and `cfg["TRAIN"].AMP` count; text about a key doesn't.
+    group, _, name = key.rpartition(".")
+    readers = []
+    for path in sources():
+        attributes, words = names_read(path)
+        if name in attributes and (not group or group in words):
+            readers.append(path)
+    assert readers, f"nothing reads {key}"
+
+
+def test_no_unknown_key_is_named() -> None:
+    groups = {key.split(".")[0] for key in KEYS if "." in key}
+    full_key = re.compile(rf"\b(?:{'|'.join(groups)})\.[A-Z][A-Z0-9_]*\b")
+    unknown = {
+        (path, key)
+        for path, text in sources().items()
+        for key in full_key.findall(text)
+        if key not in KEYS
+    }
+    assert unknown == set()

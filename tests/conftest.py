@@ -1,0 +1,50 @@
+"""Shared fixtures: repeatable randomness, the golden files, and the folder of real videos."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(__file__).resolve().parent / "data"
+SHARED_VIDEOS = ROOT.parent / "shared" / "videos"
+
+
+@pytest.fixture(autouse=True)
+def rng_guard() -> Iterator[None]:
+    """Every test starts from the same seeds and leaves the global generators as it found them."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the golden numbers made with the published implementation."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def shared_videos() -> Path:
+    """Folder of real video files; they aren't part of the repository."""
+    if not SHARED_VIDEOS.is_dir():
+        pytest.skip("needs the real videos in ../shared/videos")
+    return SHARED_VIDEOS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))

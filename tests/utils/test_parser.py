@@ -1,0 +1,94 @@
+"""From words on a command line to a checked config."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from timesformer.utils.errors import ConfigError
+from timesformer.utils.parser import load_config, parse_args
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = ["NUM_GPUS", "0", "TRAIN.BATCH_SIZE", "4", "GLOBAL_BATCH_SIZE", "0"]
+
+
+@pytest.fixture
+def cfg_file(tmp_path: Path) -> str:
+    path = tmp_path / "my.yaml"
+    path.write_text("NUM_SHARDS: 4\nSHARD_ID: 1\nRNG_SEED: 5\nSOLVER: {BASE_LR: 1e-3}\n")
+    return str(path)
+
+
+def test_argument_names_of_the_published_tool(cfg_file: str) -> None:
+    words = ["--cfg", cfg_file, "--num_shards", "2", "--shard_id", "1"]
+    args = parse_args([*words, "--init_method", "tcp://a:1", "NUM_GPUS", "0"])
+    assert (args.cfg_file, args.num_shards, args.shard_id) == (cfg_file, 2, 1)
+    assert (args.init_method, args.opts) == ("tcp://a:1", ["NUM_GPUS", "0"])
+    defaults = parse_args(["--cfg", cfg_file])
+    assert (defaults.init_method, defaults.opts) == ("tcp://localhost:9999", [])
+
+
+def test_later_wins(cfg_file: str) -> None:
+    cfg = load_config(
+        parse_args(["--cfg", cfg_file, *CPU, "RNG_SEED", "6", "SOLVER.LRS", "[1,1e-1,.01]"])
+    )
+    assert (cfg.NUM_SHARDS, cfg.SHARD_ID, cfg.RNG_SEED, cfg.SOLVER.BASE_LR) == (4, 1, 6, 1e-3)
+    assert cfg.SOLVER.LRS == [1.0, 0.1, 0.01]
+    assert not cfg.is_frozen()
+    words = ["--cfg", cfg_file, "--num_shards", "2", "--shard_id", "0", *CPU, "SHARD_ID", "1"]
+    cfg = load_config(parse_args(words))
+    assert (cfg.NUM_SHARDS, cfg.SHARD_ID) == (2, 0)
+
+
+def test_negative_values_are_values(cfg_file: str) -> None:
+    with pytest.raises(ConfigError, match="RNG_SEED must be at least 0, not -1"):
+        load_config(parse_args(["--cfg", cfg_file, *CPU, "RNG_SEED", "-1"]))
+
+
+def test_the_merged_config_is_what_is_checked(cfg_file: str) -> None:
+    with pytest.raises(ConfigError, match="SHARD_ID 1"):
+        load_config(parse_args(["--cfg", cfg_file, "--num_shards", "1", *CPU]))
+
+
+def test_more_gpus_than_there_are(cfg_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"NUM_GPUS 2: .* has 1 usable GPU;"):
+        load_config(parse_args(["--cfg", cfg_file, *CPU, "NUM_GPUS", "2"]))
+
+
+def test_mistakes_that_argparse_reports(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_args(["NUM_GPUS", "0"])
+    assert caught.value.code == 2
+    assert "--cfg" in capsys.readouterr().err
+
+
+def test_help_shows_commands_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_args(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for fragment in (
+        "--cfg FILE",
+        "--num_shards N",
+        "tcp://localhost:9999",
+        "KEY VALUE",
+        "examples:",
+    ):
+        assert fragment in text
+
+
+def test_a_wrong_config_is_found_without_importing_torch(cfg_file: str) -> None:
+    code = (
+        "import sys\n"
+        "from timesformer.utils.errors import ConfigError\n"
+        "from timesformer.utils.parser import load_config, parse_args\n"
+        "try: load_config(parse_args(sys.argv[1:]))\n"
+        "except ConfigError as error: print(error, 'torch' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, "--cfg", cfg_file, "NUM_GPU", "0"]
+    out = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "command line: unknown key NUM_GPU; did you mean NUM_GPUS? False"

@@ -1,0 +1,1 @@
+"""Configuration: the schema (`defaults`), how files are read (`node`), the checks (`validate`)."""

@@ -1,0 +1,212 @@
+"""The schema: every key there is, its type (that of its default) and its meaning.
+
+It is closed: a key that isn't here is an error, unless `deprecated.DEPRECATED` lists it.
+An epoch is one pass over the training list; a clip is one (3, T, H, W) input of the model.
+"""
+
+from __future__ import annotations
+
+from timesformer.config.node import CfgNode
+
+_C = CfgNode()
+
+# GPUs to use on this node; 0 runs on the CPU. Under torchrun: 0 for CPU, anything else for GPU.
+_C.NUM_GPUS = 1
+# Nodes that take part, each started by hand with its own SHARD_ID. Ignored under torchrun.
+_C.NUM_SHARDS = 1
+# Index of this node, 0 to NUM_SHARDS - 1. Ignored under torchrun.
+_C.SHARD_ID = 0
+# Folder for checkpoints, logs and results; made when missing.
+_C.OUTPUT_DIR = "."
+# Seed of initialisation, data order, augmentation and DropPath, >= 0.
+_C.RNG_SEED = 0
+# Iterations (micro-batches) between two lines of log.
+_C.LOG_PERIOD = 10
+# Print the model with its parameter count and multiply-adds at the start.
+_C.LOG_MODEL_INFO = True
+# How processes talk: auto (nccl on GPU, gloo on CPU) | nccl | gloo.
+_C.DIST_BACKEND = "auto"
+# Clips for each optimizer step, over all nodes and accumulated micro-batches;
+# a multiple of TRAIN.BATCH_SIZE x nodes. 0 = one step for every micro-batch.
+_C.GLOBAL_BATCH_SIZE = 64
+
+# ---------------------------------------------------------------------------- training
+_C.TRAIN = CfgNode()
+# Train. With TEST.ENABLE as well, the trained model is tested at the end.
+_C.TRAIN.ENABLE = True
+# Name of a registered dataset; upper or lower case doesn't matter.
+_C.TRAIN.DATASET = "kinetics"
+# Clips in one forward pass of one node, split evenly over its processes. Validation uses it too.
+_C.TRAIN.BATCH_SIZE = 64
+# Epochs between two validations.
+_C.TRAIN.EVAL_PERIOD = 1
+# Epochs between two checkpoints; the last epoch always leaves one.
+_C.TRAIN.CHECKPOINT_PERIOD = 1
+# Go on from the newest complete checkpoint in OUTPUT_DIR if there is one.
+_C.TRAIN.AUTO_RESUME = True
+# Checkpoint to start from when there is nothing to resume; empty = none.
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""
+# Start at epoch 0 with a new optimizer, keeping only that checkpoint's weights.
+_C.TRAIN.CHECKPOINT_EPOCH_RESET = False
+# That checkpoint was trained on something else: implies a reset, and its head may not fit.
+_C.TRAIN.FINETUNE = False
+# Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
+_C.TRAIN.AMP = "none"
+
+# ---------------------------------------------------------------------------- multi-view test
+_C.TEST = CfgNode()
+# Test, after training or alone.
+_C.TEST.ENABLE = True
+# Name of a registered dataset; upper or lower case doesn't matter.
+_C.TEST.DATASET = "kinetics"
+# Clips (views) in one forward pass of one node, split evenly over its processes.
+_C.TEST.BATCH_SIZE = 8
+# Weights to test; empty = those just trained, or the newest checkpoint in OUTPUT_DIR.
+_C.TEST.CHECKPOINT_FILE_PATH = ""
+# Clips taken along each video. The paper uses 1.
+_C.TEST.NUM_ENSEMBLE_VIEWS = 10
+# Crops of each clip: 1 (centre) or 3 (left/centre/right, or top/centre/bottom if upright).
+_C.TEST.NUM_SPATIAL_CROPS = 3
+# File name in OUTPUT_DIR for the scores: .npz, .csv, or both with a comma; empty = none.
+_C.TEST.SAVE_RESULTS_PATH = ""
+# Mixed precision: none | bf16 | fp16 (GPU only).
+_C.TEST.AMP = "none"
+
+# ---------------------------------------------------------------------------- video data
+_C.DATA = CfgNode()
+# Folder with the lists of videos, e.g. train.csv, val.csv, test.csv.
+_C.DATA.PATH_TO_DATA_DIR = ""
+# What stands between path and label in a row of a list.
+_C.DATA.PATH_LABEL_SEPARATOR = " "
+# Folder that the paths in the lists are relative to; empty = as they are.
+_C.DATA.PATH_PREFIX = ""
+# Class names: a text file with one name a line in label order, or the name of a shipped
+# list (kinetics400, kinetics600, ssv2, ...); empty = numbers only.
+_C.DATA.CLASS_NAMES = ""
+# Frames T of a clip.
+_C.DATA.NUM_FRAMES = 8
+# Source frames from one clip frame to the next, at TARGET_FPS.
+_C.DATA.SAMPLING_RATE = 32
+# Frame rate in frames/s that SAMPLING_RATE counts in; faster videos take longer steps.
+_C.DATA.TARGET_FPS = 30.0
+# Mean of each channel, for pixels in [0, 1] and in the order the model sees the channels.
+_C.DATA.MEAN = [0.45, 0.45, 0.45]
+# Standard deviation of each channel, likewise.
+_C.DATA.STD = [0.225, 0.225, 0.225]
+# Least and greatest short side in pixels, drawn uniformly, before the training crop.
+_C.DATA.TRAIN_JITTER_SCALES = [256, 320]
+# Side of the square crop in pixels while training and validating.
+_C.DATA.TRAIN_CROP_SIZE = 224
+# Side of the square crop in pixels while testing.
+_C.DATA.TEST_CROP_SIZE = 224
+# Draw 1 / short side uniformly instead of the short side.
+_C.DATA.INV_UNIFORM_SAMPLE = False
+# Mirror half of the training clips. Wrong where left and right tell classes apart.
+_C.DATA.RANDOM_FLIP = True
+# The model takes BGR frames. It belongs to the weights: the published SSv2 models do.
+_C.DATA.REVERSE_INPUT_CHANNEL = False
+# Where n test clips lie: legacy (published: at i/n, never the tail) | center | uniform.
+_C.DATA.TEST_CLIP_SAMPLING = "legacy"
+# How views make a video's score: sum (of logits) | max (of logits) | prob (mean softmax).
+_C.DATA.ENSEMBLE_METHOD = "sum"
+# Several labels for each video. Not supported yet: True is an error.
+_C.DATA.MULTI_LABEL = False
+
+# ---------------------------------------------------------------------------- architecture
+_C.TIMESFORMER = CfgNode()
+# Name of a registered scheme: divided_space_time | joint_space_time | space_only | ...
+_C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"
+# Image or video weights to start from when training starts fresh: a path, timm/NAME, or
+# empty for none. The default is what the published models started from.
+_C.TIMESFORMER.PRETRAINED_MODEL = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
+# Resizing of pos_embed when those weights are for another grid: bicubic (2-D) | legacy
+# (published: 1-D nearest over the flattened grid, which scrambles it).
+_C.TIMESFORMER.POS_EMBED_RESIZE = "bicubic"
+# Initial values: image (published; expects image weights) | scratch (embeddings that let
+# the order of time be learnt without any).
+_C.TIMESFORMER.INIT = "image"
+# Side of a patch in pixels.
+_C.TIMESFORMER.PATCH_SIZE = 16
+# Width D of a token.
+_C.TIMESFORMER.EMBED_DIM = 768
+# Number of blocks.
+_C.TIMESFORMER.DEPTH = 12
+# Attention heads of each block; divides EMBED_DIM.
+_C.TIMESFORMER.NUM_HEADS = 12
+# Hidden width of the MLP / EMBED_DIM.
+_C.TIMESFORMER.MLP_RATIO = 4.0
+# Probability that the last block's branches are skipped in training; rises linearly from 0.
+_C.TIMESFORMER.DROP_PATH_RATE = 0.1
+# Recompute each block's activations in backward: less memory, about a third more time.
+_C.TIMESFORMER.ACT_CHECKPOINT = False
+
+_C.MODEL = CfgNode()
+# Name of a registered model: vit_{tiny,small,base,large}_patch16_224 | ...
+_C.MODEL.MODEL_NAME = "vit_base_patch16_224"
+# Outputs of the head; labels are 0 to NUM_CLASSES - 1.
+_C.MODEL.NUM_CLASSES = 400
+# Training loss. Only cross_entropy; MIXUP and LABEL_SMOOTHING change its targets.
+_C.MODEL.LOSS_FUNC = "cross_entropy"
+
+# ---------------------------------------------------------------------------- optimisation
+_C.SOLVER = CfgNode()
+# Learning rate for GLOBAL_BATCH_SIZE clips a step; never scaled behind your back.
+_C.SOLVER.BASE_LR = 0.005
+# steps_with_relative_lrs (STEPS, LRS) | cosine (COSINE_END_LR).
+_C.SOLVER.LR_POLICY = "steps_with_relative_lrs"
+# Epochs from which the LRS hold; the first is 0.
+_C.SOLVER.STEPS = [0, 11, 14]
+# Factors of BASE_LR, one for each of STEPS.
+_C.SOLVER.LRS = [1.0, 0.1, 0.01]
+# Learning rate at the end of the cosine.
+_C.SOLVER.COSINE_END_LR = 0.0
+# Epochs to train.
+_C.SOLVER.MAX_EPOCH = 15
+# Epochs (may be a fraction) of linear warm-up; 0 = none.
+_C.SOLVER.WARMUP_EPOCHS = 0.0
+# Learning rate at the start of the warm-up.
+_C.SOLVER.WARMUP_START_LR = 0.01
+# sgd | adam | adamw.
+_C.SOLVER.OPTIMIZING_METHOD = "sgd"
+# Momentum of sgd.
+_C.SOLVER.MOMENTUM = 0.9
+# Dampening of sgd's momentum.
+_C.SOLVER.DAMPENING = 0.0
+# Nesterov momentum for sgd.
+_C.SOLVER.NESTEROV = True
+# Weight decay, on every parameter.
+_C.SOLVER.WEIGHT_DECAY = 1e-4
+# Greatest L2 norm of the whole gradient; 0 = no clipping.
+_C.SOLVER.CLIP_GRAD_L2NORM = 0.0
+# Share of the target spread evenly over all classes while training.
+_C.SOLVER.LABEL_SMOOTHING = 0.0
+
+_C.MIXUP = CfgNode()
+# Mix pairs of clips and labels within a training micro-batch.
+_C.MIXUP.ENABLED = False
+# Beta parameter of mixup; 0 = CutMix only.
+_C.MIXUP.ALPHA = 0.8
+# Beta parameter of CutMix; 0 = mixup only.
+_C.MIXUP.CUTMIX_ALPHA = 1.0
+# Probability that a micro-batch is mixed.
+_C.MIXUP.PROB = 1.0
+# Probability of CutMix rather than mixup where both are on.
+_C.MIXUP.SWITCH_PROB = 0.5
+
+# ---------------------------------------------------------------------------- machinery
+_C.DATA_LOADER = CfgNode()
+# Worker processes for each rank; 0 decodes in the main process. Results don't depend on it.
+_C.DATA_LOADER.NUM_WORKERS = 4
+# Page-locked memory for faster copies to a GPU; no effect on CPU.
+_C.DATA_LOADER.PIN_MEMORY = True
+
+_C.TENSORBOARD = CfgNode()
+# Write scalars for TensorBoard.
+_C.TENSORBOARD.ENABLE = True
+# Folder for them; empty = OUTPUT_DIR/tensorboard.
+_C.TENSORBOARD.LOG_DIR = ""
+
+
+def get_cfg() -> CfgNode:
+    """Return a fresh copy of the defaults."""
+    return _C.clone()

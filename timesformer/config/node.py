@@ -1,0 +1,208 @@
+"""`CfgNode`: fvcore's, with a closed schema and errors that say what to change.
+
+Everything that is merged (a file with its bases, KEY VALUE pairs, the text in a checkpoint)
+is first brought to one flat form, {full key: value of the key's own type}, and then set.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fvcore.common.config import CfgNode as _FvcoreNode
+
+from timesformer.config.deprecated import DEPRECATED
+from timesformer.config.strict_yaml import dump, parse, read_with_bases
+from timesformer.utils.errors import ConfigError
+
+_WORDS = {"yes": True, "on": True, "no": False, "off": False}
+
+
+class CfgNode(_FvcoreNode):
+    """A group of keys, as attributes. Its present values define the types that merging accepts."""
+
+    def merge_from_file(self, cfg_filename: str | Path, allow_unsafe: bool = False) -> None:
+        """Merge a YAML file and, before it, the files that its `_BASE_` names.
+
+        Args:
+            cfg_filename: the file.
+            allow_unsafe: fvcore's switch for YAML that runs code; never allowed here.
+
+        Raises:
+            ConfigError: anything wrong with a file, a key or a value.
+        """
+        if allow_unsafe:
+            raise ConfigError("allow_unsafe: a config never runs code")
+        self._merge(read_with_bases(cfg_filename))
+
+    def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
+        """Merge KEY VALUE pairs, e.g. `["SOLVER.BASE_LR", "1e-4"]` from a command line.
+
+        Raises:
+            ConfigError: a key without a value, or anything wrong with a key or a value.
+        """
+        source = "command line"
+        for word in cfg_list[::2]:
+            if str(word).startswith("--"):
+                raise ConfigError(f"{source}: option {word} must come before the KEY VALUE pairs")
+        if len(cfg_list) % 2:
+            raise ConfigError(
+                f"{source}: KEY VALUE pairs expected, e.g. NUM_GPUS 0, but the last word "
+                f"{cfg_list[-1]!r} has no partner"
+            )
+        leaves = dict(self.leaves())
+        pairs = zip(cfg_list[::2], cfg_list[1::2], strict=True)
+        self._merge(
+            [(source, {k: _from_shell(v, leaves.get(k), f"{source}, {k}")}) for k, v in pairs]
+        )
+
+    def merge_from_other_cfg(self, cfg_other: Mapping[str, Any]) -> None:
+        """Merge another config or nested dict, under the same rules as a file."""
+        self._merge([("merged config", cfg_other)])
+
+    def merge_from_string(self, text: str, source: str) -> None:
+        """Merge YAML text, e.g. what `dump` wrote into a checkpoint.
+
+        Args:
+            text: the YAML.
+            source: where it is from, for error messages.
+        """
+        self._merge([(source, parse(text, source) or {})])
+
+    def dump(self, **kwargs: Any) -> str:
+        """Return the whole config as YAML text that merges back equal."""
+        return dump(_plain(self), **kwargs)
+
+    def leaves(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield (full key, value) for every key, e.g. ("TRAIN.ENABLE", True)."""
+        for key, value in self.items():
+            if isinstance(value, CfgNode):
+                yield from value.leaves(f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    def _merge(self, layers: Sequence[tuple[str, Any]]) -> None:
+        ignored: dict[str, str] = {}  # deprecated key -> first source that uses it
+        merged: dict[str, Any] = {}
+        for source, tree in layers:
+            flat, deprecated = conform(tree, self, source)
+            merged.update(flat)
+            for key in deprecated:
+                ignored.setdefault(key, source)
+        for key, value in merged.items():
+            *groups, name = key.split(".")
+            node = self
+            for group in groups:
+                node = node[group]
+            setattr(node, name, value)
+        for key, source in ignored.items():
+            message = f"{source}: {key} is deprecated and has no effect: {DEPRECATED[key]}"
+            warnings.warn(message, FutureWarning, stacklevel=3)
+
+
+def conform(
+    tree: Mapping[str, Any], schema: CfgNode, source: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Check a nested dict against a schema and flatten it.
+
+    Args:
+        tree: groups and keys; a full key with dots is as good as nesting.
+        schema: the config whose keys and types count.
+        source: where the tree is from, for error messages.
+
+    Returns:
+        {full key: value with the schema's type}, and the deprecated keys and groups met.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a key given twice, a wrong type.
+    """
+    leaves = dict(schema.leaves())
+    groups = {key.rpartition(".")[0] for key in leaves}
+    flat: dict[str, Any] = {}
+    deprecated: list[str] = []
+
+    def walk(node: Mapping[Any, Any], prefix: str) -> None:
+        for key, value in node.items():
+            full = f"{prefix}{key}"
+            parents = {full[:i] for i, letter in enumerate(full) if letter == "."} | {full}
+            if old := parents & DEPRECATED.keys():
+                deprecated.extend(old - {*deprecated})
+            elif full in groups:
+                if not isinstance(value, Mapping | None):
+                    raise ConfigError(f"{source}: {full} is a group of keys, not {_show(value)}")
+                walk(value or {}, f"{full}.")  # a group with nothing under it is harmless
+            elif full not in leaves:
+                candidates = groups if isinstance(value, Mapping) else leaves
+                raise ConfigError(f"{source}: unknown key {full}{did_you_mean(full, candidates)}")
+            elif full in flat:
+                raise ConfigError(f"{source}: {full} is given twice")
+            else:
+                flat[full] = _coerce(value, leaves[full], full, source)
+
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{source}: expected KEY: VALUE lines, not {_show(tree)}")
+    walk(tree, "")
+    return flat, deprecated
+
+
+def did_you_mean(name: str, known: Iterator[str] | set[str] | Sequence[str] | Mapping) -> str:
+    """Return "; did you mean X?" for the nearest known name, or "" when none is near."""
+    upper = {k.upper(): k for k in known}
+    last = name.upper().rpartition(".")[2]
+    same_last = [k for k in upper if k.rpartition(".")[2] == last]  # right key, wrong group
+    near = difflib.get_close_matches(name.upper(), same_last, 1, 0.0)
+    near = near or difflib.get_close_matches(name.upper(), upper, 1, 0.5)
+    return f"; did you mean {upper[near[0]]}?" if near else ""
+
+
+def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
+    """Return ``value`` with the type of ``default``, where that loses nothing."""
+    if isinstance(default, list):
+        if isinstance(value, str) and value[:1] == "(" and value[-1:] == ")":
+            value = parse(f"[{value[1:-1]}]", f"{source}, {key}")  # Python's way to write a list
+        if isinstance(value, list | tuple) and value:
+            return [_coerce(item, default[0], f"an item of {key}", source) for item in value]
+    elif isinstance(default, bool):
+        if isinstance(value, str) and value.lower() in _WORDS:
+            return _WORDS[value.lower()]
+        if isinstance(value, bool):
+            return value
+    elif isinstance(default, float):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    elif isinstance(default, int):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return int(value)
+    elif isinstance(value, str):
+        return value
+    expected = {
+        bool: "True or False",
+        int: "a whole number",
+        float: "a number",
+        str: "text (in quotes if it looks like something else)",
+        list: "a list like [1, 2] with something in it",
+    }[type(default)]
+    raise ConfigError(f"{source}: {key} must be {expected}, not {_show(value)}")
+
+
+def _from_shell(value: Any, default: Any, source: str) -> Any:
+    if not isinstance(value, str):
+        return value  # merge_from_list called from Python
+    if isinstance(default, str) and value[:1] not in {"'", '"'}:
+        return value  # text as it is: a path may look like a number or hold a colon
+    return parse(value, source)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(dict(value) if isinstance(value, Mapping) else value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def _plain(node: CfgNode) -> dict[str, Any]:
+    return {k: _plain(v) if isinstance(v, CfgNode) else v for k, v in node.items()}

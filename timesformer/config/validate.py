@@ -1,0 +1,320 @@
+"""Checks of the merged config, before data or devices are touched.
+
+Every message names the key to change. What only a registry or a file can know (names of
+models, datasets and schemes, lists of videos, image weights) is checked where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from timesformer.config.defaults import get_cfg
+from timesformer.config.node import CfgNode, conform, did_you_mean
+from timesformer.utils.errors import ConfigError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "DIST_BACKEND": ("auto", "nccl", "gloo"),
+    "TRAIN.AMP": ("none", "bf16", "fp16"),
+    "TEST.AMP": ("none", "bf16", "fp16"),
+    "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform"),
+    "DATA.ENSEMBLE_METHOD": ("sum", "max", "prob"),
+    "TIMESFORMER.POS_EMBED_RESIZE": ("bicubic", "legacy"),
+    "TIMESFORMER.INIT": ("image", "scratch"),
+    "MODEL.LOSS_FUNC": ("cross_entropy",),
+    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
+}
+# (what a number must be, in words; the test; the keys it holds for)
+RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    (
+        "at least 1",
+        lambda x: x >= 1,
+        """NUM_SHARDS LOG_PERIOD TRAIN.BATCH_SIZE TRAIN.EVAL_PERIOD TRAIN.CHECKPOINT_PERIOD
+        TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
+        DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
+        TIMESFORMER.EMBED_DIM TIMESFORMER.DEPTH TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
+        SOLVER.MAX_EPOCH""",
+    ),
+    (
+        "at least 0",
+        lambda x: x >= 0,
+        """NUM_GPUS RNG_SEED GLOBAL_BATCH_SIZE SOLVER.LRS SOLVER.COSINE_END_LR
+        SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_L2NORM
+        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA DATA_LOADER.NUM_WORKERS""",
+    ),
+    (
+        "above 0",
+        lambda x: x > 0,
+        "DATA.TARGET_FPS DATA.STD TIMESFORMER.MLP_RATIO SOLVER.BASE_LR",
+    ),
+    (
+        "between 0 and 1",
+        lambda x: 0 <= x <= 1,
+        "MIXUP.PROB MIXUP.SWITCH_PROB SOLVER.DAMPENING",
+    ),
+    (
+        "at least 0 and below 1",
+        lambda x: 0 <= x < 1,
+        "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING",
+    ),
+)
+NOT_EMPTY = (
+    "OUTPUT_DIR",
+    "TRAIN.DATASET",
+    "TEST.DATASET",
+    "DATA.PATH_LABEL_SEPARATOR",
+    "TIMESFORMER.ATTENTION_TYPE",
+    "MODEL.MODEL_NAME",
+)
+
+
+class BatchLayout(NamedTuple):
+    """How one optimizer step's clips are spread; the product of the first three is the last."""
+
+    per_rank: int  # clips in one forward pass of one process
+    ranks: int  # processes over all nodes
+    accumulation: int  # forward passes of each process for one optimizer step
+    global_batch: int  # clips for one optimizer step
+
+
+def check(cfg: CfgNode) -> None:
+    """Check a merged config, touching neither data nor devices.
+
+    Raises:
+        ConfigError: naming the key to change.
+    """
+    conform(cfg, get_cfg(), "config")  # also catches what Python code has set
+    _check_values(cfg)
+    if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
+        raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do")
+    if cfg.DATA.MULTI_LABEL:
+        raise ConfigError("DATA.MULTI_LABEL True is not supported yet: set it to False")
+    _check_processes(cfg)
+    _check_model(cfg)
+    _check_data(cfg)
+    if cfg.TRAIN.ENABLE:
+        _check_training(cfg)
+    if cfg.TEST.ENABLE:
+        _check_test(cfg)
+
+
+def check_devices(cfg: CfgNode) -> None:
+    """Check that this node has the GPUs that the config asks for.
+
+    Raises:
+        ConfigError: saying how many there are.
+    """
+    if cfg.NUM_GPUS == 0:
+        return
+    import torch  # a wrong config is reported without waiting for this import
+
+    wanted, found = ranks(cfg)[0], torch.cuda.device_count()
+    if wanted > found:
+        cause = "torchrun started processes for" if _under_torchrun() else "NUM_GPUS asks for"
+        raise ConfigError(
+            f"NUM_GPUS {cfg.NUM_GPUS}: {cause} {wanted} on this node, which has {found} usable "
+            f"GPU{'s' * (found != 1)}; "
+            + (f"use at most {found}" if found else "NUM_GPUS 0 runs on the CPU")
+        )
+
+
+def ranks(cfg: CfgNode) -> tuple[int, int]:
+    """Return (processes on each node, nodes). Under torchrun its environment decides."""
+    if not _under_torchrun():
+        return max(1, cfg.NUM_GPUS), cfg.NUM_SHARDS
+    world = int(os.environ["WORLD_SIZE"])
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    if world % local:
+        raise ConfigError(
+            f"torchrun: {world} processes don't spread evenly over nodes of {local}; "
+            "give every node the same --nproc-per-node"
+        )
+    return local, world // local
+
+
+def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
+    """Work out how GLOBAL_BATCH_SIZE is reached.
+
+    Args:
+        cfg: reads TRAIN.BATCH_SIZE (clips per node and forward) and GLOBAL_BATCH_SIZE.
+        ranks_per_node: processes on each node.
+        nodes: nodes that take part.
+
+    Raises:
+        ConfigError: either doesn't divide, with the nearest values that do.
+    """
+    per_rank = _per_rank(cfg, "TRAIN", ranks_per_node)
+    forward, wanted = cfg.TRAIN.BATCH_SIZE * nodes, cfg.GLOBAL_BATCH_SIZE or None
+    if wanted is None:
+        return BatchLayout(per_rank, ranks_per_node * nodes, 1, forward)
+    if wanted % forward:
+        raise ConfigError(
+            f"GLOBAL_BATCH_SIZE {wanted} is not a multiple of the {forward} clips of one forward "
+            f"pass (TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} x nodes {nodes}); nearest: "
+            f"{_nearest_multiples(wanted, forward)}, or 0 for a step after every forward pass"
+        )
+    return BatchLayout(per_rank, ranks_per_node * nodes, wanted // forward, wanted)
+
+
+def _check_values(cfg: CfgNode) -> None:
+    values = dict(cfg.leaves())
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            hint = did_you_mean(values[key], choices) or f"; choose from {', '.join(choices)}"
+            raise ConfigError(f"{key} {values[key]!r} is not known{hint}")
+    for key in NOT_EMPTY:
+        if not values[key]:
+            raise ConfigError(f"{key} must not be empty")
+    for words, allowed, keys in RANGES:
+        for key in keys.split():
+            numbers = values[key] if isinstance(values[key], list) else [values[key]]
+            if not all(map(allowed, numbers)):
+                raise ConfigError(f"{key} must be {words}, not {values[key]}")
+
+
+def _check_processes(cfg: CfgNode) -> None:
+    if not 0 <= cfg.SHARD_ID < cfg.NUM_SHARDS:
+        raise ConfigError(
+            f"SHARD_ID {cfg.SHARD_ID} must be between 0 and NUM_SHARDS - 1 = {cfg.NUM_SHARDS - 1}"
+        )
+    if cfg.DIST_BACKEND == "nccl" and cfg.NUM_GPUS == 0:
+        raise ConfigError("DIST_BACKEND nccl needs GPUs, and NUM_GPUS is 0: use auto or gloo")
+    for part in ("TRAIN", "TEST"):
+        if cfg[part].ENABLE:
+            if cfg[part].AMP == "fp16" and cfg.NUM_GPUS == 0:
+                raise ConfigError(f"{part}.AMP fp16 needs a GPU, and NUM_GPUS is 0: use bf16")
+            _per_rank(cfg, part, ranks(cfg)[0])
+
+
+def _check_model(cfg: CfgNode) -> None:
+    model = cfg.TIMESFORMER
+    if model.EMBED_DIM % model.NUM_HEADS:
+        raise ConfigError(
+            f"TIMESFORMER.EMBED_DIM {model.EMBED_DIM} is not divisible by "
+            f"TIMESFORMER.NUM_HEADS {model.NUM_HEADS}"
+        )
+    for key in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
+        size, patch = cfg.DATA[key], model.PATCH_SIZE
+        if size % patch:
+            raise ConfigError(
+                f"DATA.{key} {size} is not divisible by TIMESFORMER.PATCH_SIZE {patch}; "
+                f"nearest: {_nearest_multiples(size, patch)}"
+            )
+
+
+def _check_data(cfg: CfgNode) -> None:
+    data = cfg.DATA
+    for key in ("MEAN", "STD"):
+        if len(data[key]) != 3:
+            raise ConfigError(f"DATA.{key} must have 3 values, one a channel, not {data[key]}")
+    if len(data.TRAIN_JITTER_SCALES) != 2:
+        raise ConfigError(
+            "DATA.TRAIN_JITTER_SCALES must be the least and the greatest short side in pixels, "
+            f"not {data.TRAIN_JITTER_SCALES}"
+        )
+    low, high = data.TRAIN_JITTER_SCALES
+    if low > high:
+        raise ConfigError(f"DATA.TRAIN_JITTER_SCALES [{low}, {high}]: put the smaller one first")
+
+
+def _check_training(cfg: CfgNode) -> None:
+    layout = batch_layout(cfg, *ranks(cfg))
+    solver, low = cfg.SOLVER, cfg.DATA.TRAIN_JITTER_SCALES[0]
+    if low < cfg.DATA.TRAIN_CROP_SIZE:
+        raise ConfigError(
+            f"DATA.TRAIN_JITTER_SCALES starts at {low}, below DATA.TRAIN_CROP_SIZE "
+            f"{cfg.DATA.TRAIN_CROP_SIZE}: the crop wouldn't fit"
+        )
+    _check_schedule(solver)
+    if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV:
+        if solver.MOMENTUM == 0:
+            raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0, or set it to False")
+        if solver.DAMPENING != 0:
+            raise ConfigError("SOLVER.NESTEROV needs SOLVER.DAMPENING 0, or set it to False")
+    if cfg.MIXUP.ENABLED:
+        if cfg.MIXUP.ALPHA == cfg.MIXUP.CUTMIX_ALPHA == 0:
+            raise ConfigError("MIXUP.ENABLED needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0")
+        if layout.per_rank % 2:
+            raise ConfigError(
+                f"MIXUP.ENABLED mixes pairs, and a process has {layout.per_rank} clips: "
+                "TRAIN.BATCH_SIZE must give every process an even number"
+            )
+    if cfg.TIMESFORMER.INIT == "scratch" and cfg.TIMESFORMER.PRETRAINED_MODEL.startswith("timm/"):
+        raise ConfigError(
+            "TIMESFORMER.INIT scratch would be overwritten by the image weights of "
+            "TIMESFORMER.PRETRAINED_MODEL: set that to '' or INIT to image"
+        )
+    _check_file("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH)
+
+
+def _check_schedule(solver: CfgNode) -> None:
+    if solver.LR_POLICY == "steps_with_relative_lrs":
+        steps, lrs = solver.STEPS, solver.LRS
+        if len(steps) != len(lrs):
+            raise ConfigError(
+                f"SOLVER.STEPS has {len(steps)} values and SOLVER.LRS {len(lrs)}: "
+                "one rate for each step"
+            )
+        if steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
+            raise ConfigError(f"SOLVER.STEPS must start with 0 and increase, not {steps}")
+    elif solver.COSINE_END_LR > solver.BASE_LR:
+        raise ConfigError(
+            f"SOLVER.COSINE_END_LR {solver.COSINE_END_LR} is above SOLVER.BASE_LR {solver.BASE_LR}"
+        )
+    if solver.WARMUP_EPOCHS >= solver.MAX_EPOCH:
+        raise ConfigError(
+            f"SOLVER.WARMUP_EPOCHS {solver.WARMUP_EPOCHS} must be below SOLVER.MAX_EPOCH "
+            f"{solver.MAX_EPOCH}"
+        )
+    if solver.WARMUP_EPOCHS > 0 and solver.WARMUP_START_LR > solver.BASE_LR:
+        raise ConfigError(
+            f"SOLVER.WARMUP_START_LR {solver.WARMUP_START_LR} is above SOLVER.BASE_LR "
+            f"{solver.BASE_LR}: a warm-up rises"
+        )
+
+
+def _check_test(cfg: CfgNode) -> None:
+    crops, low = cfg.TEST.NUM_SPATIAL_CROPS, cfg.DATA.TRAIN_JITTER_SCALES[0]
+    if crops not in (1, 3):
+        raise ConfigError(f"TEST.NUM_SPATIAL_CROPS must be 1 or 3, not {crops}")
+    if crops == 1 and low < cfg.DATA.TEST_CROP_SIZE:
+        raise ConfigError(
+            f"DATA.TEST_CROP_SIZE {cfg.DATA.TEST_CROP_SIZE} doesn't fit: with 1 spatial crop the "
+            f"short side is DATA.TRAIN_JITTER_SCALES[0] = {low}"
+        )
+    names = [name.strip() for name in cfg.TEST.SAVE_RESULTS_PATH.split(",")]
+    if names != [""] and any(Path(name).suffix not in (".npz", ".csv") for name in names):
+        raise ConfigError(
+            f"TEST.SAVE_RESULTS_PATH {cfg.TEST.SAVE_RESULTS_PATH!r}: each name must end in "
+            ".npz or .csv"
+        )
+    if not cfg.TRAIN.ENABLE:  # otherwise training may still write it
+        _check_file("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH)
+
+
+def _check_file(key: str, path: str) -> None:
+    if path and not Path(path).is_file():
+        raise ConfigError(f"{key}: there is no file {path}")
+
+
+def _per_rank(cfg: CfgNode, part: str, ranks_per_node: int) -> int:
+    batch = cfg[part].BATCH_SIZE
+    if batch % ranks_per_node:
+        raise ConfigError(
+            f"{part}.BATCH_SIZE {batch} does not split evenly over the {ranks_per_node} "
+            f"processes of a node; nearest: {_nearest_multiples(batch, ranks_per_node)}"
+        )
+    return batch // ranks_per_node
+
+
+def _nearest_multiples(value: int, step: int) -> str:
+    below = value // step * step
+    return f"{below} or {below + step}" if below else str(step)
+
+
+def _under_torchrun() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

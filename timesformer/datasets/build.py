@@ -1,0 +1,68 @@
+"""From a config to a data set. The config stops here: the parts take plain arguments."""
+
+from __future__ import annotations
+
+from fvcore.common.config import CfgNode
+from fvcore.common.registry import Registry
+from torch.utils.data import Dataset
+
+from timesformer.datasets.sampling import RateSampler
+from timesformer.datasets.transform import EvalTransform, Normalize, TrainTransform
+from timesformer.datasets.views import ViewGrid
+from timesformer.utils.errors import ConfigError
+
+DATASET_REGISTRY = Registry("DATASET")
+DATASET_REGISTRY.__doc__ = """Classes or functions `(cfg, mode) -> Dataset`, mode train|val|test.
+
+Items are `(inputs, label, index, meta)`; see `VideoDataset`, which most of them are.
+"""
+
+SPLITS = ("train", "val", "test")
+
+
+def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
+    """Make the data set registered as `name` (in any case) for train, val or test.
+
+    Raises:
+        ConfigError: there is no data set of that name.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    known = {registered.lower(): entry for registered, entry in DATASET_REGISTRY}
+    if name.lower() not in known:
+        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
+        raise ConfigError(f"{key} {name!r} is not known; choose from {', '.join(sorted(known))}")
+    return known[name.lower()](cfg, split)
+
+
+def build_rate_sampler(cfg: CfgNode, mode: str) -> RateSampler:
+    """Frames at DATA.SAMPLING_RATE; validation looks at the centre of a video."""
+    data = cfg.DATA
+    placement = data.TEST_CLIP_SAMPLING if mode == "test" else "center"
+    return RateSampler(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, placement)
+
+
+def build_views(cfg: CfgNode, mode: str) -> ViewGrid:
+    """Clips × crops of TEST.*; one view for training and validation."""
+    if mode != "test":
+        return ViewGrid()
+    return ViewGrid(cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS)
+
+
+def build_transform(cfg: CfgNode, mode: str) -> TrainTransform | EvalTransform:
+    """Random size, crop and flip for training; else centre crop, or three crops for a test."""
+    data = cfg.DATA
+    normalize = Normalize(tuple(data.MEAN), tuple(data.STD), data.REVERSE_INPUT_CHANNEL)
+    low, high = data.TRAIN_JITTER_SCALES
+    if mode == "train":
+        return TrainTransform(
+            normalize,
+            jitter=(low, high),
+            crop_size=data.TRAIN_CROP_SIZE,
+            inverse=data.INV_UNIFORM_SAMPLE,
+            flip=data.RANDOM_FLIP,
+        )
+    crops = build_views(cfg, mode).num_crops
+    # Three crops cover a video whose short side they fill; one is cut from a larger picture.
+    short_side = data.TEST_CROP_SIZE if crops > 1 else max(low, data.TEST_CROP_SIZE)
+    return EvalTransform(normalize, short_side, data.TEST_CROP_SIZE, crops)

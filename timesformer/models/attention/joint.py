@@ -1,0 +1,19 @@
+"""Joint space-time attention: all tokens of the clip at once (paper, Eq. 5-6)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from timesformer.models.attention.base import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
+
+
+@ATTENTION_REGISTRY.register("joint_space_time")
+class JointSpaceTimeBlock(SpaceTimeBlock):
+    """Every patch of every frame attends to every other; cost grows with (N·T)².
+
+    CLS: one per clip, part of the one sequence.
+    """
+
+    def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, 1 + N·T, D) -> the same."""
+        return x + self.drop_path(self.attn(self.norm1(x)))

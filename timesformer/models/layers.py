@@ -1,0 +1,76 @@
+"""The layers that every attention scheme is made of.
+
+Shape letters: B batch, L tokens of one sequence, D embedding width, A heads.
+`Mlp` and `DropPath` are timm's: two Linear layers with GELU, and stochastic depth per row of the
+batch dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+__all__ = ["Attention", "DropPath", "Mlp", "set_fused_attention"]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over one sequence (paper, Eq. 1-6 without the mask).
+
+    Two paths give the same numbers: the fused one (`fused=True`, the default) and a plain one that
+    makes the attention matrix. The plain path serves export and inspection: a forward hook on
+    `attn_drop` sees the attention weights, (B, A, L, L), rows summing to one.
+
+    Args:
+        dim: embedding width D.
+        num_heads: number of heads A; must divide D.
+        qkv_bias: whether the joint query/key/value projection has a bias.
+        qk_scale: factor on q·k; (D/A)^-0.5 when None.
+        attn_drop: dropout on attention weights, while training.
+        proj_drop: dropout after the output projection, while training.
+
+    Raises:
+        ValueError: if `dim` isn't a multiple of `num_heads`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"embedding width {dim} isn't a multiple of {num_heads} heads")
+        self.num_heads = num_heads
+        self.scale = qk_scale or (dim // num_heads) ** -0.5
+        self.fused = True
+        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends within each sequence: (B, L, D) -> (B, L, D)."""
+        B, L, D = x.shape
+        qkv = self.qkv(x).reshape(B, L, 3, self.num_heads, D // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, A, L, D/A)
+        if self.fused:
+            # SDPA drops whenever it is told to: unlike nn.Dropout it doesn't know about eval mode.
+            dropout = self.attn_drop.p if self.training else 0.0
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
+        else:
+            weights = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
+            x = weights @ v
+        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(B, L, D)))
+
+
+def set_fused_attention(model: nn.Module, fused: bool) -> None:
+    """Switches every `Attention` of `model` to the fused or the plain path, in place."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.fused = fused

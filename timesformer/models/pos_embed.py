@@ -1,0 +1,64 @@
+"""Resizing of positional embeddings, as pure functions.
+
+Shape letters: N = h·w patches of a frame, T frames, D embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def resize_pos_embed(
+    pos_embed: Tensor,
+    grid: tuple[int, int],
+    mode: str = "bicubic",
+    source_grid: tuple[int, int] | None = None,
+) -> Tensor:
+    """Resizes the spatial embedding to another patch grid; the CLS row stays as it is.
+
+    Args:
+        pos_embed: (1, 1 + N, D), row 0 belongs to CLS, patches row-major.
+        grid: wanted (h, w) in patches.
+        mode: "nearest" (what the model does in forward), "bicubic" (what loading does), or
+            "legacy": 1-D nearest over the flattened patches, which is how the published loader
+            stretched image weights. It scrambles rows and exists to score old runs the same.
+        source_grid: (h, w) of `pos_embed`; a square when None.
+
+    Returns:
+        (1, 1 + h·w, D).
+
+    Raises:
+        ValueError: for an unknown mode, or if N doesn't fit the source grid.
+    """
+    cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
+    h, w = source_grid or (math.isqrt(patches.shape[1]),) * 2
+    if h * w != patches.shape[1]:
+        raise ValueError(f"{patches.shape[1]} patch positions don't form a {h}×{w} grid")
+    if mode == "legacy":
+        patches = F.interpolate(patches.transpose(1, 2), size=grid[0] * grid[1], mode="nearest")
+    elif mode in ("nearest", "bicubic"):
+        frame = patches.transpose(1, 2).unflatten(2, (h, w))
+        frame = F.interpolate(frame, size=grid, mode=mode)
+        patches = frame.flatten(2)
+    else:
+        raise ValueError(f"unknown resize mode {mode!r}: nearest, bicubic or legacy")
+    return torch.cat([cls, patches.transpose(1, 2)], dim=1)
+
+
+def resize_time_embed(time_embed: Tensor, frames: int) -> Tensor:
+    """Resizes the temporal embedding (1, T, D) to (1, frames, D), nearest along time."""
+    if time_embed.shape[1] == frames:
+        return time_embed
+    return F.interpolate(time_embed.transpose(1, 2), size=frames, mode="nearest").transpose(1, 2)
+
+
+def sinusoidal_embed(positions: int, dim: int) -> Tensor:
+    """Fixed sine/cosine embedding of unit amplitude (Vaswani et al. 2017, §3.5): (1, T, D)."""
+    rates = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+    angles = torch.arange(positions, dtype=torch.float32)[:, None] * rates
+    # An odd width has one more sine than cosine.
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None, :, :dim]

@@ -1,0 +1,255 @@
+"""Pictures of a tested model: clips as it saw them, with what it made of them.
+
+Shape letters: V videos, n views of each, K classes, T frames, H×W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from timesformer.utils.errors import UserError
+
+RIGHT, WRONG, INK, FAINT = "#1a7f37", "#cf222e", "#1f2328", "#8c959f"
+TOP = 3  # classes in each bar chart
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a multi-view test saved.
+
+    Attributes:
+        scores: (V, K), the views of each video combined.
+        per_view: logits (V, n, K).
+        labels: true classes (V,).
+        paths: videos (V,).
+    """
+
+    scores: NDArray[np.floating]
+    per_view: NDArray[np.floating]
+    labels: NDArray[np.integer]
+    paths: NDArray[np.str_]
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Reads an `.npz` of TEST.SAVE_RESULTS_PATH.
+
+        Raises:
+            UserError: if the file is missing or isn't one.
+        """
+        try:
+            with np.load(path) as arrays:
+                return cls(*(arrays[name] for name in ("scores", "per_view", "labels", "paths")))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; test with TEST.SAVE_RESULTS_PATH x.npz") from None
+        except (KeyError, ValueError, OSError) as error:
+            raise UserError(f"{path}: not the .npz of a test: {error}") from error
+
+    @property
+    def predicted(self) -> NDArray[np.integer]:
+        """Class of the highest score (V,)."""
+        return self.scores.argmax(axis=1)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether it is the true one (V,)."""
+        return self.predicted == self.labels
+
+    @property
+    def probabilities(self) -> NDArray[np.floating]:
+        """Softmax, averaged over views (V, K)."""
+        shifted = np.exp(self.per_view - self.per_view.max(axis=2, keepdims=True))
+        return (shifted / shifted.sum(axis=2, keepdims=True)).mean(axis=1)
+
+    def choose(self, count: int, mistakes: int = 0, seed: int = 0) -> list[int]:
+        """Picks random videos, one class after the other, then some of the mistakes.
+
+        Args:
+            count: how many, mistakes included.
+            mistakes: at most so many places, at the end, go to videos that are known to be wrong.
+            seed: equal seeds choose equally.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.labels))
+        wrong = [int(i) for i in order if not self.correct[i]][: min(mistakes, count)]
+        by_class: dict[int, list[int]] = {}
+        for i in order:
+            by_class.setdefault(int(self.labels[i]), []).append(int(i))
+        # Sorting by (round, class) takes the first of every class, then the second, …
+        turns = sorted(
+            (turn, label, i)
+            for label, videos in by_class.items()
+            for turn, i in enumerate(videos)
+            if i not in wrong
+        )
+        return [i for _, _, i in turns[: count - len(wrong)]] + wrong
+
+
+def to_frames(
+    clip: NDArray[np.floating], mean: Sequence[float], std: Sequence[float], bgr: bool = False
+) -> NDArray[np.uint8]:
+    """Undoes the normalisation: (3, T, H, W) as the model sees it -> RGB (T, H, W, 3)."""
+    pixels = np.moveaxis(clip, 0, -1) * np.asarray(std) + np.asarray(mean)
+    pixels = (pixels * 255).round().clip(0, 255).astype(np.uint8)
+    return pixels[..., ::-1] if bgr else pixels
+
+
+def draw_grid(
+    predictions: Predictions,
+    clips: Sequence[tuple[int, NDArray[np.uint8]]],
+    class_names: Sequence[str],
+    title: str,
+    columns: int = 2,
+) -> Figure:
+    """Draws each clip as a strip of frames, with true and predicted class and a bar chart.
+
+    Args:
+        predictions: of the whole test.
+        clips: (index of the video, its frames (T, H, W, 3)).
+        class_names: in label order; empty shows numbers.
+        title: headline; accuracy and number of videos are added below.
+        columns: strips side by side.
+    """
+    rows = -(-len(clips) // columns)
+    strips = [_strip(frames) for _, frames in clips]
+    aspect = max(strip.shape[1] / strip.shape[0] for strip in strips)
+    strip_width, bars_width = 6.4, 2.5  # inches
+    height = strip_width / aspect + 0.52
+    figure = _figure(columns * (strip_width + bars_width + 0.2), rows * height + 0.85)
+    figure.text(0.012, 1 - 0.36 / figure.get_figheight(), title, size=17, weight="bold", color=INK)
+    figure.text(
+        0.012,
+        1 - 0.66 / figure.get_figheight(),
+        f"{100 * predictions.correct.mean():.1f} % top-1 on {len(predictions.labels)} videos, "
+        f"{predictions.per_view.shape[1]} views each",
+        size=11.5,
+        color=FAINT,
+    )
+    grid = figure.add_gridspec(
+        rows,
+        2 * columns,
+        width_ratios=[strip_width, bars_width] * columns,
+        left=0.012,
+        right=0.988,
+        top=1 - 1.08 / figure.get_figheight(),
+        bottom=0.1 / figure.get_figheight(),
+        wspace=0.03,
+        hspace=0.52 / (height - 0.52),
+    )
+    probabilities = predictions.probabilities
+    for place, ((index, _), strip) in enumerate(zip(clips, strips, strict=True)):
+        row, column = divmod(place, columns)
+        axes = figure.add_subplot(grid[row, 2 * column])
+        axes.imshow(strip, interpolation="antialiased", aspect="equal")
+        axes.set_axis_off()
+        text, colour = _verdict(predictions, index, class_names)
+        axes.set_title(text, loc="left", size=11.5, color=colour, weight="bold", pad=4)
+        bars = figure.add_subplot(grid[row, 2 * column + 1])
+        _draw_bars(bars, probabilities[index], int(predictions.labels[index]), class_names)
+    return figure
+
+
+def write_animation(
+    path: Path,
+    predictions: Predictions,
+    clips: Sequence[tuple[int, NDArray[np.uint8]]],
+    class_names: Sequence[str],
+    columns: int = 3,
+    milliseconds: int = 130,
+) -> None:
+    """Writes a GIF of clips playing side by side, each with the model's verdict below it.
+
+    Args:
+        path: the `.gif`.
+        predictions: of the whole test.
+        clips: (index of the video, its frames (T, H, W, 3)), all with the same T.
+        class_names: in label order; empty shows numbers.
+        columns: clips side by side.
+        milliseconds: how long a frame stays; the last one stays four times as long.
+    """
+    rows = -(-len(clips) // columns)
+    figure = _figure(columns * 2.1, rows * 2.45, dpi=100)
+    figure.subplots_adjust(left=0.02, right=0.98, top=0.99, bottom=0.4 / figure.get_figheight())
+    figure.subplots_adjust(hspace=0.22, wspace=0.06)
+    images = []
+    for place, (index, frames) in enumerate(clips):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        images.append(axes.imshow(frames[0], interpolation="bicubic"))
+        axes.set_axis_off()
+        text, colour = _verdict(predictions, index, class_names, separator="\n")
+        figure.canvas.draw()
+        axes.text(
+            0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", size=9.5,
+            color=colour, weight="bold", linespacing=1.25,
+        )  # fmt: skip
+    pictures = []
+    for t in range(len(clips[0][1])):
+        for image, (_, frames) in zip(images, clips, strict=True):
+            image.set_data(frames[t])
+        pictures.append(_rasterise(figure).quantize(128, dither=Image.Dither.NONE))
+    durations = [milliseconds] * (len(pictures) - 1) + [4 * milliseconds]
+    pictures[0].save(
+        path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
+    )
+
+
+def _figure(width: float, height: float, dpi: int = 110) -> Figure:
+    # Without pyplot no global state is left behind, and no window system is needed.
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _rasterise(figure: Figure) -> Image.Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")
+
+
+def _strip(frames: NDArray[np.uint8], gap: int = 2) -> NDArray[np.uint8]:
+    """Frames side by side, separated by white lines."""
+    T, H, _, _ = frames.shape
+    line = np.full((H, max(gap, H // 40), 3), 255, np.uint8)
+    parts = [part for frame in frames for part in (frame, line)]
+    return np.concatenate(parts[: 2 * T - 1], axis=1)
+
+
+def _name(class_names: Sequence[str], label: int) -> str:
+    return class_names[label] if label < len(class_names) else f"class {label}"
+
+
+def _verdict(
+    predictions: Predictions, index: int, class_names: Sequence[str], separator: str = "   "
+) -> tuple[str, str]:
+    """What the model said, what is true when it differs, and the colour for it."""
+    predicted, label = int(predictions.predicted[index]), int(predictions.labels[index])
+    probability = f"{100 * predictions.probabilities[index, predicted]:.0f} %"
+    said = f"{_name(class_names, predicted)}  {probability}"
+    if predicted == label:
+        return f"✓ {said}", RIGHT
+    return f"✗ {said}{separator}is: {_name(class_names, label)}", WRONG
+
+
+def _draw_bars(
+    axes: object, probabilities: NDArray[np.floating], label: int, class_names: Sequence[str]
+) -> None:
+    """Bar chart of the most probable classes; the true one in green."""
+    top = np.argsort(-probabilities)[:TOP]
+    rows = np.arange(len(top))
+    colours = [RIGHT if k == label else FAINT for k in top]
+    axes.barh(rows, probabilities[top], height=0.82, color=colours, alpha=0.3)
+    for row, k in enumerate(top):
+        name = _name(class_names, int(k))
+        axes.text(0.02, row, name[:30], va="center", size=9, color=INK)
+        axes.text(
+            0.99, row, f"{100 * probabilities[k]:.0f} %", va="center", ha="right", size=9, color=INK
+        )
+    axes.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5))
+    axes.set_axis_off()
