@@ -112,6 +112,7 @@ BAD_FILES = [
     ("A: [1", ["my.yaml", "line 1", "not valid YAML"]),
     ("A: !!python/name:os.system", ["my.yaml", "not valid YAML"]),
     ("? [a]\n: 1", ["my.yaml", "line 1"]),
+    ("A: \x00", ["my.yaml", "not valid YAML"]),
     ("_BASE_: none.yaml", ["none.yaml", "_BASE_", "my.yaml"]),
     ("_BASE_: my.yaml", ["my.yaml", "leads back"]),
     ("_BASE_: 3", ["my.yaml", "_BASE_ must be"]),
@@ -270,3 +271,10 @@ def test_dump_round_trips() -> None:
 def test_text_from_a_checkpoint_names_its_source_in_errors() -> None:
     with pytest.raises(ConfigError, match=r"^model\.pyth: unknown key FOO"):
         get_cfg().merge_from_string("FOO: 1", "model.pyth")
+    with pytest.raises(ConfigError, match=r"^model\.pyth: expected KEY: VALUE lines"):
+        get_cfg().merge_from_string("- NUM_GPUS", "model.pyth")
+
+
+def test_a_config_never_runs_code(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="never runs code"):
+        get_cfg().merge_from_file(write(tmp_path, "NUM_GPUS: 1"), allow_unsafe=True)

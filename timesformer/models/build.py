@@ -7,18 +7,45 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from timesformer.config.node import did_you_mean
+from timesformer.models import vit  # noqa: F401  (registers the models)
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.registry import MODEL_REGISTRY
-from timesformer.models.vit import TimeSformer
 from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.misc import nearest
 
-__all__ = ["MODEL_REGISTRY", "build_model"]
+__all__ = ["MODEL_REGISTRY", "build_model", "unwrap"]
 
-SIZES = {  # model name -> embed_dim, depth, num_heads
-    "vit_tiny_patch16_224": (192, 12, 3),
-    "vit_small_patch16_224": (384, 12, 6),
-    "vit_base_patch16_224": (768, 12, 12),
-    "vit_large_patch16_224": (1024, 24, 16),
-}
+
+def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
+    """Makes the model of MODEL.MODEL_NAME on its device, with fresh weights.
+
+    Args:
+        cfg: a validated config.
+        gpu_id: CUDA device to use; None takes the one of this process (CPU if NUM_GPUS is 0).
+
+    Returns:
+        The model, wrapped in DistributedDataParallel where several processes train.
+
+    Raises:
+        ConfigError: for a model or attention scheme that isn't registered.
+    """
+    for key, value, registry in (
+        ("MODEL.MODEL_NAME", cfg.MODEL.MODEL_NAME, MODEL_REGISTRY),
+        ("TIMESFORMER.ATTENTION_TYPE", cfg.TIMESFORMER.ATTENTION_TYPE, ATTENTION_REGISTRY),
+    ):
+        if value not in registry:
+            names = sorted(name for name, _ in registry)
+            hint = did_you_mean(value, names) or f"; choose from {', '.join(names)}"
+            raise ConfigError(f"{key} {value!r} is not registered{hint}")
+    device = device_for(cfg) if gpu_id is None else torch.device("cuda", gpu_id)
+    model = MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg).to(device)
+    if get_world().size > 1:
+        devices = [device] if device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    return model
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model itself, without its DistributedDataParallel wrapper."""
+    return model.module if isinstance(model, DistributedDataParallel) else model

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 from einops import rearrange
+from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,13 +19,28 @@ from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, Tok
 from timesformer.models.layers import Attention, Mlp
 from timesformer.models.pos_embed import resize_pos_embed, resize_time_embed, sinusoidal_embed
 from timesformer.models.pretrained import load_pretrained
+from timesformer.models.registry import MODEL_REGISTRY
+from timesformer.utils.errors import ConfigError
 
-__all__ = ["Attention", "Block", "Mlp", "PatchEmbed", "TimeSformer", "VisionTransformer"]
+__all__ = [
+    "Attention",
+    "Block",
+    "Mlp",
+    "PatchEmbed",
+    "TimeSformer",
+    "VisionTransformer",
+    "vit_base_patch16_224",
+    "vit_large_patch16_224",
+    "vit_small_patch16_224",
+    "vit_tiny_patch16_224",
+]
 
 Block = SpaceTimeBlock
 
 # Measured on Synthetic: see VisionTransformer's `init`.
 SCRATCH_POS_EMBED_STD = 0.5
+
+VIT_BASE_SIZES = (768, 12, 12)  # width, depth, heads
 
 
 class PatchEmbed(nn.Module):
@@ -288,3 +304,58 @@ class TimeSformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> logits (B, K)."""
         return self.model(x)
+
+
+def _from_config(cfg: CfgNode, embed_dim: int, depth: int, num_heads: int) -> TimeSformer:
+    options = cfg.TIMESFORMER
+    return TimeSformer(
+        img_size=cfg.DATA.TRAIN_CROP_SIZE,
+        patch_size=options.PATCH_SIZE,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        num_frames=cfg.DATA.NUM_FRAMES,
+        attention_type=options.ATTENTION_TYPE,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=options.MLP_RATIO,
+        drop_path_rate=options.DROP_PATH_RATE,
+        init=options.INIT,
+        act_checkpoint=options.ACT_CHECKPOINT,
+    )
+
+
+@MODEL_REGISTRY.register()
+def vit_base_patch16_224(cfg: CfgNode) -> TimeSformer:
+    """ViT-B, or any other size that TIMESFORMER.{EMBED_DIM, DEPTH, NUM_HEADS} gives."""
+    options = cfg.TIMESFORMER
+    return _from_config(cfg, options.EMBED_DIM, options.DEPTH, options.NUM_HEADS)
+
+
+def _named_size(cfg: CfgNode, *sizes: int) -> TimeSformer:
+    options = cfg.TIMESFORMER
+    asked = (options.EMBED_DIM, options.DEPTH, options.NUM_HEADS)
+    if asked not in (sizes, VIT_BASE_SIZES):
+        raise ConfigError(
+            f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME} is of width, depth, heads {sizes}, but "
+            f"TIMESFORMER.EMBED_DIM, DEPTH, NUM_HEADS say {asked}: leave these out, or set "
+            "MODEL.MODEL_NAME vit_base_patch16_224, which takes them"
+        )
+    return _from_config(cfg, *sizes)
+
+
+@MODEL_REGISTRY.register()
+def vit_tiny_patch16_224(cfg: CfgNode) -> TimeSformer:
+    """ViT-Ti: width 192, 12 blocks, 3 heads."""
+    return _named_size(cfg, 192, 12, 3)
+
+
+@MODEL_REGISTRY.register()
+def vit_small_patch16_224(cfg: CfgNode) -> TimeSformer:
+    """ViT-S: width 384, 12 blocks, 6 heads."""
+    return _named_size(cfg, 384, 12, 6)
+
+
+@MODEL_REGISTRY.register()
+def vit_large_patch16_224(cfg: CfgNode) -> TimeSformer:
+    """ViT-L: width 1024, 24 blocks, 16 heads."""
+    return _named_size(cfg, 1024, 24, 16)

@@ -12,7 +12,7 @@ from timesformer.config.validate import check, check_devices
 _DESCRIPTION = "Train a video model, test it, or both, as a YAML file describes."
 _EPILOG = """\
 examples:
-  on the CPU, from your own list of videos in data/train.csv and data/val.csv:
+  on the CPU, from your own lists of videos, data/{train,val,test}.csv:
     %(prog)s --cfg configs/Kinetics/TimeSformer_divST_8x32_224.yaml \\
         NUM_GPUS 0 TRAIN.BATCH_SIZE 2 DATA.PATH_TO_DATA_DIR data OUTPUT_DIR runs/first
   test a checkpoint on data/test.csv:
@@ -36,6 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         `cfg_file`, `num_shards` and `shard_id` (None when not given), `init_method`, `opts`.
     """
     parser = argparse.ArgumentParser(
+        usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,0 +1,157 @@
+"""Batches for one rank, as a function of (seed, epoch) and never of the number of workers.
+
+Training: the ids are shuffled by (seed, epoch) and cut into global micro-batches; each rank takes
+its slice of every one, so the union over ranks doesn't depend on their number.
+Evaluation: the ids in order are cut into batches, which the ranks take in turn; every id comes
+exactly once, nothing is padded and nothing is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from timesformer.datasets.build import build_dataset
+from timesformer.datasets.video_dataset import Item
+from timesformer.utils.distributed import World, get_world
+from timesformer.utils.errors import ConfigError, VideoError
+from timesformer.utils.misc import keyed_rng
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
+
+
+class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of keys (index, epoch) for one rank; an incomplete last micro-batch is dropped."""
+
+    def __init__(self, length: int, batch_size: int, rank: int, size: int, seed: int) -> None:
+        """Make a sampler.
+
+        Args:
+            length: number of ids.
+            batch_size: ids in a batch of this rank.
+            rank: this process.
+            size: number of processes.
+            seed: of the shuffle.
+        """
+        self.length = length
+        self.batch_size = batch_size
+        self.rank = rank
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.length // (self.batch_size * self.size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        # No id is as large as `length`, so no sample draws from the generator of the shuffle.
+        rng = keyed_rng(self.seed, self.epoch, self.length)
+        order = rng.permutation(self.length).tolist()
+        for micro_batch in range(len(self)):
+            first = (micro_batch * self.size + self.rank) * self.batch_size
+            yield [(index, self.epoch) for index in order[first : first + self.batch_size]]
+
+
+class EvalBatchSampler(Sampler[list[int]]):
+    """Batches of ids in order; this rank takes every `size`-th batch."""
+
+    def __init__(self, length: int, batch_size: int, rank: int, size: int) -> None:
+        """Make a sampler; the arguments are those of `TrainBatchSampler`."""
+        self.length = length
+        self.batch_size = batch_size
+        self.starts = range(0, length, batch_size)[rank::size]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in self.starts:
+            yield list(range(start, min(start + self.batch_size, self.length)))
+
+
+class VideoLoader(DataLoader):
+    """A DataLoader that shuffles by epoch and raises the `VideoError` of a worker as it was."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the shuffle and the random clips of the next pass."""
+        if isinstance(self.batch_sampler, TrainBatchSampler):
+            self.batch_sampler.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yield this rank's batches.
+
+        Raises:
+            VideoError: a file of the batch can't be read.
+        """
+        for batch in super().__iter__():
+            if isinstance(batch, VideoError):
+                raise batch
+            yield batch
+
+
+def collate(items: Sequence[Item | VideoError]) -> Batch | VideoError:
+    """Join items to a batch with one row a view.
+
+    Returns:
+        inputs (B, 3, T, H, W), labels (B,), index (B,) of the record, {"view": (B,)}; or the first
+        error among the items.
+    """
+    good: list[Item] = []
+    for item in items:
+        if isinstance(item, VideoError):
+            return item
+        good.append(item)
+    inputs = torch.cat([x if x.dim() == 5 else x[None] for x, _, _, _ in good])
+    view = torch.cat([meta["view"].reshape(-1) for _, _, _, meta in good])
+    repeats = torch.tensor([meta["view"].numel() for _, _, _, meta in good])
+    labels = torch.tensor([label for _, label, _, _ in good]).repeat_interleave(repeats)
+    index = torch.tensor([index for _, _, index, _ in good]).repeat_interleave(repeats)
+    return inputs, labels, index, {"view": view}
+
+
+def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
+    """Make this rank's loader for train, val or test.
+
+    Raises:
+        ConfigError: the training set is smaller than one batch.
+    """
+    name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
+    dataset = build_dataset(name, cfg, split)
+    workers = cfg.DATA_LOADER.NUM_WORKERS
+    return VideoLoader(
+        dataset,
+        batch_sampler=_batch_sampler(cfg, split, dataset, get_world()),
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_init_worker,
+        persistent_workers=workers > 0,
+        pin_memory=cfg.DATA_LOADER.PIN_MEMORY and cfg.NUM_GPUS > 0 and torch.cuda.is_available(),
+        # Its own generator: a pass over data must not advance the one that DropPath draws from.
+        generator=torch.Generator().manual_seed(cfg.RNG_SEED),
+    )
+
+
+def _batch_sampler(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sampler:
+    length = len(dataset)  # type: ignore[arg-type]
+    if split == "test":
+        clips = cfg.TEST.BATCH_SIZE // world.local_size
+        videos = max(1, clips // dataset.num_views)  # type: ignore[attr-defined]
+        return EvalBatchSampler(length, videos, world.rank, world.size)
+    batch_size = max(1, cfg.TRAIN.BATCH_SIZE // world.local_size)
+    if split == "val":
+        return EvalBatchSampler(length, batch_size, world.rank, world.size)
+    if length < batch_size * world.size:
+        raise ConfigError(
+            f"the training set has {length} videos, fewer than the {batch_size * world.size} of "
+            f"one batch: lower TRAIN.BATCH_SIZE ({cfg.TRAIN.BATCH_SIZE} clips a node)"
+        )
+    return TrainBatchSampler(length, batch_size, world.rank, world.size, cfg.RNG_SEED)
+
+
+def _init_worker(worker: int) -> None:
+    """One thread a worker: the workers themselves fill the cores."""
+    torch.set_num_threads(1)

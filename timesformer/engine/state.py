@@ -1,0 +1,159 @@
+"""Everything a training run needs to go on, and where its weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fvcore.common.config import CfgNode
+from timm.data import Mixup
+from torch import nn
+
+from timesformer.config.validate import BatchLayout
+from timesformer.models.build import unwrap
+from timesformer.models.pretrained import LoadReport, load_pretrained
+from timesformer.utils.checkpoint import (
+    get_last_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
+from timesformer.utils.distributed import barrier, is_main
+from timesformer.utils.errors import WeightsError
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class TrainState:
+    """A training run.
+
+    Attributes:
+        cfg: its configuration.
+        device: where the model lives.
+        layout: how the global batch is split over ranks and forward passes.
+        model: the model, DDP-wrapped with several ranks.
+        optimizer: its optimizer.
+        scaler: loss scaling; does nothing unless TRAIN.AMP is fp16.
+        loss: (logits (B, K), targets) -> scalar.
+        mixup: mixes clips and labels of a batch, or None.
+        class_names: class names in label order, or ().
+        epoch: the next epoch to train, counted from 0.
+    """
+
+    cfg: CfgNode
+    device: torch.device
+    layout: BatchLayout
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    loss: nn.Module
+    mixup: Mixup | None
+    class_names: Sequence[str] = ()
+    epoch: int = 0
+
+
+def preprocessing(cfg: CfgNode) -> dict[str, Any]:
+    """What the weights expect of their input; it travels with every checkpoint."""
+    return {
+        "mean": list(cfg.DATA.MEAN),
+        "std": list(cfg.DATA.STD),
+        "channel_order": "BGR" if cfg.DATA.REVERSE_INPUT_CHANNEL else "RGB",
+    }
+
+
+def restore(state: TrainState) -> None:
+    """Gives the run its weights: those it left behind, else the start that the config asks for.
+
+    The order is: the newest sound checkpoint in OUTPUT_DIR (TRAIN.AUTO_RESUME), then
+    TRAIN.CHECKPOINT_FILE_PATH, then TIMESFORMER.PRETRAINED_MODEL, then fresh weights.
+
+    Raises:
+        WeightsError: if weights can't be read or don't belong to this model.
+    """
+    cfg = state.cfg
+    last = get_last_checkpoint(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else None
+    source = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    only_weights = cfg.TRAIN.FINETUNE or cfg.TRAIN.CHECKPOINT_EPOCH_RESET
+    if last or (source and not only_weights):
+        path = last or source
+        state.epoch = load_checkpoint(path, state.model, state.optimizer) + 1
+        if state.scaler.is_enabled():
+            state.scaler.load_state_dict(read_checkpoint(path)["scaler_state"])
+        logger.info("resuming from %s: %d epochs are done", path, state.epoch)
+    elif source := source or cfg.TIMESFORMER.PRETRAINED_MODEL:
+        load_pretrained(
+            unwrap(state.model), source, pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE
+        )
+    else:
+        logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
+
+
+def save(state: TrainState, epoch: int) -> None:
+    """Writes the checkpoint of a finished epoch (counted from 0); all ranks wait for it."""
+    if is_main():
+        path = save_checkpoint(
+            state.cfg.OUTPUT_DIR,
+            state.model,
+            state.optimizer,
+            epoch,
+            state.cfg,
+            scaler_state=state.scaler.state_dict(),
+            preprocessing=preprocessing(state.cfg),
+            class_names=list(state.class_names),
+        )
+        logger.info("wrote %s", path)
+    barrier()
+
+
+def load_test_weights(cfg: CfgNode, model: nn.Module) -> str:
+    """Loads the weights to test and returns their path.
+
+    They are TEST.CHECKPOINT_FILE_PATH, else the newest sound checkpoint in OUTPUT_DIR, else
+    TRAIN.CHECKPOINT_FILE_PATH. Nothing is ever tested with weights that training didn't make.
+
+    Raises:
+        WeightsError: if there are none, or they don't give every weight of the model.
+    """
+    path = (
+        cfg.TEST.CHECKPOINT_FILE_PATH
+        or get_last_checkpoint(cfg.OUTPUT_DIR)
+        or cfg.TRAIN.CHECKPOINT_FILE_PATH
+    )
+    if not path:
+        raise WeightsError(
+            f"nothing to test: {cfg.OUTPUT_DIR} holds no checkpoint; set "
+            "TEST.CHECKPOINT_FILE_PATH to one, or train first (TRAIN.ENABLE True)"
+        )
+    source: str | Mapping[str, Any] = str(path)
+    if Path(path).suffix != ".safetensors":
+        source = read_checkpoint(path)
+        _compare_preprocessing(cfg, path, source.get("preprocessing"))
+    report: LoadReport = load_pretrained(
+        unwrap(model), source, pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE
+    )
+    invented = [*report.missing, *report.copied, *report.zeroed]
+    if invented:
+        raise WeightsError(
+            f"{path}: not a checkpoint of this model: it lacks {len(invented)} weights "
+            f"({', '.join(invented[:5])}, …); check TIMESFORMER.ATTENTION_TYPE and "
+            "MODEL.NUM_CLASSES, or train first"
+        )
+    logger.info("testing %s", path)
+    return str(path)
+
+
+def _compare_preprocessing(cfg: CfgNode, path: str | Path, trained: Any) -> None:
+    wanted = preprocessing(cfg)
+    if trained and trained != wanted:
+        logger.warning(
+            "%s was trained with %s, but the config says %s: set DATA.MEAN, DATA.STD and "
+            "DATA.REVERSE_INPUT_CHANNEL as in training, or scores will be too low",
+            path,
+            trained,
+            wanted,
+        )
