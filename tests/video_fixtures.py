@@ -21,7 +21,9 @@ def numbered_frames(count: int, height: int = 48, width: int = 64) -> np.ndarray
     return frames
 
 
-def write_video(path: Path, frames: np.ndarray, fps: int | Fraction = 30, first_pts: int = 0) -> Path:
+def write_video(
+    path: Path, frames: np.ndarray, fps: int | Fraction = 30, first_pts: int = 0
+) -> Path:
     """Write uint8 frames (T, H, W, 3) losslessly as RGB H.264; returns `path`.
 
     Args:

@@ -87,9 +87,10 @@ def load_clips(
     name = os.fspath(path)
     with _typed_errors(name):
         info = _probe(name)
-        clips = [_Clip.plan(info, sampler.place(info.frames, info.fps, v, rng)) for v in views]
+    clips = [_Clip.plan(info, sampler.place(info.frames, info.fps, v, rng)) for v in views]
+    with _typed_errors(name):
         _decode_into(clips, name, info)
-        return [torch.from_numpy(np.stack(clip.images)) for clip in clips]
+    return [torch.from_numpy(np.stack(clip.images)) for clip in clips]
 
 
 @dataclass(frozen=True)
