@@ -137,7 +137,7 @@ def _audio_only(path: Path) -> None:
         (".", "is a directory"),
         ("nul\0.mp4", "NUL"),
         ("cut.mp4", "not a video"),
-        ("playlist.m3u8", ""),
+        ("playlist.m3u8", "invalid data"),
     ],
 )
 def test_broken_files_are_video_errors(tmp_path: Path, video: Path, name: str, reason: str) -> None:

@@ -1,3 +1,3 @@
 """Video data sets. Importing the package registers those that come with it."""
 
-from timesformer.datasets import kinetics  # noqa: F401  (registers itself)
+from timesformer.datasets import kinetics, synthetic  # noqa: F401  (they register themselves)

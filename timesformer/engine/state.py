@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from timm.data import Mixup
 from torch import nn
 
 from timesformer.config.validate import BatchLayout
 from timesformer.models.build import unwrap
+from timesformer.models.losses import ClipMixup
 from timesformer.models.pretrained import LoadReport, load_pretrained
 from timesformer.utils.checkpoint import (
     get_last_checkpoint,
@@ -52,7 +52,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loss: nn.Module
-    mixup: Mixup | None
+    mixup: ClipMixup | None
     class_names: Sequence[str] = ()
     epoch: int = 0
 

@@ -205,7 +205,6 @@ def _sync_gradients(model: nn.Module, sync: bool) -> contextlib.AbstractContextM
 
 def _totals(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     count = len(labels)
-    top1, top5 = topk_correct(logits, labels, (1, 5))
-    return torch.tensor([0.0, count - top1, count - top5, count], device=loss.device) + (
-        torch.tensor([1.0, 0.0, 0.0, 0.0], device=loss.device) * loss * count
-    )
+    right = topk_correct(logits, labels, (1, 5))
+    wrong = torch.tensor([count - n for n in right], device=loss.device)
+    return torch.cat([loss[None] * count, wrong, wrong.new_tensor([count])])

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from fvcore.common.config import CfgNode
+from video_fixtures import numbered_frames, write_video
+
+from timesformer.config.defaults import get_cfg
+from timesformer.datasets import loader as loader_module
+from timesformer.datasets.loader import EvalBatchSampler, TrainBatchSampler, construct_loader
+from timesformer.utils.distributed import World
+from timesformer.utils.errors import ConfigError, VideoError
+
+VIDEOS = 7
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("lists")
+    rows = []
+    for i in range(VIDEOS):
+        write_video(path / f"{i}.mp4", numbered_frames(12 + i, 32, 40))
+        rows.append(f"{path}/{i}.mp4 {i % 3}\n")
+    for split in ("train", "val", "test"):
+        (path / f"{split}.csv").write_text("".join(rows))
+    return path
+
+
+@pytest.fixture
+def cfg(folder: Path) -> CfgNode:
+    cfg = get_cfg()
+    cfg.NUM_GPUS = 0
+    cfg.MODEL.NUM_CLASSES = 3
+    cfg.DATA.PATH_TO_DATA_DIR = str(folder)
+    cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE = 2, 4
+    cfg.DATA.TRAIN_JITTER_SCALES = [32, 40]
+    cfg.DATA.TRAIN_CROP_SIZE = cfg.DATA.TEST_CROP_SIZE = 32
+    cfg.TRAIN.BATCH_SIZE, cfg.TEST.BATCH_SIZE = 2, 13
+    cfg.TEST.NUM_ENSEMBLE_VIEWS = 2
+    cfg.DATA_LOADER.NUM_WORKERS = 0
+    return cfg
+
+
+def set_world(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
+    monkeypatch.setattr(loader_module, "get_world", lambda: World(rank, size, rank, size))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 5])
+def test_evaluation_covers_each_id_once(ranks: int, batch: int) -> None:
+    for videos in range(1, 18):
+        samplers = [EvalBatchSampler(videos, batch, rank, ranks) for rank in range(ranks)]
+        batches = [list(sampler) for sampler in samplers]
+        assert [len(sampler) for sampler in samplers] == [len(b) for b in batches]
+        assert all(1 <= len(ids) <= batch for rank in batches for ids in rank)
+        assert sorted(i for rank in batches for ids in rank for i in ids) == list(range(videos))
+        # The whole batches don't depend on the ranks that share them.
+        alone = list(EvalBatchSampler(videos, batch, 0, 1))
+        assert sorted(ids for rank in batches for ids in rank) == alone
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("length", [6, 11, 17, 24])
+def test_training_batches_do_not_depend_on_the_ranks(ranks: int, length: int) -> None:
+    def batches(rank: int, size: int, epoch: int) -> list[list[tuple[int, int]]]:
+        sampler = TrainBatchSampler(length, 6 // size, rank, size, seed=4)
+        sampler.epoch = epoch
+        assert len(sampler) == length // 6
+        return list(sampler)
+
+    alone = batches(0, 1, epoch=2)
+    by_rank = [batches(rank, ranks, epoch=2) for rank in range(ranks)]
+    joined = [[key for ids in parts for key in ids] for parts in zip(*by_rank, strict=True)]
+    assert joined == alone
+    keys = [key for ids in alone for key in ids]
+    assert len({index for index, _ in keys}) == len(keys) == length // 6 * 6
+    assert {epoch for _, epoch in keys} == {2}
+    assert [i for i, _ in keys] != [i for ids in batches(0, 1, epoch=3) for i, _ in ids]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_batches_do_not_depend_on_the_workers(cfg: CfgNode, split: str) -> None:
+    def epoch_1(workers: int) -> list:
+        cfg.DATA_LOADER.NUM_WORKERS = workers
+        loader = construct_loader(cfg, split)
+        next(iter(loader))  # a pass that is given up must leave no trace
+        loader.set_epoch(1)
+        return list(loader)
+
+    state = torch.get_rng_state()
+    alone, shared = epoch_1(0), epoch_1(2)
+    assert torch.get_rng_state().equal(state), "data drew from the global generator"
+    assert len(alone) == len(shared) > 1
+    for a, b in zip(alone, shared, strict=True):
+        assert all(x.equal(y) for x, y in zip(a[:3], b[:3], strict=True))
+        assert a[3]["view"].equal(b[3]["view"])
+
+
+def test_epochs_differ(cfg: CfgNode) -> None:
+    loader = construct_loader(cfg, "train")
+    first = torch.cat([index for _, _, index, _ in loader])
+    loader.set_epoch(1)
+    assert len(first) == 6
+    assert not torch.cat([index for _, _, index, _ in loader]).equal(first)
+
+
+def test_train_batch(cfg: CfgNode) -> None:
+    loader = construct_loader(cfg, "train")
+    inputs, labels, index, meta = next(iter(loader))
+    assert len(loader) == 3
+    assert inputs.shape == (2, 3, 2, 32, 32)
+    assert labels.tolist() == [i % 3 for i in index.tolist()]
+    assert meta["view"].tolist() == [0, 0]
+
+
+def test_test_batches_have_a_row_for_each_view(cfg: CfgNode) -> None:
+    """13 clips are 2 videos of 6 views."""
+    batches = list(construct_loader(cfg, "test"))
+    assert [len(labels) for _, labels, _, _ in batches] == [12, 12, 12, 6]
+    inputs, labels, index, meta = batches[1]
+    assert inputs.shape == (12, 3, 2, 32, 32)
+    assert index.tolist() == [2] * 6 + [3] * 6
+    assert labels.tolist() == [2] * 6 + [0] * 6
+    assert meta["view"].tolist() == [*range(6), *range(6)]
+    cfg.TEST.BATCH_SIZE = 1  # a video is never split
+    assert len(construct_loader(cfg, "test")) == VIDEOS
+
+
+def test_batch_sizes_are_shared_by_the_ranks_of_a_node(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg.TRAIN.BATCH_SIZE, cfg.TEST.BATCH_SIZE = 6, 24
+    rows = {"train": [3], "val": [3, 1], "test": [12, 12]}
+    for split, expected in rows.items():
+        set_world(monkeypatch, 0, 2)
+        assert [len(labels) for _, labels, _, _ in construct_loader(cfg, split)] == expected
+    seen = []
+    for rank in range(2):
+        set_world(monkeypatch, rank, 2)
+        seen += [i for _, _, index, _ in construct_loader(cfg, "val") for i in index.tolist()]
+    assert sorted(seen) == list(range(VIDEOS))
+
+
+def test_too_few_videos_for_a_batch(cfg: CfgNode) -> None:
+    cfg.TRAIN.BATCH_SIZE = 8
+    with pytest.raises(ConfigError, match=r"7 videos, fewer than the 8 .*TRAIN.BATCH_SIZE"):
+        construct_loader(cfg, "train")
+    assert len(construct_loader(cfg, "val")) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_video_is_raised_as_it_was(cfg: CfgNode, tmp_path: Path, workers: int) -> None:
+    rows = (Path(cfg.DATA.PATH_TO_DATA_DIR) / "val.csv").read_text().splitlines()
+    rows[3] = f"{tmp_path}/gone.mp4 0"
+    (tmp_path / "val.csv").write_text("\n".join(rows))
+    cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA_LOADER.NUM_WORKERS = str(tmp_path), workers
+    loader = construct_loader(cfg, "val")
+    batches = iter(loader)
+    assert next(batches)[2].tolist() == [0, 1]
+    with pytest.raises(VideoError, match=r"gone.mp4: no such file") as caught:
+        next(batches)
+    assert caught.value.path == f"{tmp_path}/gone.mp4"

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from timesformer.datasets.transform import (
+    EvalTransform,
+    Normalize,
+    TrainTransform,
+    crop_corner,
+    draw_short_side,
+    resize_short_side,
+)
+
+IDENTITY = Normalize((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # keeps 0..255
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    """Uint8 frames (2, H, W, 3): red is the row, green the column, blue the frame."""
+    frames = torch.empty(2, height, width, 3, dtype=torch.uint8)
+    frames[..., 0] = torch.arange(height)[:, None]
+    frames[..., 1] = torch.arange(width)
+    frames[..., 2] = torch.arange(2)[:, None, None]
+    return frames
+
+
+def resize_by_hand(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear with pixel centres at half integers, no antialiasing, edges repeated."""
+
+    def axis(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0)
+        low = np.minimum(x.astype(int), old - 1)
+        return low, np.minimum(low + 1, old - 1), x - low
+
+    y0, y1, fy = axis(image.shape[0], height)
+    x0, x1, fx = axis(image.shape[1], width)
+    top = image[y0][:, x0] * (1 - fx) + image[y0][:, x1] * fx
+    bottom = image[y1][:, x0] * (1 - fx) + image[y1][:, x1] * fx
+    return top * (1 - fy)[:, None] + bottom * fy[:, None]
+
+
+def test_normalize() -> None:
+    frames = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(1, 2, 2, 3)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
+    expected = [(v / 255 - m) / s for v, m, s in zip((0, 128, 255), mean, std, strict=True)]
+    assert Normalize(mean, std)(frames)[:, 0, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    # BGR: the model sees blue first, and mean and std are in its order.
+    expected = [(v / 255 - m) / s for v, m, s in zip((255, 128, 0), mean, std, strict=True)]
+    bgr = Normalize(mean, std, bgr=True)(frames)
+    assert bgr[:, 0, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert bgr.shape == (3, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "expected"),
+    [
+        (256, 340, 224, (224, 297)),
+        (340, 256, 224, (297, 224)),
+        (240, 426, 256, (256, 454)),
+        (240, 240, 64, (64, 64)),
+        (48, 64, 48, (48, 64)),
+    ],
+)
+def test_resize(height: int, width: int, size: int, expected: tuple[int, int]) -> None:
+    clip = torch.rand(3, 2, height, width)
+    resized = resize_short_side(clip, size)
+    assert tuple(resized.shape) == (3, 2, *expected)
+    by_hand = resize_by_hand(clip[1, 1].double().numpy(), *expected)
+    assert np.abs(resized[1, 1].numpy() - by_hand).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "corners"),
+    [
+        (224, 299, [(0, 0), (0, 38), (0, 75)]),  # ceil(75 / 2)
+        (299, 224, [(0, 0), (38, 0), (75, 0)]),
+        (224, 224, [(0, 0), (0, 0), (0, 0)]),
+        (256, 340, [(16, 0), (16, 58), (16, 116)]),
+    ],
+)
+def test_crop_corners(height: int, width: int, corners: list[tuple[int, int]]) -> None:
+    assert [crop_corner(height, width, 224, place) for place in range(3)] == corners
+
+
+def test_a_crop_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="224 pixels doesn't fit into 200x300"):
+        crop_corner(200, 300, 224, 1)
+
+
+def test_eval_crops() -> None:
+    three = EvalTransform(IDENTITY, short_side=40, crop_size=40, num_crops=3)(picture(40, 61))
+    assert three.shape == (3, 3, 2, 40, 40)
+    assert three[:, 1, 0, 0, 0].round().tolist() == [0, 11, 21]
+    one = EvalTransform(IDENTITY, short_side=40, crop_size=30, num_crops=1)(picture(40, 61))
+    assert one.shape == (1, 3, 2, 30, 30)
+    assert one[0, :2, 0, 0, 0].round().tolist() == [5, 16]
+    assert one[0, 2, :, 0, 0].round().tolist() == [0, 1]
+
+
+def test_train_crops_cover_the_picture_and_flip_half() -> None:
+    transform = TrainTransform(IDENTITY, jitter=(40, 40), crop_size=32)
+    corners, flips = set(), 0
+    for seed in range(300):
+        clip = transform(picture(40, 44), np.random.default_rng(seed))
+        assert clip.shape == (3, 2, 32, 32)
+        row, left, right = clip[0, 0, 0, 0], clip[1, 0, 0, 0], clip[1, 0, 0, -1]
+        flips += bool(left > right)
+        corners.add((round(row.item()), round(min(left, right).item())))
+        assert clip[1, 0].equal(clip[1, 1])  # one crop for all frames
+    assert {y for y, _ in corners} == set(range(9))
+    assert {x for _, x in corners} == set(range(13))
+    assert 110 < flips < 190
+
+
+def test_without_flip_the_crop_is_the_same() -> None:
+    frames = picture(40, 44)
+    for seed in range(10):
+        plain, flipped = (
+            TrainTransform(IDENTITY, (40, 40), 32, flip=flip)(frames, np.random.default_rng(seed))
+            for flip in (False, True)
+        )
+        assert plain[1, 0, 0, 0] < plain[1, 0, 0, -1]
+        assert flipped.equal(plain) or flipped.equal(plain.flip(-1))
+
+
+def test_short_sides() -> None:
+    rng = np.random.default_rng(0)
+    plain = [draw_short_side(rng, (256, 320), False) for _ in range(4000)]
+    inverse = [draw_short_side(rng, (256, 320), True) for _ in range(4000)]
+    for sides in (plain, inverse):
+        assert (min(sides), max(sides)) == (256, 320)
+    assert np.mean(plain) == pytest.approx(288, abs=1.5)
+    # The mean of 1/u, u uniform in [1/b, 1/a], is a·b/(b − a)·ln(b/a).
+    assert np.mean(inverse) == pytest.approx(256 * 320 / 64 * math.log(320 / 256), abs=1.5)

@@ -1,0 +1,44 @@
+"""Optimizers. Weight decay acts on every parameter, as in the published recipes."""
+
+from __future__ import annotations
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from timesformer.utils.errors import ConfigError
+
+
+def construct_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
+    """Makes the optimizer of SOLVER.OPTIMIZING_METHOD for the parameters that aren't frozen.
+
+    Raises:
+        ConfigError: for an unknown method, or if every parameter is frozen.
+    """
+    solver = cfg.SOLVER
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        raise ConfigError("every parameter of the model is frozen: nothing to train")
+    if solver.OPTIMIZING_METHOD == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=solver.BASE_LR,
+            momentum=solver.MOMENTUM,
+            dampening=solver.DAMPENING,
+            weight_decay=solver.WEIGHT_DECAY,
+            nesterov=solver.NESTEROV,
+        )
+    adaptive = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    if solver.OPTIMIZING_METHOD not in adaptive:
+        raise ConfigError(
+            f"SOLVER.OPTIMIZING_METHOD {solver.OPTIMIZING_METHOD!r}: choose sgd, adam or adamw"
+        )
+    return adaptive[solver.OPTIMIZING_METHOD](
+        parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
