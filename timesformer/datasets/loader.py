@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timesformer.datasets.build import build_dataset
-from timesformer.datasets.video_dataset import Item
+from timesformer.datasets.video_dataset import Item, VideoDataset
 from timesformer.utils.distributed import World, get_world
 from timesformer.utils.errors import ConfigError, VideoError
 from timesformer.utils.misc import keyed_rng
@@ -75,6 +75,8 @@ class EvalBatchSampler(Sampler[list[int]]):
 
 class VideoLoader(DataLoader):
     """A DataLoader that shuffles by epoch and raises the `VideoError` of a worker as it was."""
+
+    dataset: VideoDataset
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the shuffle and the random clips of the next pass."""

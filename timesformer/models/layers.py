@@ -7,7 +7,6 @@ batch dimension.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn

@@ -78,8 +78,8 @@ def load_pretrained(
     Raises:
         WeightsError: if weights can't be read or fetched, or some can't be explained.
     """
-    vit = bare(model)
-    vit = vit.model if hasattr(vit, "model") else vit
+    vit: Any = bare(model)
+    vit = getattr(vit, "model", vit)
     name, content = _read(source)
     report = LoadReport(name)
     state = _adapt(_normalise(content, name), vit, report, pos_embed_resize)
@@ -132,7 +132,7 @@ def _normalise(content: Mapping[str, Any], name: str) -> StateDict:
             content = content[key]
     state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise WeightsError(f"{name}: holds no weights (its entries: {', '.join(list(content)[:8])})")
+        raise WeightsError(f"{name}: holds no weights, only {', '.join(list(content)[:8])}")
     while True:
         prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)
         if prefix is None:
@@ -140,7 +140,7 @@ def _normalise(content: Mapping[str, Any], name: str) -> StateDict:
         state = {key.removeprefix(prefix): value for key, value in state.items()}
 
 
-def _adapt(state: StateDict, vit: nn.Module, report: LoadReport, resize: str) -> StateDict:
+def _adapt(state: StateDict, vit: Any, report: LoadReport, resize: str) -> StateDict:
     """Fits names and sizes to the model; fills the report."""
     own = vit.state_dict()
     state = dict(state)
@@ -177,7 +177,7 @@ def _adapt(state: StateDict, vit: nn.Module, report: LoadReport, resize: str) ->
 
 
 def _start_as_image_model(
-    state: StateDict, vit: nn.Module, own: Mapping[str, Tensor], report: LoadReport
+    state: StateDict, vit: Any, own: Mapping[str, Tensor], report: LoadReport
 ) -> None:
     """Adds what an image model lacks: copies for new attention, zeros where a step begins."""
     state["time_embed"] = torch.zeros_like(own["time_embed"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fvcore.common.registry import Registry
 
 MODEL_REGISTRY = Registry("MODEL")
-MODEL_REGISTRY.__doc__ = """Functions or classes that make a model from a config: `(cfg) -> nn.Module`.
+MODEL_REGISTRY.__doc__ = """Functions that make a model from a config: `(cfg) -> nn.Module`.
 
 The model maps a float clip batch (B, 3, T, H, W) to logits (B, MODEL.NUM_CLASSES).
 """

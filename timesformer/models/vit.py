@@ -182,6 +182,7 @@ class VisionTransformer(nn.Module):
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
+            assert isinstance(block, SpaceTimeBlock)
             for name in block.zero_init:
                 for parameter in block.get_submodule(name).parameters():
                     parameter.zero_()
@@ -204,7 +205,7 @@ class VisionTransformer(nn.Module):
         """Clip (B, C, T, H, W) -> tokens in the layout that the scheme's blocks expect."""
         B, _, T = x.shape[:3]
         x, h, w = self.patch_embed(x)
-        pos_embed = self.pos_embed
+        pos_embed: Tensor = self.pos_embed
         if (h, w) != self.patch_embed.grid_size:
             pos_embed = resize_pos_embed(pos_embed, (h, w), "nearest", self.patch_embed.grid_size)
         x = torch.cat([self.cls_token.expand(B * T, -1, -1), x], dim=1)

@@ -21,6 +21,18 @@ ATTENTION_REGISTRY = Registry("ATTENTION")
 ATTENTION_REGISTRY.__doc__ = "Space-time attention schemes: name -> `SpaceTimeBlock` subclass."
 
 
+def register_scheme(
+    name: str,
+) -> Callable[[type[SpaceTimeBlock]], type[SpaceTimeBlock]]:
+    """Class decorator: registers a scheme as `name`; the registry alone would take the class's."""
+
+    def register(block_class: type[SpaceTimeBlock]) -> type[SpaceTimeBlock]:
+        ATTENTION_REGISTRY._do_register(name, block_class)
+        return block_class
+
+    return register
+
+
 class TokenGrid(NamedTuple):
     """How the tokens of a batch lie in space and time; read off the input once, passed down."""
 

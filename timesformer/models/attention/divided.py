@@ -9,11 +9,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from timesformer.models.attention.base import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
+from timesformer.models.attention.base import SpaceTimeBlock, TokenGrid, register_scheme
 from timesformer.models.layers import Attention
 
 
-@ATTENTION_REGISTRY.register("divided_space_time")
+@register_scheme("divided_space_time")
 class DividedSpaceTimeBlock(SpaceTimeBlock):
     """Each patch attends to its own position in all frames, then to all patches of its frame.
 
@@ -60,9 +60,7 @@ class DividedSpaceTimeBlock(SpaceTimeBlock):
 
         frames = rearrange(patches, "b (n t) d -> (b t) n d", t=T)
         frames = torch.cat([cls.repeat_interleave(T, dim=0), frames], dim=1)
-        step = rearrange(
-            self.drop_path(self.attn(self.norm1(frames))), "(b t) l d -> b l t d", b=B
-        )
+        step = rearrange(self.drop_path(self.attn(self.norm1(frames))), "(b t) l d -> b l t d", b=B)
         cls = cls + step[:, :1].mean(dim=2)
         patches = patches + step[:, 1:].flatten(1, 2)
         return torch.cat([cls, patches], dim=1)

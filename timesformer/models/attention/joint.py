@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from timesformer.models.attention.base import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
+from timesformer.models.attention.base import SpaceTimeBlock, TokenGrid, register_scheme
 
 
-@ATTENTION_REGISTRY.register("joint_space_time")
+@register_scheme("joint_space_time")
 class JointSpaceTimeBlock(SpaceTimeBlock):
     """Every patch of every frame attends to every other; cost grows with (N·T)².
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from timesformer.models.attention.base import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
+from timesformer.models.attention.base import SpaceTimeBlock, TokenGrid, register_scheme
 
 
-@ATTENTION_REGISTRY.register("space_only")
+@register_scheme("space_only")
 class SpaceOnlyBlock(SpaceTimeBlock):
     """An image ViT's block; frames meet only when the network averages them at the end.
 
