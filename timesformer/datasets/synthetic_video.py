@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEIGHT, WIDTH = 64, 80  # wider than high, so that the three test crops differ
-LENGTHS = (17, 19, 21, 23)
+LENGTHS = (17, 19, 21)
 FPS = Fraction(30000, 1001)
 QP = 26
 
@@ -72,15 +72,15 @@ def draw_trajectory(rng: np.random.Generator, motion: int) -> Trajectory:
     y += rng.uniform(-18, 18)
     radius = np.full_like(time, np.exp(rng.uniform(np.log(6.5), np.log(15))))
     if motion in (0, 1):
-        speed = rng.uniform(0.8, 1.9)
-        middle = rng.uniform(-1, 1) * max(26 - speed * reach, 4)
+        speed = rng.uniform(1.5, 2.8)
+        middle = rng.uniform(-1, 1) * max(28 - speed * reach, 5)
         if motion == 0:
             x = (WIDTH / 2 + middle - speed * time).astype(np.float32)
         else:
             y = (HEIGHT / 2 + middle - speed * time).astype(np.float32)
     elif motion == 2:
-        middle = rng.uniform(8, 12)
-        radius = (middle * np.exp(rng.uniform(0.03, 0.06) * time)).astype(np.float32)
+        middle = rng.uniform(8, 13)
+        radius = (middle * np.exp(rng.uniform(0.045, 0.08) * time)).astype(np.float32)
     else:
         orbit = rng.uniform(9, 16)
         angle = rng.uniform(0, 2 * np.pi) + rng.uniform(0.11, 0.22) * time

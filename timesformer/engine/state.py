@@ -134,7 +134,10 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> str:
         source = read_checkpoint(path)
         _compare_preprocessing(cfg, path, source.get("preprocessing"))
     report: LoadReport = load_pretrained(
-        unwrap(model), source, pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE
+        unwrap(model),
+        source,
+        pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE,
+        name=str(path),
     )
     invented = [*report.missing, *report.copied, *report.zeroed]
     if invented:

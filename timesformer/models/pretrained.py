@@ -61,7 +61,11 @@ class LoadReport:
 
 
 def load_pretrained(
-    model: nn.Module, source: str | Path | Mapping[str, Any], *, pos_embed_resize: str = "bicubic"
+    model: nn.Module,
+    source: str | Path | Mapping[str, Any],
+    *,
+    pos_embed_resize: str = "bicubic",
+    name: str = "a state dict",
 ) -> LoadReport:
     """Loads image or video weights into a model, in place.
 
@@ -71,6 +75,7 @@ def load_pretrained(
             content of such a file.
         pos_embed_resize: how pos_embed is fitted to another grid: "bicubic", or "legacy" as in the
             published loader (see `resize_pos_embed`).
+        name: what messages call a `source` that is the content of a file.
 
     Returns:
         What happened to every weight; it is logged too.
@@ -80,7 +85,10 @@ def load_pretrained(
     """
     vit: Any = bare(model)
     vit = getattr(vit, "model", vit)
-    name, content = _read(source)
+    if isinstance(source, Mapping):
+        content: Mapping[str, Any] = source
+    else:
+        name, content = str(source), _read(str(source))
     report = LoadReport(name)
     state = _adapt(_normalise(content, name), vit, report, pos_embed_resize)
     _check(state, vit, report)
@@ -89,12 +97,9 @@ def load_pretrained(
     return report
 
 
-def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(source, Mapping):
-        return "a state dict", source
-    name = str(source)
+def _read(name: str) -> Mapping[str, Any]:
     if name.startswith("timm/") and not Path(name).exists():
-        return name, _fetch_timm(name.removeprefix("timm/"))
+        return _fetch_timm(name.removeprefix("timm/"))
     if not Path(name).is_file():
         raise WeightsError(
             f"{name}: no such weights file; TIMESFORMER.PRETRAINED_MODEL takes a file, timm/NAME, "
@@ -105,10 +110,10 @@ def _read(source: str | Path | Mapping[str, Any]) -> tuple[str, Mapping[str, Any
         from safetensors.torch import load_file
 
         try:
-            return name, load_file(name)
+            return load_file(name)
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{name}: not a readable safetensors file ({error})") from error
-    return name, read_checkpoint(name)
+    return read_checkpoint(name)
 
 
 def _fetch_timm(name: str) -> StateDict:
@@ -180,6 +185,9 @@ def _start_as_image_model(
     state: StateDict, vit: Any, own: Mapping[str, Tensor], report: LoadReport
 ) -> None:
     """Adds what an image model lacks: copies for new attention, zeros where a step begins."""
+    new = {part for block in vit.blocks for part in (*block.image_init, *block.zero_init)}
+    if any(key.split(".")[2] in new for key in state if key.startswith("blocks.")):
+        return  # part of a video model: what it lacks is an error, not a start
     state["time_embed"] = torch.zeros_like(own["time_embed"])
     report.zeroed.append("time_embed")
     for i, block in enumerate(vit.blocks):

@@ -1,0 +1,152 @@
+"""Testing: scores by index, ensembles, result files, and weights that must be there."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from small_run import small_cfg, stats
+
+from timesformer.engine.evaluate import ensemble, score_videos, test
+from timesformer.engine.train import train
+from timesformer.models.build import build_model
+from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint, write_checkpoint
+from timesformer.utils.errors import ConfigError, TrainingError, VideoError, WeightsError
+
+run_test = test  # pytest would collect a function called `test`
+del test
+
+
+@pytest.fixture(scope="module")
+def checkpoint(synthetic_dir, tmp_path_factory):
+    output = tmp_path_factory.mktemp("trained")
+    train(small_cfg(synthetic_dir, output, SOLVER__MAX_EPOCH=1))
+    return get_last_checkpoint(output)
+
+
+def test_ensembles():
+    per_view = torch.tensor([[[1.0, 3.0], [2.0, 0.0]]])
+    assert ensemble(per_view, "sum").tolist() == [[3.0, 3.0]]
+    assert ensemble(per_view, "max").tolist() == [[2.0, 3.0]]
+    expected = (torch.tensor([1.0, 3.0]).softmax(0) + torch.tensor([2.0, 0.0]).softmax(0)) / 2
+    torch.testing.assert_close(ensemble(per_view, "prob")[0], expected)
+    with pytest.raises(ValueError, match="mean"):
+        ensemble(per_view, "mean")
+
+
+def test_result_files(synthetic_dir, tmp_path, checkpoint):
+    cfg = small_cfg(
+        synthetic_dir,
+        tmp_path,
+        TEST__CHECKPOINT_FILE_PATH=checkpoint,
+        TRAIN__ENABLE=False,
+        TEST__NUM_ENSEMBLE_VIEWS=2,
+        TEST__SAVE_RESULTS_PATH="scores.npz,scores.csv",
+    )
+    results = run_test(cfg)
+    with np.load(tmp_path / "scores.npz") as saved:
+        assert saved["scores"].shape == (12, 6)
+        assert saved["per_view"].shape == (12, 6, 6)
+        assert saved["labels"].tolist() == [r.label for r in _records(cfg)]
+        assert saved["paths"].tolist() == [str(r.path) for r in _records(cfg)]
+        np.testing.assert_allclose(saved["per_view"].sum(1), saved["scores"], atol=1e-6)
+        top1 = 100 * (saved["scores"].argmax(1) == saved["labels"]).mean()
+        best, best_score = saved["scores"].argmax(1), saved["scores"]
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = (synthetic_dir / "classes.txt").read_text().split("\n")
+    assert [row["top1"] for row in rows] == [names[i] for i in best]
+    assert rows[0]["label_name"] == names[int(rows[0]["label"])]
+    probability = torch.tensor(best_score[0] / 6).softmax(0).max().item()
+    assert float(rows[0]["prob1"]) == pytest.approx(probability, abs=1e-4)
+    (line,) = stats(tmp_path, "test_final")
+    assert line["views"] == "2x3"
+    assert line["top1_acc"] == pytest.approx(top1, abs=1e-3)
+    assert line["top1_acc"] == pytest.approx(results.accuracy(1), abs=1e-3)
+    last_line = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
+    assert last_line["split"] == "test_final"
+
+
+def _records(cfg):
+    from timesformer.datasets.build import build_dataset
+
+    return build_dataset("synthetic", cfg, "test").records
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 12])
+def test_scores_do_not_depend_on_the_batch(synthetic_dir, tmp_path, checkpoint, batch_size):
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False
+    )
+    reference = run_test(cfg).per_view
+    cfg.TEST.BATCH_SIZE = batch_size
+    torch.testing.assert_close(run_test(cfg).per_view, reference, atol=1e-5, rtol=0)
+
+
+def test_a_view_that_is_missing_is_an_error_that_names_it(synthetic_dir, tmp_path):
+    from timesformer.datasets.loader import construct_loader
+
+    cfg = small_cfg(synthetic_dir, tmp_path)
+    loader = construct_loader(cfg, "test")
+    loader.batch_sampler.starts = loader.batch_sampler.starts[:1]  # the rest is never read
+    with pytest.raises(TrainingError, match=r"\.mp4: view 0 was scored 0 times"):
+        score_videos(
+            build_model(cfg), loader, torch.device("cpu"), num_classes=6, clips=6
+        )
+
+
+def test_no_weights_is_an_error(synthetic_dir, tmp_path):
+    with pytest.raises(WeightsError, match=r"TEST\.CHECKPOINT_FILE_PATH"):
+        run_test(small_cfg(synthetic_dir, tmp_path, TRAIN__ENABLE=False))
+
+
+def test_image_weights_are_not_tested_as_a_video_model(synthetic_dir, tmp_path, checkpoint):
+    state = read_checkpoint(checkpoint)["model_state"]
+    image = {k: v for k, v in state.items() if "tempor" not in k and "time_embed" not in k}
+    torch.save(image, tmp_path / "image.pth")
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=tmp_path / "image.pth",
+        TRAIN__ENABLE=False,
+    )  # fmt: skip
+    with pytest.raises(WeightsError, match=r"image\.pth: not a checkpoint of this model.*lacks"):
+        run_test(cfg)
+    other_head = dict(state) | {"model.head.weight": torch.zeros(9, 24)}
+    torch.save(other_head, tmp_path / "image.pth")
+    with pytest.raises(WeightsError, match=r"head.*MODEL\.NUM_CLASSES"):
+        run_test(cfg)
+
+
+def test_other_preprocessing_than_in_training_is_said(
+    synthetic_dir, tmp_path, checkpoint, caplog, monkeypatch
+):
+    content = read_checkpoint(checkpoint)
+    content["preprocessing"]["mean"] = [0.5, 0.5, 0.5]
+    write_checkpoint(tmp_path / "other.pyth", content)
+    run_test(
+        small_cfg(
+            synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=tmp_path / "other.pyth",
+            TRAIN__ENABLE=False,
+        )  # fmt: skip
+    )
+    assert "DATA.MEAN" in (tmp_path / "run.log").read_text()
+
+
+def test_broken_video_is_named(synthetic_dir, tmp_path, checkpoint):
+    broken = tmp_path / "data"
+    broken.mkdir()
+    for name in ("train.csv", "val.csv", "test.csv", "classes.txt"):
+        (broken / name).write_text((synthetic_dir / name).read_text())
+    cfg = small_cfg(
+        broken, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False
+    )
+    with pytest.raises(VideoError, match=r"00000\.mp4"):
+        run_test(cfg)
+
+
+def test_unknown_dataset_names_the_key(synthetic_dir, tmp_path):
+    cfg = small_cfg(synthetic_dir, tmp_path, TEST__DATASET="kinetcs", TRAIN__ENABLE=False)
+    with pytest.raises(ConfigError, match=r"TEST\.DATASET"):
+        run_test(cfg)

@@ -1,0 +1,81 @@
+"""The model gives the numbers of the published implementation (tests/data/model_tiny.npz)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from golden_model import SCHEMES, tiny_model
+from golden_recipe import clip_for, fill_
+
+CASES = {
+    "native": (2, 3, 4, 64, 64),
+    "longer": (2, 3, 6, 64, 64),
+    "larger": (2, 3, 4, 96, 96),
+    "wide": (1, 3, 4, 64, 96),
+    "tall_short": (1, 3, 2, 96, 64),
+}
+TOLERANCE = 1e-5  # the bar is 1e-4
+
+
+@pytest.fixture(scope="module")
+def numbers(golden):
+    return np.load(golden / "model_tiny.npz")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_state_dict_names_and_shapes(scheme, numbers):
+    own = [f"{k} {tuple(v.shape)}" for k, v in tiny_model(scheme).state_dict().items()]
+    assert sorted(own) == sorted(numbers[f"{scheme}/keys"])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_logits_and_features(scheme, case, fused, numbers, record_property):
+    from timesformer.models.layers import set_fused_attention
+
+    model = fill_(tiny_model(scheme)).eval()
+    set_fused_attention(model, fused)
+    clip = clip_for(case, CASES[case], 0)
+    with torch.no_grad():
+        features, logits = model.forward_features(clip).numpy(), model(clip).numpy()
+    np.testing.assert_allclose(logits, numbers[f"{scheme}/{case}/logits"], atol=TOLERANCE)
+    np.testing.assert_allclose(features, numbers[f"{scheme}/{case}/features"], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_gradients(scheme, numbers):
+    model = fill_(tiny_model(scheme)).train()
+    loss = F.cross_entropy(model(clip_for("native", CASES["native"], 0)), torch.tensor([1, 7]))
+    loss.backward()
+    assert loss.item() == pytest.approx(float(numbers[f"{scheme}/grad/loss"]), abs=TOLERANCE)
+    for name, parameter in model.named_parameters():
+        expected = float(numbers[f"{scheme}/grad_norm/{name}"])
+        assert parameter.grad.norm().item() == pytest.approx(expected, abs=1e-4), name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_loss_trajectory(scheme, optimizer, numbers):
+    """Eight steps through our own optimizer factory and training step's loss."""
+    from timesformer.config.defaults import get_cfg
+    from timesformer.models.losses import build_loss
+    from timesformer.models.optimizer import construct_optimizer
+
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZING_METHOD = optimizer
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY = {"sgd": (0.005, 1e-4), "adamw": (1e-3, 0.05)}[
+        optimizer
+    ]
+    model = fill_(tiny_model(scheme)).train()
+    solver, criterion, losses = construct_optimizer(model, cfg), build_loss(cfg), []
+    for i in range(8):
+        labels = torch.tensor([(3 * i + 1) % 10, (7 * i + 2) % 10])
+        loss = criterion(model(clip_for(f"step{i}", CASES["native"], 0)), labels)
+        solver.zero_grad()
+        loss.backward()
+        solver.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, numbers[f"{scheme}/train/{optimizer}"], atol=1e-4)

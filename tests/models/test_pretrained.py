@@ -1,0 +1,211 @@
+"""Loading other people's weights: numbers, every file layout, and a full account."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from golden_model import SCHEMES, tiny_model
+from golden_recipe import clip_for, fill_, tensor_for
+from safetensors.torch import save_file
+
+from timesformer.models.pretrained import load_pretrained
+from timesformer.models.vit import TimeSformer
+from timesformer.utils.errors import WeightsError
+
+
+def image_state(seed: int = 11, num_classes: int = 1000) -> dict[str, torch.Tensor]:
+    model = tiny_model("space_only", num_classes=num_classes)
+    return {k: tensor_for(k, tuple(v.shape), seed) for k, v in model.state_dict().items()}
+
+
+def video_state(seed: int = 12) -> dict[str, torch.Tensor]:
+    return dict(fill_(tiny_model("divided_space_time"), seed).state_dict())
+
+
+def accounted(model, report) -> list[str]:
+    return sorted(
+        report.loaded + report.resized + report.copied + report.zeroed + report.missing
+    )
+
+
+@pytest.fixture(scope="module")
+def numbers(golden):
+    return np.load(golden / "pretrained_tiny.npz")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_image_weights_give_golden_features(scheme, numbers):
+    model = tiny_model(scheme).eval()
+    report = load_pretrained(model, {"model": image_state()})
+    with torch.no_grad():
+        features = model.forward_features(clip_for("pre", (2, 3, 4, 64, 64), 11)).numpy()
+    np.testing.assert_allclose(features, numbers[f"image_vit/{scheme}/features"], atol=1e-5)
+    assert accounted(model, report) == sorted(model.state_dict())
+    assert report.missing == ["head.weight", "head.bias"]
+    assert report.unexpected == ["head.weight", "head.bias"]
+    divided = scheme == "divided_space_time"
+    assert len(report.copied) == (18 if divided else 0)
+    assert len(report.zeroed) == {"space_only": 0, "joint_space_time": 1}.get(scheme, 7)
+
+
+def test_video_checkpoint_with_more_frames(numbers, tmp_path):
+    path = tmp_path / "video.pyth"
+    torch.save(
+        {"epoch": 3, "model_state": {f"model.{k}": v for k, v in video_state().items()}}, path
+    )
+    longer = tiny_model("divided_space_time", num_frames=8).eval()
+    report = load_pretrained(longer, path)
+    with torch.no_grad():
+        logits = longer(clip_for("vid8", (1, 3, 8, 64, 64), 12)).numpy()
+    np.testing.assert_allclose(logits, numbers["video_ckpt_T4_to_T8/logits"], atol=1e-5)
+    assert report.resized == ["time_embed"]
+    assert not report.missing
+
+    other_head = tiny_model("divided_space_time", num_classes=5).eval()
+    load_pretrained(other_head, path)
+    with torch.no_grad():
+        features = other_head.forward_features(clip_for("vid5", (1, 3, 4, 64, 64), 12)).numpy()
+    np.testing.assert_allclose(features, numbers["video_ckpt_5classes/features"], atol=1e-5)
+
+
+@pytest.mark.parametrize("container", ["model_state", "state_dict", "model", "module", None])
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "module.model.", "_orig_mod.model."])
+def test_every_container_and_prefix(container, prefix, tmp_path):
+    state = {prefix + k: v for k, v in video_state().items()}
+    path = tmp_path / "weights.pth"
+    torch.save({container: state, "epoch": 1} if container else state, path)
+    model = TimeSformer(64, 16, 10, 4, embed_dim=96, depth=3, num_heads=3)
+    report = load_pretrained(model, path)
+    assert len(report.loaded) == len(video_state())
+    assert torch.equal(model.model.head.weight, video_state()["head.weight"])
+
+
+def test_safetensors_and_flat_patch_weight(tmp_path):
+    state = image_state(num_classes=10)
+    flat = state | {"patch_embed.proj.weight": state["patch_embed.proj.weight"].flatten(1)}
+    flat["pre_logits.fc.weight"] = torch.zeros(2, 2)
+    save_file(flat, tmp_path / "vit.safetensors")
+    model = tiny_model("joint_space_time")
+    report = load_pretrained(model, tmp_path / "vit.safetensors")
+    assert torch.equal(model.patch_embed.proj.weight, state["patch_embed.proj.weight"])
+    assert torch.equal(model.head.weight, state["head.weight"])
+    assert report.unexpected == ["pre_logits.fc.weight"]
+    assert report.resized == ["patch_embed.proj.weight"]
+
+
+def test_pos_embed_is_resized_in_two_dimensions_or_as_published():
+    state = image_state()
+    ramp = torch.arange(4.0).repeat_interleave(4)  # row number of each patch of the 4×4 grid
+    state["pos_embed"] = torch.cat([torch.zeros(1), ramp])[None, :, None].repeat(1, 1, 96)
+    larger = tiny_model("space_only", img_size=(64, 128))
+    assert load_pretrained(larger, state).resized == ["pos_embed"]
+    rows = larger.pos_embed[0, 1:, 0].reshape(4, 8)
+    torch.testing.assert_close(rows, torch.arange(4.0)[:, None].expand(4, 8))
+
+    square = tiny_model("space_only", img_size=96)  # a 6×6 grid
+    load_pretrained(square, state, pos_embed_resize="legacy")
+    legacy = square.pos_embed[0, 1:, 0]
+    expected = ramp[torch.arange(36) * 16 // 36]
+    assert torch.equal(legacy, expected)
+
+
+@pytest.mark.parity
+def test_timm_model_on_a_still_video():
+    timm = pytest.importorskip("timm")
+    image_model = timm.create_model("vit_tiny_patch16_224", pretrained=False).eval()
+    fill_(image_model, seed=4)
+    ours = TimeSformer(224, 16, 7, 8, embed_dim=192, depth=12, num_heads=3).eval()
+    report = load_pretrained(ours, image_model.state_dict())
+    image = clip_for("timm", (1, 3, 1, 224, 224))
+    with torch.no_grad():
+        theirs = image_model.forward_features(image[:, :, 0])[:, 0]
+        features = ours.model.forward_features(image.expand(-1, -1, 3, -1, -1))
+    torch.testing.assert_close(features, theirs, atol=1e-4, rtol=0)
+    assert accounted(ours, report) == sorted(ours.model.state_dict())
+
+
+def test_timm_that_cannot_be_fetched_says_which_file_to_bring(monkeypatch):
+    import timm
+
+    def no_network(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", no_network)
+    with pytest.raises(WeightsError, match=r"model\.safetensors.*timm/some_vit.*PRETRAINED_MODEL"):
+        load_pretrained(tiny_model("space_only"), "timm/some_vit")
+
+
+def test_python_constructor_loads_nothing_unless_asked(monkeypatch):
+    import timesformer.models.vit as vit
+
+    calls = []
+    monkeypatch.setattr(vit, "load_pretrained", lambda *args: calls.append(args))
+    TimeSformer(32, embed_dim=12, depth=1, num_heads=1)
+    assert not calls
+    TimeSformer(32, embed_dim=12, depth=1, num_heads=1, pretrained_model="file.pth")
+    assert calls[0][1] == "file.pth"
+
+
+class _Payload:
+    def __reduce__(self):
+        return (os.system, ("touch hacked",))
+
+
+def test_code_in_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": _Payload()}, "evil.pth")
+    with pytest.raises(WeightsError, match=r"evil\.pth"):
+        load_pretrained(tiny_model("space_only"), "evil.pth")
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_damaged_or_missing_file_is_named(tmp_path):
+    whole = tmp_path / "whole.pth"
+    torch.save(image_state(), whole)
+    (tmp_path / "half.pth").write_bytes(whole.read_bytes()[:5000])
+    (tmp_path / "half.safetensors").write_bytes(b"\x10\x00")
+    for name in ("half.pth", "half.safetensors", "absent.pth"):
+        with pytest.raises(WeightsError, match=name):
+            load_pretrained(tiny_model("space_only"), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda s: s.pop("blocks.1.attn.qkv.bias"), "blocks.1.attn.qkv.bias: missing in the file"),
+        (lambda s: s.update({"extra.weight": torch.ones(1)}), "extra.weight: not in the model"),
+        (
+            lambda s: s.update({"norm.weight": torch.ones(5)}),
+            r"norm.weight: \(5,\) in the file, \(96,\) in the model",
+        ),
+    ],
+)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_cannot_be_explained_is_an_error(scheme, change, complaint):
+    state = image_state()
+    change(state)
+    model = tiny_model(scheme)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=complaint):
+        load_pretrained(model, state)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_divided_checkpoint_in_a_joint_model_is_an_error():
+    with pytest.raises(WeightsError, match=r"temporal_attn.*not in the model"):
+        load_pretrained(tiny_model("joint_space_time"), video_state())
+
+
+def test_half_a_video_checkpoint_is_not_taken_for_an_image_model():
+    """Without time_embed but with some temporal weights: neither image nor video model."""
+    state = video_state()
+    del state["blocks.0.temporal_fc.weight"]
+    with pytest.raises(WeightsError, match=r"temporal_fc.weight: missing"):
+        load_pretrained(tiny_model("divided_space_time"), state)
+    state = video_state()
+    del state["time_embed"], state["blocks.0.temporal_fc.weight"]
+    with pytest.raises(WeightsError, match="time_embed: missing"):
+        load_pretrained(tiny_model("divided_space_time"), state)

@@ -1,0 +1,58 @@
+"""A run of a few seconds: the Synthetic recipe with a very small model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "configs" / "Synthetic" / "TimeSformer_divST_8_64.yaml"
+
+SMALL = {
+    "LOG_PERIOD": 1,
+    "LOG_MODEL_INFO": False,
+    "GLOBAL_BATCH_SIZE": 8,
+    "TRAIN.BATCH_SIZE": 8,
+    "TEST.BATCH_SIZE": 6,
+    "DATA.NUM_FRAMES": 4,
+    "TIMESFORMER.EMBED_DIM": 24,
+    "TIMESFORMER.DEPTH": 2,
+    "TIMESFORMER.NUM_HEADS": 3,
+    "SOLVER.MAX_EPOCH": 2,
+    "SOLVER.WARMUP_EPOCHS": 0.5,
+    "DATA_LOADER.NUM_WORKERS": 0,
+    "TENSORBOARD.ENABLE": False,
+}
+
+
+def small_options(data: Path, output: Path, **changes: Any) -> list[str]:
+    """KEY VALUE pairs; write a dotted key with two underscores, SOLVER__MAX_EPOCH=1."""
+    options = SMALL | {"DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": output}
+    options |= {key.replace("__", "."): value for key, value in changes.items()}
+    return [str(word) for pair in options.items() for word in pair]
+
+
+def small_cfg(data: Path, output: Path, **changes: Any):
+    from timesformer.utils.parser import load_config, parse_args
+
+    return load_config(
+        parse_args(["--cfg", str(RECIPE), *small_options(data, output, **changes)])
+    )
+
+
+def run_tool(
+    tool: str, *words: str, launcher: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs tools/NAME as a user would, from another folder's point of view."""
+    command = [sys.executable, *launcher, str(ROOT / "tools" / tool), *words]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
+
+
+def stats(output: Path, split: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (output / "stats.jsonl").read_text().splitlines())
+    return [line for line in lines if line["split"] == split]

@@ -1,0 +1,130 @@
+"""Checkpoint files: atomic, checked by digest, plain torch files."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from timesformer.config.defaults import get_cfg
+from timesformer.utils import checkpoint
+from timesformer.utils.errors import WeightsError
+
+
+@pytest.fixture
+def model():
+    return nn.Linear(4, 3)
+
+
+@pytest.fixture
+def optimizer(model):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_round_trip(tmp_path, model, optimizer):
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 4, get_cfg(), class_names=["a"])
+    assert path == tmp_path / "checkpoints" / "checkpoint_epoch_00005.pyth"
+    fresh = nn.Linear(4, 3)
+    solver = torch.optim.SGD(fresh.parameters(), lr=0.5, momentum=0.9)
+    assert checkpoint.load_checkpoint(path, fresh, solver) == 4
+    assert torch.equal(fresh.weight, model.weight)
+    assert solver.param_groups[0]["lr"] == 0.1
+    assert checkpoint.read_checkpoint(path)["class_names"] == ["a"]
+    assert get_cfg().load_cfg(checkpoint.read_checkpoint(path)["cfg"]) == get_cfg()
+    assert list(tmp_path.glob("**/*.tmp")) == []
+
+
+def test_is_a_plain_torch_file(tmp_path, model, optimizer):
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 0, get_cfg())
+    assert torch.load(path, weights_only=True)["epoch"] == 0
+
+
+def test_every_flip_and_truncation_is_noticed(tmp_path):
+    path = tmp_path / "a.pyth"
+    checkpoint.write_checkpoint(path, {"epoch": 1, "model_state": {"w": torch.randn(50)}})
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    damaged = []
+    for _ in range(200):
+        data = bytearray(whole)
+        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        damaged.append(bytes(data))
+    damaged += [whole[: rng.integers(len(whole))] for _ in range(50)]
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(WeightsError, match=r"a\.pyth"):
+            checkpoint.read_checkpoint(path, require_digest=True)
+    path.write_bytes(whole)
+    assert checkpoint.read_checkpoint(path, require_digest=True)["epoch"] == 1
+
+
+def test_newest_sound_checkpoint_by_number(tmp_path, model, optimizer, caplog):
+    assert checkpoint.get_last_checkpoint(tmp_path) is None
+    for epoch in (8, 9, 99):  # by name, 00100 sorts after 00010 only because of the zeros
+        checkpoint.save_checkpoint(tmp_path, model, optimizer, epoch, get_cfg())
+    folder = checkpoint.get_checkpoint_dir(tmp_path)
+    (folder / "checkpoint_epoch_100000.pyth").write_bytes(b"cut short")
+    (folder / "notes.txt").write_text("not a checkpoint")
+    assert checkpoint.get_last_checkpoint(tmp_path).name == "checkpoint_epoch_00100.pyth"
+    assert "checkpoint_epoch_100000.pyth" in caplog.text
+
+
+def test_full_disk_keeps_the_earlier_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.pyth"
+    checkpoint.write_checkpoint(path, {"epoch": 1})
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WeightsError, match=r"a\.pyth.*No space left.*bytes.*free"):
+        checkpoint.write_checkpoint(path, {"epoch": 2})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pyth"]
+
+
+def test_leftovers_of_a_killed_save_are_swept(tmp_path):
+    (tmp_path / ".a.pyth.1234.tmp").write_bytes(b"half")
+    checkpoint.write_checkpoint(tmp_path / "a.pyth", {"epoch": 1})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pyth"]
+
+
+def test_foreign_model_lists_all_differences(tmp_path, model, optimizer):
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 0, get_cfg())
+    other = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(WeightsError, match=r"0\.bias.*0\.weight.*bias: not in the model.*weight"):
+        checkpoint.load_checkpoint(path, other)
+    with pytest.raises(WeightsError, match=r"weight: \(3, 4\) in the file, \(5, 4\) in the model"):
+        checkpoint.load_checkpoint(path, nn.Linear(4, 5))
+
+
+def test_other_optimizer_is_a_clear_error(tmp_path, model, optimizer):
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 0, get_cfg())
+    two_groups = torch.optim.SGD([{"params": [model.weight]}, {"params": [model.bias]}], lr=0.1)
+    with pytest.raises(WeightsError, match="CHECKPOINT_EPOCH_RESET"):
+        checkpoint.load_checkpoint(path, model, two_groups)
+
+
+def test_weights_without_epoch_are_not_a_run(tmp_path, model):
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(WeightsError, match=r"bare\.pth.*FINETUNE"):
+        checkpoint.load_checkpoint(tmp_path / "bare.pth", model)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match=r"nowhere\.pyth"):
+        checkpoint.read_checkpoint(Path(tmp_path) / "nowhere.pyth")
+
+
+def test_checkpoint_epochs():
+    cfg = get_cfg()
+    cfg.TRAIN.CHECKPOINT_PERIOD = 3
+    assert [e for e in range(9) if checkpoint.is_checkpoint_epoch(cfg, e)] == [2, 5, 8]
