@@ -39,9 +39,7 @@ def small_options(data: Path, output: Path, **changes: Any) -> list[str]:
 def small_cfg(data: Path, output: Path, **changes: Any):
     from timesformer.utils.parser import load_config, parse_args
 
-    return load_config(
-        parse_args(["--cfg", str(RECIPE), *small_options(data, output, **changes)])
-    )
+    return load_config(parse_args(["--cfg", str(RECIPE), *small_options(data, output, **changes)]))
 
 
 def run_tool(

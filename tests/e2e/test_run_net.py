@@ -75,7 +75,10 @@ def test_trains_and_tests(synthetic_dir, tmp_path):
     [
         ({"SOLVER__BASE_LRR": 0.1}, r"SOLVER.BASE_LRR; did you mean SOLVER.BASE_LR?"),
         ({"DATA__PATH_TO_DATA_DIR": "/nowhere"}, "/nowhere/train.csv: not there yet"),
-        ({"TRAIN__DATASET": "kinetics", "DATA__PATH_TO_DATA_DIR": "/nowhere"}, "/nowhere/train.csv"),
+        (
+            {"TRAIN__DATASET": "kinetics", "DATA__PATH_TO_DATA_DIR": "/nowhere"},
+            "/nowhere/train.csv",
+        ),
         (
             {"TRAIN__ENABLE": False, "TEST__CHECKPOINT_FILE_PATH": "/nowhere.pyth"},
             "TEST.CHECKPOINT_FILE_PATH: there is no file /nowhere.pyth",
@@ -123,4 +126,3 @@ def test_bad_lists_name_their_row(synthetic_dir, tmp_path, lines, message, worke
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-

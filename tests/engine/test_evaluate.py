@@ -93,9 +93,7 @@ def test_a_view_that_is_missing_is_an_error_that_names_it(synthetic_dir, tmp_pat
     loader = construct_loader(cfg, "test")
     loader.batch_sampler.starts = loader.batch_sampler.starts[:1]  # the rest is never read
     with pytest.raises(TrainingError, match=r"\.mp4: view 0 was scored 0 times"):
-        score_videos(
-            build_model(cfg), loader, torch.device("cpu"), num_classes=6, clips=6
-        )
+        score_videos(build_model(cfg), loader, torch.device("cpu"), num_classes=6, clips=6)
 
 
 def test_no_weights_is_an_error(synthetic_dir, tmp_path):
@@ -127,9 +125,11 @@ def test_other_preprocessing_than_in_training_is_said(
     write_checkpoint(tmp_path / "other.pyth", content)
     run_test(
         small_cfg(
-            synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=tmp_path / "other.pyth",
+            synthetic_dir,
+            tmp_path,
+            TEST__CHECKPOINT_FILE_PATH=tmp_path / "other.pyth",
             TRAIN__ENABLE=False,
-        )  # fmt: skip
+        )
     )
     assert "DATA.MEAN" in (tmp_path / "run.log").read_text()
 
@@ -139,9 +139,7 @@ def test_broken_video_is_named(synthetic_dir, tmp_path, checkpoint):
     broken.mkdir()
     for name in ("train.csv", "val.csv", "test.csv", "classes.txt"):
         (broken / name).write_text((synthetic_dir / name).read_text())
-    cfg = small_cfg(
-        broken, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False
-    )
+    cfg = small_cfg(broken, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False)
     with pytest.raises(VideoError, match=r"00000\.mp4"):
         run_test(cfg)
 

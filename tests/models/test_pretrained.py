@@ -26,9 +26,7 @@ def video_state(seed: int = 12) -> dict[str, torch.Tensor]:
 
 
 def accounted(model, report) -> list[str]:
-    return sorted(
-        report.loaded + report.resized + report.copied + report.zeroed + report.missing
-    )
+    return sorted(report.loaded + report.resized + report.copied + report.zeroed + report.missing)
 
 
 @pytest.fixture(scope="module")

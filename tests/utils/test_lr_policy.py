@@ -19,8 +19,18 @@ def paper_steps():
 def cosine_warmup():
     cfg = get_cfg()
     cfg.merge_from_list(
-        ["SOLVER.BASE_LR", 0.1, "SOLVER.LR_POLICY", "cosine", "SOLVER.MAX_EPOCH", 30]
-        + ["SOLVER.WARMUP_EPOCHS", 5, "SOLVER.WARMUP_START_LR", 0.01]
+        [
+            "SOLVER.BASE_LR",
+            0.1,
+            "SOLVER.LR_POLICY",
+            "cosine",
+            "SOLVER.MAX_EPOCH",
+            30,
+            "SOLVER.WARMUP_EPOCHS",
+            5,
+            "SOLVER.WARMUP_START_LR",
+            0.01,
+        ]
     )
     return cfg
 

@@ -14,7 +14,7 @@ from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
 
-__all__ = ["MODEL_REGISTRY", "build_model", "unwrap"]
+__all__ = ["MODEL_REGISTRY", "build_model", "make_model", "unwrap"]
 
 
 def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
@@ -30,6 +30,20 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
     Raises:
         ConfigError: for a model or attention scheme that isn't registered.
     """
+    device = device_for(cfg) if gpu_id is None else torch.device("cuda", gpu_id)
+    model = make_model(cfg).to(device)
+    if get_world().size > 1:
+        devices = [device] if device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    return model
+
+
+def make_model(cfg: CfgNode) -> nn.Module:
+    """Makes the bare model on torch's default device, e.g. under `with torch.device("meta")`.
+
+    Raises:
+        ConfigError: for a model or attention scheme that isn't registered.
+    """
     for key, value, registry in (
         ("MODEL.MODEL_NAME", cfg.MODEL.MODEL_NAME, MODEL_REGISTRY),
         ("TIMESFORMER.ATTENTION_TYPE", cfg.TIMESFORMER.ATTENTION_TYPE, ATTENTION_REGISTRY),
@@ -38,12 +52,7 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
             names = sorted(name for name, _ in registry)
             hint = did_you_mean(value, names) or f"; choose from {', '.join(names)}"
             raise ConfigError(f"{key} {value!r} is not registered{hint}")
-    device = device_for(cfg) if gpu_id is None else torch.device("cuda", gpu_id)
-    model = MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg).to(device)
-    if get_world().size > 1:
-        devices = [device] if device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
-    return model
+    return MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

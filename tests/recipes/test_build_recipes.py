@@ -1,0 +1,39 @@
+"""Every recipe builds its model, on the meta device, and the published ones have the paper's size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from timesformer.config.defaults import get_cfg
+from timesformer.config.validate import check
+from timesformer.models.build import make_model
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+RECIPES = sorted(CONFIGS.glob("**/*.yaml"))
+PARAMS = {  # (scheme, classes) for 8 frames of 224×224, REFERENCE table
+    ("space_only", 400): 86_106_256,
+    ("joint_space_time", 400): 86_112_400,
+    ("divided_space_time", 400): 121_566_352,
+    ("divided_space_time", 174): 121_392_558,
+}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_builds(path):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(path))
+    check(cfg)
+    with torch.device("meta"):
+        model = make_model(cfg)
+    params = sum(p.numel() for p in model.parameters())
+    frames, side = cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE
+    if path.parent.name in ("Kinetics", "SSv2"):
+        # Other clips than 8×224² differ in the number of stored positions alone.
+        positions = (frames - 8) + ((side // 16) ** 2 - 14**2)
+        expected = PARAMS[cfg.TIMESFORMER.ATTENTION_TYPE, cfg.MODEL.NUM_CLASSES] + 768 * positions
+        assert params == expected
+    assert model.model.pos_embed.shape[1] == (side // cfg.TIMESFORMER.PATCH_SIZE) ** 2 + 1
+    assert getattr(model.model, "time_embed", torch.empty(1, frames)).shape[1] == frames
