@@ -2,16 +2,16 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --disable-pip-version-check --no-compile --quiet -c constraints.txt
+PIP := $(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-DEMO_DATA := data/synthetic
-DEMO_CFG := configs/Synthetic/TimeSformer_divST_8_64.yaml
+DATA := data/synthetic
+RUNS := runs/synthetic
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-all test test-all check fmt clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | column -t -s '|'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
 
 setup: $(VENV)/dev  ## install everything for development into .venv
 
@@ -25,3 +25,36 @@ $(VENV)/dev: $(VENV)/base
 	@echo "installing the development tools into $(VENV)"
 	@$(PIP) -e '.[dev]'
 	@touch $@
+
+demo: $(VENV)/base  ## make videos, train divided attention on them, test it, draw its predictions
+	$(PY) tools/make_synthetic.py --output $(DATA)
+	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_divST_8_64.yaml
+	$(PY) tools/plot_predictions.py --cfg configs/Synthetic/TimeSformer_divST_8_64.yaml \
+		--results $(RUNS)/divided/scores.npz --output $(RUNS)/divided/predictions.png
+	@$(PY) tools/compare_runs.py $(RUNS)/divided
+	@echo
+	@echo "In $(RUNS)/divided: predictions.png (look at it), scores.npz, checkpoints/, run.log,"
+	@echo "stats.jsonl and tensorboard/ ($(VENV)/bin/tensorboard --logdir $(RUNS) shows the curves)."
+
+demo-all: demo  ## the demo for all three attention schemes, and a table of them
+	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_jointST_8_64.yaml
+	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_spaceOnly_8_64.yaml
+	@$(PY) tools/compare_runs.py $(RUNS)/divided $(RUNS)/joint $(RUNS)/space_only
+
+test: $(VENV)/dev  ## the tests that take seconds
+	$(PY) -m pytest
+
+test-all: $(VENV)/dev  ## every test
+	$(PY) -m pytest -m ''
+
+check: $(VENV)/dev  ## what CI and pre-commit check: lint, format, types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+fmt: $(VENV)/dev  ## mend lint and format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:  ## remove the environment and caches; data and runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,4 +1,4 @@
-"""Every recipe builds its model, on the meta device, and the published ones have the paper's size."""
+"""Every recipe builds its model on the meta device; published ones have the paper's size."""
 
 from __future__ import annotations
 

@@ -11,16 +11,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.queues import SimpleQueue
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from fvcore.common.config import CfgNode
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from timesformer.utils.errors import UserError
 
-TIMEOUT = timedelta(minutes=30)  # longer than any epoch's validation on one rank
+TIMEOUT = timedelta(minutes=30)  # ranks wait for each other at most this long
 
 
 @dataclass(frozen=True)
@@ -45,41 +47,43 @@ _world = World()
 
 def get_world() -> World:
     """This process's place; a world of one where nothing was started."""
+    if _world.size == 1 and dist.is_initialized():  # by a program of the reader's own
+        return _with_local_place(dist.get_rank(), dist.get_world_size())
     return _world
 
 
 def get_rank() -> int:
     """Rank of this process."""
-    return _world.rank
+    return get_world().rank
 
 
 def get_world_size() -> int:
     """Number of processes."""
-    return _world.size
+    return get_world().size
 
 
 def is_main() -> bool:
     """True in the one process that writes files."""
-    return _world.rank == 0
+    return get_rank() == 0
 
 
 def device_for(cfg: CfgNode) -> torch.device:
     """The device of this process: its own GPU, or the CPU if NUM_GPUS is 0."""
     if cfg.NUM_GPUS == 0:
         return torch.device("cpu")
-    return torch.device("cuda", _world.local_rank)
+    return torch.device("cuda", get_world().local_rank)
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sums over ranks, in place; the tensor must live on the ranks' devices."""
-    if _world.size > 1:
+    if get_world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def barrier() -> None:
     """Waits for all ranks."""
-    if _world.size > 1:
+    if get_world_size() > 1:
         dist.barrier()
 
 
@@ -92,63 +96,80 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None]) -> N
         func: a function that can be pickled.
 
     Raises:
-        SystemExit: with status 2 where a spawned process met a UserError (it has printed it).
+        UserError: the first that a process of this node met; it stops the others.
+        torch.multiprocessing.ProcessRaisedException: with the traceback of any other exception in
+            a spawned process.
     """
     local_size = max(1, cfg.NUM_GPUS)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        env = {k: int(os.environ[k]) for k in ("RANK", "WORLD_SIZE")}
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))
-        local = World(env["RANK"], env["WORLD_SIZE"], local_rank,
-                      int(os.environ.get("LOCAL_WORLD_SIZE", 1)))  # fmt: skip
-        _run(cfg, "env://", func, local)
-    elif local_size * cfg.NUM_SHARDS == 1:
-        _run(cfg, init_method, func, World())
-    elif local_size == 1:
-        _run(cfg, init_method, func, World(cfg.SHARD_ID, cfg.NUM_SHARDS))
+        world = _with_local_place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+        record(_run)(cfg, "env://", func, world)  # torchrun then shows the first rank's error
+    elif local_size > 1:
+        _spawn(cfg, init_method, func, local_size)
     else:
-        try:
-            mp.start_processes(_child, (cfg, init_method, func), local_size, start_method="spawn")
-        except mp.ProcessExitedException as error:
-            # A child that prints its UserError exits with 2; anything else keeps its traceback.
-            if error.exit_code == 2:
-                sys.exit(2)
-            raise
+        _run(cfg, init_method, func, World(cfg.SHARD_ID, cfg.NUM_SHARDS))
 
 
-def _child(local_rank: int, cfg: CfgNode, init_method: str, func: Callable) -> None:
-    size = cfg.NUM_GPUS * cfg.NUM_SHARDS
-    world = World(cfg.SHARD_ID * cfg.NUM_GPUS + local_rank, size, local_rank, cfg.NUM_GPUS)
+def _with_local_place(rank: int, size: int) -> World:
+    """Completes a world from torchrun's variables; without them all processes are on one node."""
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    return World(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+
+
+def _spawn(
+    cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None], local_size: int
+) -> None:
+    user_errors = mp.get_context("spawn").SimpleQueue()
+    args = (cfg, init_method, func, local_size, user_errors)
     try:
-        _run(cfg, init_method, func, world)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        mp.start_processes(_child, args, nprocs=local_size, start_method="spawn")
+    except (mp.ProcessExitedException, mp.ProcessRaisedException):
+        # One rank's error makes the others fail too, by lost connections: show the cause, once.
+        if user_errors.empty():
+            raise
+        raise UserError(user_errors.get()) from None
+
+
+def _child(
+    local_rank: int,
+    cfg: CfgNode,
+    init_method: str,
+    func: Callable[[CfgNode], None],
+    local_size: int,
+    user_errors: SimpleQueue[str],
+) -> None:
+    def reporting(cfg: CfgNode) -> None:
+        try:
+            func(cfg)
+        except UserError as error:
+            user_errors.put(str(error))  # before the other ranks can notice that this one is gone
+            sys.exit(2)
+
+    rank, size = cfg.SHARD_ID * local_size + local_rank, cfg.NUM_SHARDS * local_size
+    _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size))
 
 
 def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None], world: World) -> None:
     global _world
-    before, _world = _world, world
-    if cfg.NUM_GPUS > 0:
+    on_gpu = cfg.NUM_GPUS > 0
+    if on_gpu:
         torch.cuda.set_device(world.local_rank)
     elif world.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.local_size))
+        torch.set_num_threads(max(1, torch.get_num_threads() // world.local_size))
+    before, _world = _world, world
     try:
         if world.size > 1:
+            backend = "nccl" if on_gpu else "gloo"
             dist.init_process_group(
-                _backend(cfg),
+                backend if cfg.DIST_BACKEND == "auto" else cfg.DIST_BACKEND,
                 init_method=init_method,
                 rank=world.rank,
                 world_size=world.size,
                 timeout=TIMEOUT,
             )
         func(cfg)
+        # Not after an error: it would wait for ranks that wait for this one.
+        if world.size > 1:
+            dist.destroy_process_group()
     finally:
         _world = before
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-
-def _backend(cfg: CfgNode) -> str:
-    if cfg.DIST_BACKEND != "auto":
-        return cfg.DIST_BACKEND
-    return "nccl" if cfg.NUM_GPUS > 0 else "gloo"

@@ -27,28 +27,38 @@ class _BarHandler(logging.Handler):
     """Writes lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        try:
+            _write_line(self.format(record))
+        except Exception:  # as every logging handler: report on stderr, go on
+            self.handleError(record)
+
+
+def _write_line(line: str) -> None:
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
 
 
 def setup_logging(output_dir: str) -> None:
-    """Sends the package's log lines to stdout and OUTPUT_DIR/run.log.
+    """Sends the package's log lines to stdout and, with time stamps, to OUTPUT_DIR/run.log.
 
-    Rank 0 writes; other ranks only show warnings, with their rank.
+    Other ranks than 0 only show warnings, on stderr and with their rank.
     """
     logger = logging.getLogger(ROOT)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
     logger.propagate = False
-    rank = "" if is_main() else f"[rank {get_rank()}] "
-    logger.setLevel(logging.INFO if is_main() else logging.WARNING)
-    handlers: list[logging.Handler] = [_BarHandler()]
-    handlers[0].setFormatter(logging.Formatter(rank + "%(message)s"))
+    handlers: list[logging.Handler]
     if is_main():
+        logger.setLevel(logging.INFO)
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(Path(output_dir) / "run.log", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        handlers.append(file)
+        handlers = [_BarHandler(), file]
+    else:
+        logger.setLevel(logging.WARNING)
+        handlers = [logging.StreamHandler()]
+        handlers[0].setFormatter(logging.Formatter(f"[rank {get_rank()}] %(message)s"))
     for handler in handlers:
         logger.addHandler(handler)
 
@@ -56,17 +66,17 @@ def setup_logging(output_dir: str) -> None:
 def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
     """Writes one JSON line to stdout and OUTPUT_DIR/stats.jsonl, from rank 0.
 
-    Floats keep six significant digits; NaN and infinity become null, which JSON can say.
+    Floats keep the seven significant digits of float32; NaN and infinity become null, which JSON
+    can say.
     """
     if not is_main():
         return
-    rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in stats.items()}
+    rounded = {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in stats.items()}
     line = simplejson.dumps(rounded, ignore_nan=True)
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     with (Path(output_dir) / "stats.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
+    _write_line(line)
 
 
 def progress(items: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:

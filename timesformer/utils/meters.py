@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +9,40 @@ from typing import Any
 import torch
 
 
+class _Window:
+    """Sums over some steps: loss, clips wrong at top-1, at top-5, clips; and seconds."""
+
+    def __init__(self) -> None:
+        self.sums = [0.0] * 4
+        self.seconds = self.data_seconds = 0.0
+        self.steps = 0
+
+    def seconds_per_step(self) -> float:
+        return self.seconds / max(self.steps, 1)
+
+    def times(self) -> dict[str, float]:
+        dt_data = self.data_seconds / max(self.steps, 1)
+        return {"dt": self.seconds_per_step(), "dt_data": dt_data}
+
+    def means(self) -> dict[str, float]:
+        loss, top1, top5, clips = self.sums
+        clips = max(clips, 1.0)
+        return {
+            "loss": loss / clips,
+            "top1_err": 100 * top1 / clips,
+            "top5_err": 100 * top5 / clips,
+        }
+
+
 class TrainMeter:
     """Times and errors of one training epoch.
 
-    Call `data_ready` when a batch has arrived and `update` when its step is done.
+    Call `data_ready` when the data of a step has arrived and `update` when the step is done.
 
     Args:
         epoch: from 0.
         max_epoch: epochs of the run, for the estimate of the time left.
-        steps: steps of this epoch.
+        steps: optimizer steps of this epoch.
     """
 
     def __init__(self, epoch: int, max_epoch: int, steps: int) -> None:
@@ -26,17 +50,15 @@ class TrainMeter:
         self.max_epoch = max_epoch
         self.steps = steps
         self.lr = 0.0
-        self._epoch_sums = [0.0] * 4  # loss, wrong at top-1, wrong at top-5, clips
-        self._recent_sums = [0.0] * 4  # the same since the last iter_stats
+        self._all = _Window()
+        self._recent = _Window()  # since the last iter_stats
         self._start = self._last = time.perf_counter()
-        self._data_seconds = self._recent_data = self._recent_seconds = 0.0
-        self._done = self._recent_steps = 0
 
     def data_ready(self) -> None:
-        """A batch has arrived: the time since the last step was spent waiting for data."""
+        """Data has arrived: the time since the last step was spent waiting for it."""
         waited = time.perf_counter() - self._last
-        self._data_seconds += waited
-        self._recent_data += waited
+        for window in (self._all, self._recent):
+            window.data_seconds += waited
 
     def update(self, sums: Sequence[float], lr: float) -> None:
         """A step is done.
@@ -46,34 +68,26 @@ class TrainMeter:
             lr: learning rate of the step.
         """
         self.lr = lr
-        self._epoch_sums = [a + b for a, b in zip(self._epoch_sums, sums, strict=True)]
-        self._recent_sums = [a + b for a, b in zip(self._recent_sums, sums, strict=True)]
         now = time.perf_counter()
-        self._recent_seconds += now - self._last
+        for window in (self._all, self._recent):
+            window.sums = [a + b for a, b in zip(window.sums, sums, strict=True)]
+            window.seconds += now - self._last
+            window.steps += 1
         self._last = now
-        self._done += 1
-        self._recent_steps += 1
 
     def iter_stats(self, step: int) -> dict[str, Any]:
-        """Statistics since the last call: seconds a step (dt), of these waiting for data."""
-        steps = max(1, self._recent_steps)
-        seconds_per_step = (self._last - self._start) / max(1, self._done)
-        left = self.steps * (self.max_epoch - self.epoch) - self._done
-        stats = {
+        """Statistics since the last call; dt is seconds a step, dt_data its wait for data.
+
+        Args:
+            step: index of the last step, from 0.
+        """
+        recent, self._recent = self._recent, _Window()
+        return {
             "split": "train_iter",
             "epoch": f"{self.epoch + 1}/{self.max_epoch}",
             "iter": f"{step + 1}/{self.steps}",
-            "dt": self._recent_seconds / steps,
-            "dt_data": self._recent_data / steps,
-            "eta": str(datetime.timedelta(seconds=int(seconds_per_step * left))),
-            **_means(self._recent_sums),
-            "lr": self.lr,
-            "mem": memory_gib(),
+            **self._stats(recent),
         }
-        self._recent_sums = [0.0] * 4
-        self._recent_seconds = self._recent_data = 0.0
-        self._recent_steps = 0
-        return stats
 
     def epoch_stats(self) -> dict[str, Any]:
         """Statistics of the whole epoch."""
@@ -81,17 +95,25 @@ class TrainMeter:
             "split": "train_epoch",
             "epoch": f"{self.epoch + 1}/{self.max_epoch}",
             "seconds": time.perf_counter() - self._start,
-            "seconds_data": self._data_seconds,
-            **_means(self._epoch_sums),
+            **self._stats(self._all),
+        }
+
+    def _stats(self, window: _Window) -> dict[str, Any]:
+        steps_left = self.steps * (self.max_epoch - self.epoch) - self._all.steps
+        return {
+            **window.times(),
+            "eta": hours_minutes_seconds(self._all.seconds_per_step() * steps_left),
+            **window.means(),
             "lr": self.lr,
             "mem": memory_gib(),
         }
 
 
-def _means(sums: Sequence[float]) -> dict[str, float]:
-    loss, top1, top5, clips = sums
-    clips = max(clips, 1.0)
-    return {"loss": loss / clips, "top1_err": 100 * top1 / clips, "top5_err": 100 * top5 / clips}
+def hours_minutes_seconds(seconds: float) -> str:
+    """A duration as h:mm:ss; hours aren't folded into days."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def memory_gib() -> float:
