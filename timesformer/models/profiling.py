@@ -1,0 +1,152 @@
+"""What a model costs: parameters, multiply-adds, memory. Nothing is computed, so any size will do.
+
+A clip shape is (C, T, H, W). A MAC is one multiplication and one addition; FLOPs = 2 × MACs.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from timesformer.models.layers import set_fused_attention
+
+
+class Cost(NamedTuple):
+    """Cost of a model on clips of one shape.
+
+    Attributes:
+        params: number of parameters.
+        macs: multiply-adds of one clip, forward.
+        weight_bytes: size of the parameters.
+        activation_bytes: what one more clip in the batch keeps until the backward pass.
+    """
+
+    params: int
+    macs: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+def profile(
+    model: nn.Module, view_shape: tuple[int, ...], clip_shape: tuple[int, ...] | None = None
+) -> Cost:
+    """Works out the cost of a model.
+
+    Args:
+        model: on the meta device, so that it takes no memory either.
+        view_shape: clip that `macs` is for.
+        clip_shape: clip that `activation_bytes` is for; `view_shape` when None.
+    """
+    parameters = list(model.parameters())
+    return Cost(
+        params=sum(p.numel() for p in parameters),
+        macs=count_macs(model, view_shape),
+        weight_bytes=sum(p.nbytes for p in parameters),
+        activation_bytes=activation_bytes(model, clip_shape or view_shape),
+    )
+
+
+def count_macs(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
+    """Multiply-adds of matrix products and convolutions in one forward pass, by fvcore.
+
+    Attention takes the plain path here, which has the same products: fvcore doesn't know the
+    fused one. What fvcore counts for LayerNorm (0.1 %) aren't multiply-adds and is left out.
+    """
+    with warnings.catch_warnings():  # fvcore compiles losses on import in a deprecated way
+        warnings.simplefilter("ignore", FutureWarning)
+        from fvcore.nn import FlopCountAnalysis
+
+    model = copy.deepcopy(model).eval()
+    set_fused_attention(model, False)
+    for name, module in list(model.named_modules()):
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            model.set_submodule(name, PatchProduct(module))
+    clip = torch.empty(1, *clip_shape, device=next(model.parameters()).device)
+    analysis = FlopCountAnalysis(model, clip)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    return int(analysis.set_op_handle("aten::layer_norm", None).total())
+
+
+class PatchProduct(nn.Module):
+    """A patch embedding's convolution as the matrix product that it is.
+
+    fvcore traces the model, and torch can't trace a convolution on the meta device.
+
+    Raises:
+        ValueError: if kernels overlap or leave gaps.
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        ones, zeros = (1,) * len(conv.kernel_size), (0,) * len(conv.kernel_size)
+        how = (conv.stride, conv.padding, conv.dilation, conv.groups)
+        if how != (conv.kernel_size, zeros, ones, 1):
+            raise ValueError(f"can't count the products of {conv}: it isn't a patch embedding")
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *sizes) -> (B, D, *patches)."""
+        dims = len(self.conv.kernel_size)
+        for i, side in enumerate(self.conv.kernel_size):
+            x = x.unflatten(2 + 2 * i, (x.shape[2 + 2 * i] // side, side))
+        patches, within = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
+        x = x.permute(0, *patches, 1, *within).flatten(1 + dims)
+        x = nn.functional.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+        return x.movedim(-1, 1)
+
+
+def activation_bytes(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
+    """Memory that one more clip in a training batch keeps for the backward pass, in bytes.
+
+    In float32 and with fused attention, as torch runs it on the CPU; the input clip isn't counted,
+    nor what is freed again within the forward pass.
+
+    Args:
+        model: on the meta device.
+        clip_shape: (C, T, H, W).
+    """
+    model = copy.deepcopy(model).train()
+    held = []
+    with FakeTensorMode(allow_non_fake_inputs=True):  # real operators, no data
+        model.to_empty(device="cpu")
+        for batch in (2, 3):  # not 1: a batch of one spares some copies
+            clips = torch.empty(batch, *clip_shape)
+            with LiveStorages() as live:
+                logits = model(clips)
+                held.append(live.total_bytes())
+            del logits
+    return held[1] - held[0]
+
+
+class LiveStorages(TorchDispatchMode):
+    """Knows which of the storages that were made under it are still alive.
+
+    Unlike hooks on saved tensors, it sees what activation checkpointing keeps.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                reference = StorageWeakRef(storage)
+                self._storages.setdefault(reference.cdata, (reference, storage.nbytes()))
+        return out
+
+    def total_bytes(self) -> int:
+        """Sum over all that are alive."""
+        return sum(size for ref, size in self._storages.values() if not ref.expired())

@@ -1,0 +1,114 @@
+"""Prints what a model costs: parameters, multiply-adds, memory.
+
+python tools/profile_model.py --cfg configs/Kinetics/TimeSformer_divST_8x32_224.yaml [KEY VALUE …]
+
+Nothing is computed or allocated, so the largest models take seconds; no weights, videos or GPUs
+are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+from fvcore.common.config import CfgNode
+
+from timesformer.config.defaults import get_cfg
+from timesformer.config.validate import check
+from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.build import make_model
+from timesformer.models.profiling import Cost, profile
+from timesformer.utils.errors import UserError
+
+HEADER = (
+    "scheme", "params", "GMACs/view", "GFLOPs/view", "TFLOPs (paper)", "weights MiB",
+    "activations MiB/clip",
+)  # fmt: skip
+NOTES = """\
+view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds, forward (fvcore). FLOPs = 2 × MACs.
+TFLOPs (paper): 10¹² multiply-adds of {views} views, as the paper counts. Training = 3 × forward.
+weights: float32. activations: float32, what each training clip of {train_size}×{train_size} keeps
+for the backward pass, with fused attention{checkpoint}."""
+
+
+def measure(cfg: CfgNode) -> Cost:
+    """Cost of the model of a config, for a test view and a training clip."""
+    with torch.device("meta"):
+        model = make_model(cfg)
+    view, clip = (
+        (3, cfg.DATA.NUM_FRAMES, size, size)
+        for size in (cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
+    )
+    return profile(model, view, clip)
+
+
+def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
+    """The cells under HEADER."""
+    return (
+        scheme,
+        f"{cost.params:,}",
+        f"{cost.macs / 1e9:,.1f}",
+        f"{2 * cost.macs / 1e9:,.1f}",
+        f"{views * cost.macs / 1e12:.2f}",
+        f"{cost.weight_bytes / 2**20:,.1f}",
+        f"{cost.activation_bytes / 2**20:,.1f}",
+    )
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]"
+    )
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the model")
+    parser.add_argument(
+        "--all-schemes", action="store_true", help="a row for every registered attention scheme"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    args = parser.parse_args(argv)
+    cfg = get_cfg()
+    cfg.merge_from_file(args.cfg)
+    cfg.merge_from_list(args.opts)
+    check(cfg)
+
+    views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]
+    if args.all_schemes:
+        schemes = [name for name, _ in ATTENTION_REGISTRY]
+    rows = [HEADER]
+    for scheme in schemes:
+        cfg.TIMESFORMER.ATTENTION_TYPE = scheme
+        rows.append(table_row(scheme, measure(cfg), views))
+    print(format_table(rows))
+    print()
+    print(
+        NOTES.format(
+            frames=cfg.DATA.NUM_FRAMES,
+            size=cfg.DATA.TEST_CROP_SIZE,
+            views=views,
+            train_size=cfg.DATA.TRAIN_CROP_SIZE,
+            checkpoint=" and activation checkpointing" if cfg.TIMESFORMER.ACT_CHECKPOINT else "",
+        )
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
