@@ -27,7 +27,7 @@ HEADER = (
     "activations MiB/clip",
 )  # fmt: skip
 NOTES = """\
-view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds, forward (fvcore). FLOPs = 2 × MACs.
+view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds (fvcore). FLOPs = 2 × MACs.
 TFLOPs (paper): 10¹² multiply-adds of {views} views, as the paper counts. Training = 3 × forward.
 weights: float32. activations: float32, what each training clip of {train_size}×{train_size} keeps
 for the backward pass, with fused attention{checkpoint}."""
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]
     if args.all_schemes:
         schemes = [name for name, _ in ATTENTION_REGISTRY]
-    rows = [HEADER]
+    rows: list[tuple[str, ...]] = [HEADER]
     for scheme in schemes:
         cfg.TIMESFORMER.ATTENTION_TYPE = scheme
         rows.append(table_row(scheme, measure(cfg), views))

@@ -53,5 +53,5 @@ def test_json_lines_are_appended_and_hold_only_json(tmp_path, capsys):
     log_json_stats({"split": "b", "loss": float("nan")}, str(tmp_path))
     lines = (tmp_path / "stats.jsonl").read_text().splitlines()
     assert capsys.readouterr().out.splitlines() == lines
-    assert json.loads(lines[0]) == {"split": "a", "loss": 0.123457, "lr": 5e-5}
+    assert json.loads(lines[0]) == {"split": "a", "loss": 0.1234568, "lr": 5e-5}
     assert json.loads(lines[1])["loss"] is None
