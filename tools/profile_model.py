@@ -46,15 +46,16 @@ def measure(cfg: CfgNode) -> Cost:
 
 def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
     """The cells under HEADER."""
-    return (
-        scheme,
-        f"{cost.params:,}",
-        f"{cost.macs / 1e9:,.1f}",
-        f"{2 * cost.macs / 1e9:,.1f}",
-        f"{views * cost.macs / 1e12:.2f}",
-        f"{cost.weight_bytes / 2**20:,.1f}",
-        f"{cost.activation_bytes / 2**20:,.1f}",
+    numbers = (
+        cost.macs / 1e9,
+        2 * cost.macs / 1e9,
+        views * cost.macs / 1e12,
+        cost.weight_bytes / 2**20,
+        cost.activation_bytes / 2**20,
     )
+    # Tenths for large models, three digits for small ones.
+    cells = (f"{x:,.1f}" if x >= 100 else f"{x:.3g}" for x in numbers)
+    return (scheme, f"{cost.params:,}", *cells)
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
@@ -93,17 +94,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for scheme in schemes:
         cfg.TIMESFORMER.ATTENTION_TYPE = scheme
         rows.append(table_row(scheme, measure(cfg), views))
-    print(format_table(rows))
-    print()
-    print(
-        NOTES.format(
-            frames=cfg.DATA.NUM_FRAMES,
-            size=cfg.DATA.TEST_CROP_SIZE,
-            views=views,
-            train_size=cfg.DATA.TRAIN_CROP_SIZE,
-            checkpoint=" and activation checkpointing" if cfg.TIMESFORMER.ACT_CHECKPOINT else "",
-        )
+    notes = NOTES.format(
+        frames=cfg.DATA.NUM_FRAMES,
+        size=cfg.DATA.TEST_CROP_SIZE,
+        views=views,
+        train_size=cfg.DATA.TRAIN_CROP_SIZE,
+        checkpoint=" and activation checkpointing" if cfg.TIMESFORMER.ACT_CHECKPOINT else "",
     )
+    print(format_table(rows), notes, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""Starting processes: who is who, sums over ranks, and what a failing rank does to the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from timesformer.config.defaults import get_cfg
+from timesformer.utils import distributed
+from timesformer.utils.distributed import (
+    World,
+    all_reduce_sum,
+    barrier,
+    device_for,
+    get_world,
+    is_main,
+    launch,
+)
+from timesformer.utils.errors import UserError
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+
+
+def cpu_cfg(output: Path, **changes):
+    cfg = get_cfg()
+    cfg.NUM_GPUS, cfg.OUTPUT_DIR = 0, str(output)
+    cfg.merge_from_list([word for pair in changes.items() for word in pair])
+    return cfg
+
+
+def meeting_point() -> str:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return f"tcp://localhost:{free.getsockname()[1]}"
+
+
+def report(cfg) -> None:
+    """Every rank writes where it stands and what the ranks' sum is."""
+    world = get_world()
+    total = all_reduce_sum(torch.tensor([1.0 + world.rank, 1.0]))
+    barrier()
+    place = [world.rank, world.size, world.local_rank, world.local_size]
+    found = {"place": place, "main": is_main(), "sum": total.tolist()}
+    found["threads"] = torch.get_num_threads()
+    (Path(cfg.OUTPUT_DIR) / f"rank{world.rank}.json").write_text(json.dumps(found))
+
+
+def reports(output: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(output.glob("rank*.json"))]
+
+
+def fail_on_rank_0(cfg) -> None:
+    if is_main():
+        raise UserError("train.csv is missing")
+    all_reduce_sum(torch.zeros(1))  # waits for rank 0, which never comes
+
+
+def bug(cfg) -> None:
+    _ = {}["a key of ours"]
+
+
+def test_one_process_is_a_plain_call(tmp_path):
+    launch(cpu_cfg(tmp_path), "unused", report)
+    assert [r["place"] for r in reports(tmp_path)] == [[0, 1, 0, 1]]
+    assert reports(tmp_path)[0]["sum"] == [1.0, 1.0]
+    with pytest.raises(KeyError, match="a key of ours"):
+        launch(cpu_cfg(tmp_path), "unused", bug)
+
+
+def test_torchrun_environment_wins_over_the_config(tmp_path, monkeypatch):
+    for name, value in zip(LAUNCHED[:4], "0101", strict=True):
+        monkeypatch.setenv(name, value)
+    launch(cpu_cfg(tmp_path, NUM_SHARDS=3, SHARD_ID=1), "unused", report)
+    assert [r["place"] for r in reports(tmp_path)] == [[0, 1, 0, 1]]
+
+
+def test_place_on_the_node_without_torchrun_is_the_place_among_all(monkeypatch):
+    assert distributed._with_local_place(1, 2) == World(1, 2, 1, 2)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert distributed._with_local_place(7, 8) == World(7, 8, 3, 4)
+
+
+def test_each_rank_has_its_own_gpu(monkeypatch):
+    cfg = get_cfg()
+    cfg.NUM_GPUS = 4
+    monkeypatch.setattr(distributed, "_world", World(6, 8, 2, 4))
+    assert device_for(cfg) == torch.device("cuda", 2)
+    cfg.NUM_GPUS = 0
+    assert device_for(cfg) == torch.device("cpu")
+
+
+@pytest.mark.dist
+def test_spawned_processes_share_sums_and_cores(tmp_path):
+    distributed._spawn(cpu_cfg(tmp_path), meeting_point(), report, local_size=2)
+    found = reports(tmp_path)
+    assert [r["place"] for r in found] == [[0, 2, 0, 2], [1, 2, 1, 2]]
+    assert [r["main"] for r in found] == [True, False]
+    assert [r["sum"] for r in found] == [[3.0, 2.0]] * 2
+    cores = len(os.sched_getaffinity(0))
+    assert all(1 <= r["threads"] <= max(1, cores // 2) for r in found)
+
+
+@pytest.mark.dist
+def test_a_users_error_comes_once_and_ends_all_ranks(tmp_path, capfd):
+    with pytest.raises(UserError, match=r"^train.csv is missing$"):
+        distributed._spawn(cpu_cfg(tmp_path), meeting_point(), fail_on_rank_0, local_size=2)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.dist
+def test_a_bug_keeps_its_traceback(tmp_path):
+    with pytest.raises(mp.ProcessRaisedException, match=r"in bug\n(.*\n)+KeyError: 'a key of ours'"):
+        distributed._spawn(cpu_cfg(tmp_path), "unused", bug, local_size=1)
+
+
+@pytest.mark.dist
+def test_nodes_started_by_hand(tmp_path):
+    """--num_shards 2 on the CPU: each node is one process with all of its node's cores."""
+    program = (
+        "import sys; from pathlib import Path; import test_distributed as t; "
+        "cfg = t.cpu_cfg(Path(sys.argv[1]), NUM_SHARDS=2, SHARD_ID=int(sys.argv[2])); "
+        "t.launch(cfg, sys.argv[3], t.report)"
+    )
+    where = meeting_point()
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    nodes = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(i), where], env=env)
+        for i in range(2)
+    ]
+    assert [node.wait(timeout=100) for node in nodes] == [0, 0]
+    assert [r["place"] for r in reports(tmp_path)] == [[0, 2, 0, 1], [1, 2, 0, 1]]
+    assert [r["sum"] for r in reports(tmp_path)] == [[3.0, 2.0]] * 2

@@ -1,0 +1,93 @@
+"""Log lines, JSON lines and bars: where they go, and from which rank."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from timesformer.utils import distributed
+from timesformer.utils.distributed import World
+from timesformer.utils.logging import ROOT, get_logger, log_json_stats, progress, setup_logging
+
+
+@pytest.fixture(autouse=True)
+def clean_logger() -> Iterator[None]:
+    logger = logging.getLogger(ROOT)
+    before = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:] = []
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def rank_1(monkeypatch) -> None:
+    monkeypatch.setattr(distributed, "_world", World(1, 2, 1, 2))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_go_to_stdout_and_with_time_stamps_to_the_file(tmp_path, capsys):
+    setup_logging(str(tmp_path))
+    setup_logging(str(tmp_path))  # training, then testing, in one process: no line twice
+    get_logger("timesformer.engine.train").info("wrote %s", "a checkpoint")
+    assert capsys.readouterr().out == "wrote a checkpoint\n"
+    (line,) = (tmp_path / "run.log").read_text().splitlines()
+    stamp = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
+    assert re.fullmatch(stamp + r" INFO timesformer\.engine\.train: wrote a checkpoint", line)
+
+
+def test_other_ranks_only_warn_on_stderr(rank_1, tmp_path, capsys):
+    setup_logging(str(tmp_path / "out"))
+    logger = get_logger("timesformer.engine.train")
+    logger.info("everybody says this")
+    logger.warning("disk full")
+    log_json_stats({"split": "val"}, str(tmp_path / "out"))
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "[rank 1] disk full\n")
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_lines_are_appended_and_hold_only_json(tmp_path, capsys):
+    log_json_stats({"split": "a", "loss": 1 / 3, "lr": 5e-5, "iter": "1/2"}, str(tmp_path / "out"))
+    log_json_stats({"split": "b", "loss": float("nan"), "mem": float("inf")}, str(tmp_path / "out"))
+    lines = (tmp_path / "out" / "stats.jsonl").read_text().splitlines()
+    assert capsys.readouterr().out.splitlines() == lines
+    assert json.loads(lines[0]) == {"split": "a", "loss": 0.3333333, "lr": 5e-5, "iter": "1/2"}
+    assert json.loads(lines[1]) == {"split": "b", "loss": None, "mem": None}
+
+
+def test_bars_are_for_people(monkeypatch):
+    items = [1, 2, 3]
+    assert progress(items, "epoch 1") is items  # under pytest nobody watches
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress(items, "epoch 1", total=3)) == items
+    assert "epoch 1" in terminal.getvalue()
+
+
+def test_no_bars_on_other_ranks(rank_1, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    items = [1, 2, 3]
+    assert progress(items, "epoch 1") is items
+
+
+def test_a_line_does_not_break_a_bar(monkeypatch, tmp_path):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stdout", screen)
+    setup_logging(str(tmp_path))
+    for _ in progress([1, 2], "epoch 1", total=2):
+        get_logger("timesformer.x").info("a line")
+    # The bar is wiped before each line (\r), so that a line starts and ends on its own.
+    assert re.search(r"\r *\ra line\n", screen.getvalue())
