@@ -39,7 +39,7 @@ demo: $(VENV)/base  ## make videos, train divided attention on them, test it, dr
 demo-all: demo  ## the demo for all three attention schemes, and a table of them
 	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_jointST_8_64.yaml
 	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_spaceOnly_8_64.yaml
-	@$(PY) tools/compare_runs.py $(RUNS)/divided $(RUNS)/joint $(RUNS)/space_only
+	@$(PY) tools/compare_runs.py $(RUNS)/divided $(RUNS)/joint $(RUNS)/space
 
 test: $(VENV)/dev  ## the tests that take seconds
 	$(PY) -m pytest

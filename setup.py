@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "timesformer/__init__.py").read_text()).group(1)
+INIT = (ROOT / "timesformer" / "__init__.py").read_text()
+VERSION = re.search(r'__version__ = "(.+)"', INIT).group(1)
 
 VIZ = ["matplotlib>=3.8", "pillow>=10.0"]
 HUB = ["huggingface_hub>=0.30"]

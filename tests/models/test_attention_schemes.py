@@ -116,9 +116,7 @@ def test_other_sizes_than_built_for_and_eval_is_deterministic(scheme, shape):
 @pytest.mark.parametrize("scheme", STILL_VIDEO_SCHEMES)
 @torch.no_grad()
 def test_still_video_is_the_image_model(scheme):
-    """With fresh time weights (temporal_fc and time_embed zero), frames that don't change give
-    the same features for any number of frames, those of a single image.
-    """
+    """With fresh time weights, any number of equal frames gives the features of the image."""
     model = small_model(scheme).eval()
     image = clip_for("still", (2, 3, 1, 64, 64))
     torch.testing.assert_close(

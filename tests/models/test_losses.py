@@ -1,16 +1,13 @@
-"""Losses, mixup of clips, optimizers, and building from a config."""
+"""Losses, and mixing of clips."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from timesformer.config.defaults import get_cfg
-from timesformer.models.build import build_model
 from timesformer.models.losses import build_loss, build_mixup
-from timesformer.models.optimizer import construct_optimizer, set_lr
 from timesformer.utils.errors import ConfigError
 
 
@@ -58,61 +55,11 @@ def test_mixup_off_and_label_smoothing():
         build_loss(cfg)
 
 
-@pytest.mark.parametrize("method", ["sgd", "adam", "adamw"])
-def test_optimizer_takes_trainable_parameters_with_decay(method):
-    cfg = get_cfg()
-    cfg.SOLVER.OPTIMIZING_METHOD = method
-    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-    model[0].weight.requires_grad_(False)
-    optimizer = construct_optimizer(model, cfg)
-    (group,) = optimizer.param_groups
-    assert len(group["params"]) == 3
-    assert group["weight_decay"] == cfg.SOLVER.WEIGHT_DECAY
-    assert type(optimizer).__name__.lower() == method
-    set_lr(optimizer, 0.3)
-    assert optimizer.param_groups[0]["lr"] == 0.3
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    with pytest.raises(ConfigError, match="frozen"):
-        construct_optimizer(model, cfg)
-
-
-def small_cfg(**options):
-    cfg = get_cfg()
-    cfg.NUM_GPUS = 0
-    cfg.DATA.TRAIN_CROP_SIZE = 32
-    cfg.TIMESFORMER.EMBED_DIM, cfg.TIMESFORMER.DEPTH, cfg.TIMESFORMER.NUM_HEADS = 12, 2, 3
-    return cfg
-
-
-def test_sizes_come_from_the_config():
-    cfg = small_cfg()
-    cfg.TIMESFORMER.PATCH_SIZE, cfg.TIMESFORMER.MLP_RATIO = 8, 2.0
-    cfg.TIMESFORMER.DROP_PATH_RATE = 0.25
-    cfg.TIMESFORMER.ACT_CHECKPOINT = True
-    model = build_model(cfg).model
-    assert model.pos_embed.shape == (1, 17, 12)
-    assert len(model.blocks) == 2
-    assert model.blocks[0].mlp.fc1.out_features == 24
-    assert model.blocks[1].drop_path.drop_prob == 0.25
-    assert model.act_checkpoint
-    assert all(k.startswith("model.") for k in build_model(cfg).state_dict())
-
-
-def test_named_size_refuses_other_sizes():
-    cfg = small_cfg()
-    cfg.MODEL.MODEL_NAME = "vit_tiny_patch16_224"
-    with pytest.raises(ConfigError, match=r"TIMESFORMER\.EMBED_DIM"):
-        build_model(cfg)
-    cfg.TIMESFORMER.EMBED_DIM, cfg.TIMESFORMER.DEPTH, cfg.TIMESFORMER.NUM_HEADS = 768, 12, 12
-    assert build_model(cfg).model.embed_dim == 192
-
-
-@pytest.mark.parametrize("key", ["MODEL.MODEL_NAME", "TIMESFORMER.ATTENTION_TYPE"])
-def test_unknown_names_show_the_nearest(key):
-    cfg = small_cfg()
-    group, name = key.split(".")
-    right = cfg[group][name]
-    cfg[group][name] = right[:-1]
-    with pytest.raises(ConfigError, match=rf"{key}.*did you mean {right}"):
-        build_model(cfg)
+def test_the_same_numpy_seed_mixes_the_same():
+    mix, clips, labels = build_mixup(mixup_cfg()), torch.randn(4, 3, 2, 16, 16), torch.arange(4)
+    runs = []
+    for seed in (3, 3, 4):
+        np.random.seed(seed)  # noqa: NPY002
+        runs.append(mix(clips.clone(), labels))
+    assert all(torch.equal(a, b) for a, b in zip(*runs[:2], strict=True))
+    assert not torch.equal(runs[1][0], runs[2][0])

@@ -91,6 +91,64 @@ def test_full_disk_keeps_the_earlier_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.pyth"]
 
 
+def test_file_size_limit_keeps_the_earlier_file(tmp_path):
+    """A write that fails midway, for real: the limit stands in for a full disk."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.pyth"
+    checkpoint.write_checkpoint(path, {"epoch": 1})
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(WeightsError, match=r"a\.pyth.*needs 4\d\d,\d+ bytes, [\d,]+ are free"):
+            checkpoint.write_checkpoint(path, {"w": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pyth"]
+    checkpoint.write_checkpoint(path, {"epoch": 2})  # space again
+    assert checkpoint.read_checkpoint(path, require_digest=True) == {"epoch": 2}
+
+
+def test_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(WeightsError, match=r"checkpoints/a\.pyth: can't write"):
+        checkpoint.write_checkpoint(tmp_path / "checkpoints" / "a.pyth", {"epoch": 1})
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    with pytest.raises(TypeError, match="scalar"):
+        checkpoint.write_checkpoint(tmp_path / "a.pyth", {"lr": np.float64(0.1)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_flip_in_a_run_is_noticed_without_asking(tmp_path, model, optimizer):
+    """Resuming reads its own files with the digest they have."""
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 0, get_cfg())
+    data = bytearray(path.read_bytes())
+    data[data.index(model.weight.detach().numpy().tobytes())] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)  # torch itself doesn't notice
+    with pytest.raises(WeightsError, match="damaged"):
+        checkpoint.load_checkpoint(path, model)
+    assert not checkpoint.has_checkpoint(tmp_path)
+
+
+def test_file_without_digest_is_read_unless_one_is_required(tmp_path):
+    torch.save({"epoch": 1}, tmp_path / "foreign.pyth")
+    assert checkpoint.read_checkpoint(tmp_path / "foreign.pyth") == {"epoch": 1}
+    with pytest.raises(WeightsError, match="no digest"):
+        checkpoint.read_checkpoint(tmp_path / "foreign.pyth", require_digest=True)
+
+
+def test_compiled_model_is_saved_and_loaded_by_plain_names(tmp_path, model, optimizer):
+    compiled = torch.compile(model, backend="eager")
+    path = checkpoint.save_checkpoint(tmp_path, compiled, optimizer, 0, get_cfg())
+    assert sorted(checkpoint.read_checkpoint(path)["model_state"]) == ["bias", "weight"]
+    fresh = torch.compile(nn.Linear(4, 3), backend="eager")
+    assert checkpoint.load_checkpoint(path, fresh) == 0
+    assert torch.equal(fresh.weight, model.weight)
+
+
 def test_leftovers_of_a_killed_save_are_swept(tmp_path):
     (tmp_path / ".a.pyth.1234.tmp").write_bytes(b"half")
     checkpoint.write_checkpoint(tmp_path / "a.pyth", {"epoch": 1})
@@ -100,7 +158,11 @@ def test_leftovers_of_a_killed_save_are_swept(tmp_path):
 def test_foreign_model_lists_all_differences(tmp_path, model, optimizer):
     path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 0, get_cfg())
     other = nn.Sequential(nn.Linear(4, 3))
-    with pytest.raises(WeightsError, match=r"0\.bias.*0\.weight.*bias: not in the model.*weight"):
+    complaint = (
+        r"0\.bias: missing in the file, \(3,\) in the model; 0\.weight: .*"
+        r"; bias: \(3,\) in the file, not in the model; weight: "
+    )
+    with pytest.raises(WeightsError, match=complaint):
         checkpoint.load_checkpoint(path, other)
     with pytest.raises(WeightsError, match=r"weight: \(3, 4\) in the file, \(5, 4\) in the model"):
         checkpoint.load_checkpoint(path, nn.Linear(4, 5))

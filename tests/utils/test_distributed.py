@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -95,6 +93,15 @@ def test_place_on_the_node_without_torchrun_is_the_place_among_all(monkeypatch):
     assert distributed._with_local_place(7, 8) == World(7, 8, 3, 4)
 
 
+def test_ranks_count_over_nodes(monkeypatch):
+    worlds = []
+    monkeypatch.setattr(distributed, "_run", lambda cfg, where, func, world: worlds.append(world))
+    cfg = cpu_cfg(Path(), NUM_SHARDS=2, SHARD_ID=1)
+    launch(cfg, "unused", report)
+    distributed._child(3, cfg, "unused", report, 4, mp.SimpleQueue())
+    assert worlds == [World(1, 2, 0, 1), World(7, 8, 3, 4)]
+
+
 def test_each_rank_has_its_own_gpu(monkeypatch):
     cfg = get_cfg()
     cfg.NUM_GPUS = 4
@@ -124,24 +131,7 @@ def test_a_users_error_comes_once_and_ends_all_ranks(tmp_path, capfd):
 
 @pytest.mark.dist
 def test_a_bug_keeps_its_traceback(tmp_path):
-    with pytest.raises(mp.ProcessRaisedException, match=r"in bug\n(.*\n)+KeyError: 'a key of ours'"):
+    with pytest.raises(
+        mp.ProcessRaisedException, match=r"in bug\n(.*\n)+KeyError: 'a key of ours'"
+    ):
         distributed._spawn(cpu_cfg(tmp_path), "unused", bug, local_size=1)
-
-
-@pytest.mark.dist
-def test_nodes_started_by_hand(tmp_path):
-    """--num_shards 2 on the CPU: each node is one process with all of its node's cores."""
-    program = (
-        "import sys; from pathlib import Path; import test_distributed as t; "
-        "cfg = t.cpu_cfg(Path(sys.argv[1]), NUM_SHARDS=2, SHARD_ID=int(sys.argv[2])); "
-        "t.launch(cfg, sys.argv[3], t.report)"
-    )
-    where = meeting_point()
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    nodes = [
-        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(i), where], env=env)
-        for i in range(2)
-    ]
-    assert [node.wait(timeout=100) for node in nodes] == [0, 0]
-    assert [r["place"] for r in reports(tmp_path)] == [[0, 2, 0, 1], [1, 2, 0, 1]]
-    assert [r["sum"] for r in reports(tmp_path)] == [[3.0, 2.0]] * 2

@@ -12,26 +12,16 @@ from timesformer.utils.lr_policy import get_lr_at_epoch
 
 def paper_steps():
     cfg = get_cfg()
-    cfg.merge_from_list(["SOLVER.BASE_LR", 0.005, "SOLVER.STEPS", [0, 11, 14]])
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH = 0.005, 15
+    cfg.SOLVER.STEPS, cfg.SOLVER.LRS = [0, 11, 14], [1, 0.1, 0.01]
     return cfg
 
 
 def cosine_warmup():
     cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            "SOLVER.BASE_LR",
-            0.1,
-            "SOLVER.LR_POLICY",
-            "cosine",
-            "SOLVER.MAX_EPOCH",
-            30,
-            "SOLVER.WARMUP_EPOCHS",
-            5,
-            "SOLVER.WARMUP_START_LR",
-            0.01,
-        ]
-    )
+    cfg.SOLVER.LR_POLICY = "cosine"
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH = 0.1, 30
+    cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.WARMUP_START_LR = 5, 0.01
     return cfg
 
 

@@ -29,7 +29,7 @@ from timesformer.utils.misc import keyed_rng
 SPLITS = ("train", "val", "test")
 MANIFEST = "synthetic.json"
 # Goes up when the same parameters draw other videos, so that old folders aren't taken for new.
-FORMAT = 1
+FORMAT = 2
 VIDEOS_PER_TASK = 16
 
 

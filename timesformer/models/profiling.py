@@ -106,8 +106,8 @@ class PatchProduct(nn.Module):
 def activation_bytes(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
     """Memory that one more clip in a training batch keeps for the backward pass, in bytes.
 
-    In float32 and with fused attention, as torch runs it on the CPU; the input clip isn't counted,
-    nor what is freed again within the forward pass.
+    In float32 and with fused attention, as torch runs it on the CPU; what is freed again within the
+    forward pass isn't counted.
 
     Args:
         model: on the meta device.
@@ -118,9 +118,8 @@ def activation_bytes(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True):  # real operators, no data
         model.to_empty(device="cpu")
         for batch in (2, 3):  # not 1: a batch of one spares some copies
-            clips = torch.empty(batch, *clip_shape)
             with LiveStorages() as live:
-                logits = model(clips)
+                logits = model(torch.empty(batch, *clip_shape))
                 held.append(live.total_bytes())
             del logits
     return held[1] - held[0]

@@ -106,10 +106,11 @@ class VisionTransformer(nn.Module):
         norm_layer: makes a normalisation layer from D.
         num_frames: frames T of the stored time_embed. Other T work too: it is resized.
         attention_type: name of a registered scheme.
-        init: "image", as published, expects image weights to follow: time_embed 0 and pos_embed
-            std .02. "scratch" is for training without them: sinusoidal time_embed of unit
-            amplitude and pos_embed std .5, without which a small model sits for many epochs at
-            knowing the axis of a motion and not its direction.
+        init: "image", as published, expects image weights to follow: time_embed 0, pos_embed and
+            Linear weights of std .02. "scratch" is for training without them: sinusoidal
+            time_embed of unit amplitude, pos_embed of std .5, Linear weights of std
+            1/sqrt(inputs). Without these a small model sits for many epochs at knowing the axis
+            of a motion and not its direction (docs/synthetic.md).
         act_checkpoint: recompute each block's activations in the backward pass to save memory.
 
     Raises:
@@ -179,6 +180,8 @@ class VisionTransformer(nn.Module):
         if init not in ("image", "scratch"):
             raise ValueError(f"unknown init {init!r}: image or scratch")
         self.apply(_init_linear)
+        if init == "scratch":
+            self.blocks.apply(_init_linear_by_inputs)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for block in self.blocks:
@@ -240,6 +243,12 @@ def _init_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _init_linear_by_inputs(module: nn.Module) -> None:
+    """Keeps the scale of activations, which std .02 shrinks where the network is narrow."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
 
 
 class TimeSformer(nn.Module):

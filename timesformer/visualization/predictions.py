@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ class Predictions:
             with np.load(path) as arrays:
                 return cls(*(arrays[name] for name in ("scores", "per_view", "labels", "paths")))
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; test with TEST.SAVE_RESULTS_PATH x.npz") from None
+            hint = "test with TEST.SAVE_RESULTS_PATH x.npz"
+            raise UserError(f"{path}: no such file; {hint}") from None
         except (KeyError, ValueError, OSError) as error:
             raise UserError(f"{path}: not the .npz of a test: {error}") from error
 
@@ -81,13 +83,13 @@ class Predictions:
         wrong = [int(i) for i in order if not self.correct[i]][: min(mistakes, count)]
         by_class: dict[int, list[int]] = {}
         for i in order:
-            by_class.setdefault(int(self.labels[i]), []).append(int(i))
+            if i not in wrong:
+                by_class.setdefault(int(self.labels[i]), []).append(int(i))
         # Sorting by (round, class) takes the first of every class, then the second, …
         turns = sorted(
             (turn, label, i)
             for label, videos in by_class.items()
             for turn, i in enumerate(videos)
-            if i not in wrong
         )
         return [i for _, _, i in turns[: count - len(wrong)]] + wrong
 
@@ -238,7 +240,7 @@ def _verdict(
 
 
 def _draw_bars(
-    axes: object, probabilities: NDArray[np.floating], label: int, class_names: Sequence[str]
+    axes: Axes, probabilities: NDArray[np.floating], label: int, class_names: Sequence[str]
 ) -> None:
     """Bar chart of the most probable classes; the true one in green."""
     top = np.argsort(-probabilities)[:TOP]

@@ -1,0 +1,127 @@
+"""Parameter counts, multiply-adds and memory of the published models, on the meta device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from timesformer.config.defaults import get_cfg
+from timesformer.models.build import make_model
+from timesformer.models.layers import Attention
+from timesformer.models.profiling import PatchProduct, activation_bytes, count_macs, profile
+
+# Parameters with 174 and 400 classes, 10⁹ multiply-adds of a view of 8×224² (paper, Table 1).
+PUBLISHED = {
+    "space_only": (85_932_462, 86_106_256, 140.5),
+    "joint_space_time": (85_938_606, 86_112_400, 179.6),
+    "divided_space_time": (121_392_558, 121_566_352, 195.8),
+}
+# frames, crop -> 10⁹ multiply-adds of a view, 10¹² of three views (paper, Table 5: TFLOPs).
+DIVIDED_VARIANTS = {(8, 224): (195.8, 0.59), (16, 448): (1702.7, 5.11), (96, 224): (2379.9, 7.14)}
+
+
+def meta_model(scheme="divided_space_time", frames=8, crop=224, **options):
+    cfg = get_cfg()
+    cfg.TIMESFORMER.ATTENTION_TYPE = scheme
+    cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE = frames, crop
+    cfg.merge_from_list([word for pair in options.items() for word in pair])
+    with torch.device("meta"):
+        return make_model(cfg)
+
+
+def small_model(scheme, act_checkpoint=False):
+    options = {"EMBED_DIM": 24, "DEPTH": 3, "NUM_HEADS": 3, "ACT_CHECKPOINT": act_checkpoint}
+    return meta_model(scheme, 4, 48, **{f"TIMESFORMER.{k}": v for k, v in options.items()})
+
+
+@pytest.mark.parametrize("scheme", PUBLISHED)
+def test_parameters_are_exact(scheme):
+    ssv2, kinetics, _ = PUBLISHED[scheme]
+    for classes, expected in ((174, ssv2), (400, kinetics)):
+        model = meta_model(scheme, **{"MODEL.NUM_CLASSES": classes})
+        assert sum(p.numel() for p in model.parameters()) == expected
+
+
+@pytest.mark.parametrize("scheme", PUBLISHED)
+def test_multiply_adds_of_the_schemes(scheme):
+    macs = count_macs(meta_model(scheme), (3, 8, 224, 224))
+    assert macs / 1e9 == pytest.approx(PUBLISHED[scheme][2], abs=0.06)
+
+
+@pytest.mark.parametrize("variant", DIVIDED_VARIANTS)
+def test_multiply_adds_of_the_large_variants(variant):
+    frames, crop = variant
+    macs = count_macs(meta_model(frames=frames, crop=crop), (3, frames, crop, crop))
+    per_view, paper = DIVIDED_VARIANTS[variant]
+    assert macs / 1e9 == pytest.approx(per_view, abs=0.06)
+    assert 3 * macs / 1e12 == pytest.approx(paper, abs=0.006)
+
+
+def test_multiply_adds_by_hand():
+    """Divided, width 24, depth 3, 4 frames of 3×3 patches: every product written out."""
+    D, N, T = 24, 9, 4
+    time = N * (T * 4 * D * D + 2 * T * T * D) + N * T * D * D  # qkv + proj, q·k + a·v; fc
+    space = T * ((N + 1) * 4 * D * D + 2 * (N + 1) ** 2 * D)
+    mlp = (1 + N * T) * 8 * D * D
+    patches, head = N * T * D * 3 * 16 * 16, D * 400
+    expected = patches + 3 * (time + space + mlp) + head
+    assert count_macs(small_model("divided_space_time"), (3, 4, 48, 48)) == expected
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(3, 5, 4, 4), nn.Conv3d(3, 5, (2, 4, 3), (2, 4, 3))])
+def test_patch_product_is_the_convolution(conv):
+    sizes = [3 * k for k in conv.kernel_size]
+    x = torch.randn(2, 3, *sizes)
+    torch.testing.assert_close(PatchProduct(conv)(x), conv(x))
+
+
+def test_patch_product_refuses_other_convolutions():
+    with pytest.raises(ValueError, match="patch embedding"):
+        PatchProduct(nn.Conv2d(3, 5, 3, padding=1))
+
+
+def test_profile_leaves_the_model_alone():
+    model = small_model("joint_space_time").train()
+    cost = profile(model, (3, 4, 48, 48))
+    assert cost.weight_bytes == 4 * cost.params
+    assert all(p.device.type == "meta" for p in model.parameters())
+    assert isinstance(model.model.patch_embed.proj, nn.Conv2d)
+    assert model.training
+    assert all(m.fused for m in model.modules() if isinstance(m, Attention))
+
+
+def saved_for_backward(model, clips):
+    """Bytes of the distinct storages that autograd saves in a real forward pass."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = model(clips)
+    size = sum(storage.nbytes() for ptr, storage in saved.items() if ptr not in weights)
+    return size + logits.nbytes
+
+
+@pytest.mark.parametrize("scheme", PUBLISHED)
+def test_activations_are_what_autograd_saves(scheme):
+    model = small_model(scheme).to_empty(device="cpu").train()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    two, three = (saved_for_backward(model, torch.randn(b, 3, 4, 48, 48)) for b in (2, 3))
+    assert activation_bytes(small_model(scheme), (3, 4, 48, 48)) == three - two
+
+
+def test_activation_checkpointing_keeps_block_inputs_only():
+    shape = (3, 4, 48, 48)
+    full = activation_bytes(small_model("joint_space_time"), shape)
+    kept = activation_bytes(small_model("joint_space_time", act_checkpoint=True), shape)
+    clip, tokens = (
+        4 * 3 * 4 * 48 * 48,
+        4 * (1 + 9 * 4) * 24,
+    )  # bytes; the patch layer keeps the clip
+    assert 3 * tokens <= kept - clip < 6 * tokens < (full - clip) / 2

@@ -1,0 +1,41 @@
+"""tools/profile_model.py as a user runs it."""
+
+from __future__ import annotations
+
+import runpy
+
+from small_run import ROOT, run_tool
+
+KINETICS = ROOT / "configs" / "Kinetics"
+main = runpy.run_path(str(ROOT / "tools" / "profile_model.py"))["main"]
+
+
+def table(text: str) -> dict[str, list[str]]:
+    rows = text.split("\n\n")[0].splitlines()
+    return {line.split()[0]: line.split()[1:] for line in rows[1:]}
+
+
+def test_table_of_all_schemes(capsys):
+    """The recipe asks for 8 GPUs; profiling needs none."""
+    main(["--cfg", str(KINETICS / "TimeSformer_divST_8x32_224.yaml"), "--all-schemes"])
+    rows = table(capsys.readouterr().out)
+    divided = ["121,566,352", "195.8", "391.7", "0.587", "463.7", "1,285.9"]
+    assert rows["divided_space_time"] == divided
+    assert rows["joint_space_time"][:4] == ["86,112,400", "179.6", "359.1", "0.539"]
+    assert rows["space_only"][:4] == ["86,106,256", "140.5", "281.0", "0.422"]
+
+
+def test_options_change_the_model(capsys):
+    recipe = str(KINETICS / "TimeSformer_divST_16x16_448.yaml")
+    options = {"TEST.NUM_SPATIAL_CROPS": "1", "MODEL.NUM_CLASSES": "174", "DATA.CLASS_NAMES": "''"}
+    main(["--cfg", recipe, *(word for pair in options.items() for word in pair)])
+    rows = table(capsys.readouterr().out)
+    assert rows["divided_space_time"][:4] == ["121,850,286", "1,702.7", "3,405.4", "1.7"]
+
+
+def test_a_mistake_is_one_line():
+    recipe = str(KINETICS / "TimeSformer_divST_8x32_224.yaml")
+    done = run_tool("profile_model.py", "--cfg", recipe, "TIMESFORMER.ATTENTION_TYPE", "joint")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: TIMESFORMER.ATTENTION_TYPE 'joint'")
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)

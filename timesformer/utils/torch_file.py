@@ -1,0 +1,128 @@
+"""Torch files that are written atomically, carry a digest, and are read without running code.
+
+Such a file is a plain torch file, which torch.load reads anywhere; its SHA-256 stands in the
+comment of the zip archive, because torch.load itself doesn't notice a flipped bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from timesformer.utils.errors import WeightsError
+
+_MARK = b"timesformer-sha256:"
+_COMMENT = len(_MARK) + 64
+_CHUNK = 1 << 22
+
+
+def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
+    """Writes `payload` with a digest, so that `path` always is a whole file, the old or the new.
+
+    Raises:
+        WeightsError: if the file can't be written, e.g. on a full disk; an earlier file stays.
+        TypeError: if `payload` holds what `read_checkpoint` would refuse, e.g. a numpy number.
+    """
+    path, buffer = Path(path), io.BytesIO()
+    torch.save(dict(payload), buffer)
+    buffer.seek(0)
+    if refused := get_unsafe_globals_in_checkpoint(buffer):
+        raise TypeError(f"{path}: only tensors and plain Python values can be read back: {refused}")
+    # The archive ends in a 22-byte record whose last two bytes are the length of the comment.
+    buffer.seek(-2, os.SEEK_END)
+    buffer.write(struct.pack("<H", _COMMENT))
+    buffer.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
+    try:
+        _replace(path, buffer.getbuffer())
+    except OSError as error:
+        disk = next(folder for folder in path.absolute().parents if folder.is_dir())
+        raise WeightsError(
+            f"{path}: can't write the checkpoint ({error.strerror}): it needs {buffer.tell():,} "
+            f"bytes, {shutil.disk_usage(disk).free:,} are free; earlier checkpoints are intact"
+        ) from error
+
+
+def _replace(path: Path, data: memoryview) -> None:
+    """Puts `data` at `path`, durably and in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".*{path.suffix}.*.tmp"):  # left by a save that was killed
+        stale.unlink()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # some network file systems can't sync a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def check_digest(path: str | Path, required: bool) -> None:
+    """Compares a file with its digest; a file without one passes unless it is `required`.
+
+    Raises:
+        WeightsError: if they differ, or the file can't be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            body = max(0, os.fstat(file.fileno()).st_size - _COMMENT)
+            file.seek(body)
+            comment = file.read()
+            if not comment.startswith(_MARK):
+                if required:
+                    raise WeightsError(f"{path}: damaged or not written by this program: no digest")
+                return
+            file.seek(0)
+            digest = hashlib.sha256()
+            for start in range(0, body, _CHUNK):
+                digest.update(file.read(min(_CHUNK, body - start)))
+    except OSError as error:
+        raise WeightsError(f"{path}: can't read the checkpoint ({error.strerror})") from error
+    if comment != _MARK + digest.hexdigest().encode():
+        raise WeightsError(f"{path}: damaged (its digest doesn't match its content)")
+
+
+def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str, Any]:
+    """Reads a torch file onto the CPU, weights only: code in it is refused, never run.
+
+    Args:
+        path: the file.
+        require_digest: refuse files without a digest; one that is there is always checked.
+
+    Raises:
+        WeightsError: if the file is missing, damaged, or holds more than plain data.
+    """
+    check_digest(path, require_digest)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything from UnpicklingError to KeyError here
+        raise WeightsError(f"{path}: {_why_unreadable(path)}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
+    return content
+
+
+def _why_unreadable(path: str | Path) -> str:
+    """In our words, because torch's own message advises to run the code in the file."""
+    with contextlib.suppress(Exception):  # what the file is made of decides what is raised
+        if refused := get_unsafe_globals_in_checkpoint(path):
+            names = ", ".join(refused)
+            return f"refused: beside weights it holds code or objects ({names}); save weights alone"
+    return "not a readable weights file (cut short, damaged, or of another format)"
