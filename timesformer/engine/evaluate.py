@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from timesformer.datasets.loader import VideoLoader, construct_loader
 from timesformer.engine.state import load_test_weights
-from timesformer.models.build import build_model, unwrap
+from timesformer.models.build import build_model
+from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import all_reduce_sum, device_for, get_world, is_main
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
@@ -101,7 +102,7 @@ def score_videos(
     Raises:
         TrainingError: if a view was not scored exactly once.
     """
-    model = unwrap(model).eval()
+    model = bare(model).eval()
     dataset = loader.dataset
     scores = torch.zeros(len(dataset), dataset.num_views, num_classes)
     times_seen = torch.zeros(len(dataset), dataset.num_views)

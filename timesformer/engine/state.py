@@ -12,10 +12,10 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.validate import BatchLayout
-from timesformer.models.build import unwrap
 from timesformer.models.losses import ClipMixup
 from timesformer.models.pretrained import LoadReport, load_pretrained
 from timesformer.utils.checkpoint import (
+    bare,
     get_last_checkpoint,
     load_checkpoint,
     read_checkpoint,
@@ -87,7 +87,7 @@ def restore(state: TrainState) -> None:
         logger.info("resuming from %s: %d epochs are done", path, state.epoch)
     elif source := source or cfg.TIMESFORMER.PRETRAINED_MODEL:
         load_pretrained(
-            unwrap(state.model), source, pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE
+            bare(state.model), source, pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE
         )
     else:
         logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
@@ -134,7 +134,7 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> str:
         source = read_checkpoint(path)
         _compare_preprocessing(cfg, path, source.get("preprocessing"))
     report: LoadReport = load_pretrained(
-        unwrap(model),
+        bare(model),
         source,
         pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE,
         name=str(path),

@@ -14,7 +14,7 @@ from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
 
-__all__ = ["MODEL_REGISTRY", "build_model", "make_model", "unwrap"]
+__all__ = ["MODEL_REGISTRY", "build_model", "make_model"]
 
 
 def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
@@ -53,8 +53,3 @@ def make_model(cfg: CfgNode) -> nn.Module:
             hint = did_you_mean(value, names) or f"; choose from {', '.join(names)}"
             raise ConfigError(f"{key} {value!r} is not registered{hint}")
     return MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg)
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, without its DistributedDataParallel wrapper."""
-    return model.module if isinstance(model, DistributedDataParallel) else model

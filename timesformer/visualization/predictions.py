@@ -87,9 +87,7 @@ class Predictions:
                 by_class.setdefault(int(self.labels[i]), []).append(int(i))
         # Sorting by (round, class) takes the first of every class, then the second, …
         turns = sorted(
-            (turn, label, i)
-            for label, videos in by_class.items()
-            for turn, i in enumerate(videos)
+            (turn, label, i) for label, videos in by_class.items() for turn, i in enumerate(videos)
         )
         return [i for _, _, i in turns[: count - len(wrong)]] + wrong
 
