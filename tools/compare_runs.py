@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import UserError, run_tool
 
 COLUMNS = ("run", "scheme", "params", "epochs", "train", "val top-1", "top-1", "top-5", "views")
 
@@ -76,8 +75,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_tool(main)

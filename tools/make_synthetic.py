@@ -8,7 +8,6 @@ Done already? Then it takes no time; interrupted? Then it goes on. See docs/synt
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from timesformer.datasets.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import run_tool
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -55,8 +54,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_tool(main)

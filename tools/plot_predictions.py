@@ -9,14 +9,13 @@ animation.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.validate import check
 from timesformer.datasets.build import build_dataset
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import UserError, run_tool
 from timesformer.visualization.predictions import (
     Predictions,
     draw_grid,
@@ -70,8 +69,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_tool(main)

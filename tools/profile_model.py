@@ -9,7 +9,6 @@ are needed.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +19,7 @@ from timesformer.config.validate import check
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import make_model
 from timesformer.models.profiling import Cost, profile
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import run_tool
 
 HEADER = (
     "scheme", "params", "GMACs/view", "GFLOPs/view", "TFLOPs (paper)", "weights MiB",
@@ -105,8 +104,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_tool(main)

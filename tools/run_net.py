@@ -8,7 +8,6 @@ torchrun: the README shows each.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
@@ -16,7 +15,7 @@ from fvcore.common.config import CfgNode
 from timesformer.engine.evaluate import test
 from timesformer.engine.train import train
 from timesformer.utils.distributed import launch
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import run_tool
 from timesformer.utils.parser import load_config, parse_args
 
 
@@ -35,8 +34,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_tool(main)

@@ -6,6 +6,9 @@ exception is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 
 class UserError(Exception):
     """Base class: the message names the file, line or key at fault and says what to do."""
@@ -43,3 +46,12 @@ class VideoError(UserError, RuntimeError):
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         # The default would call VideoError(message) when a worker process sends it to its parent.
         return (type(self), (self.path, self.reason))
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Runs the `main` of a command-line tool; a `UserError` becomes one line and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
