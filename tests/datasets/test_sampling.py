@@ -29,7 +29,7 @@ def test_view_starts(placement: str, n: int, starts: list[float]) -> None:
 
 
 def test_the_recipes_frames() -> None:
-    """8x32 and 16x16 at 30 frames/s, as REFERENCE gives them."""
+    """8x32 and 16x16 at 30 frames/s, as the published code takes them."""
     assert frame_offsets(8, 256) == (0, 36, 72, 109, 145, 182, 218, 255)
     assert frame_offsets(16, 256) == tuple(range(0, 256, 17))
     assert frame_offsets(1, 32) == (0,)

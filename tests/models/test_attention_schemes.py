@@ -150,7 +150,7 @@ def test_activation_checkpointing_changes_nothing(scheme):
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_drop_path_drops_rows_of_the_right_batch(scheme):
-    """Every residual branch draws once per row of its folded batch (REFERENCE: drop_path)."""
+    """Every residual branch draws once per row of its folded batch."""
     model = small_model(scheme, drop_path_rate=0.9).train()
     rows = []
     model.blocks[1].drop_path.register_forward_hook(lambda m, args, out: rows.append(len(out)))

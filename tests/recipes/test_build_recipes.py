@@ -13,7 +13,7 @@ from timesformer.models.build import make_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RECIPES = sorted(CONFIGS.glob("**/*.yaml"))
-PARAMS = {  # (scheme, classes) for 8 frames of 224×224, REFERENCE table
+PARAMS = {  # (scheme, classes) for 8 frames of 224×224
     ("space_only", 400): 86_106_256,
     ("joint_space_time", 400): 86_112_400,
     ("divided_space_time", 400): 121_566_352,

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"), key=str)
 NAMES = [str(path.relative_to(ROOT)) for path in RECIPES]
 
-# name -> frames, rate, crop, scheme, GPUs, trains (REFERENCE: the published recipes)
+# name -> frames, rate, crop, scheme, GPUs, trains
 KINETICS = {
     "divST_8x32_224": (8, 32, 224, "divided_space_time", 8, True),
     "divST_8x32_224_4gpus": (8, 32, 224, "divided_space_time", 4, True),
