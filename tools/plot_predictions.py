@@ -52,19 +52,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def frames(index: int):  # the centre crop of the first clip
         inputs = dataset[index][0][cfg.TEST.NUM_SPATIAL_CROPS // 2].numpy()
-        data = cfg.DATA
-        return index, to_frames(inputs, data.MEAN, data.STD, data.REVERSE_INPUT_CHANNEL)
+        return index, to_frames(inputs)
 
+    names = dataset.class_names or predictions.class_names
     chosen = predictions.choose(args.clips, mistakes=max(1, args.clips // 6))
     title = f"{cfg.TIMESFORMER.ATTENTION_TYPE} on {cfg.TEST.DATASET}"
-    figure = draw_grid(predictions, [frames(i) for i in chosen], dataset.class_names, title)
+    figure = draw_grid(predictions, [frames(i) for i in chosen], names, title)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.output)
     print(f"wrote {args.output}")
     if args.gif:
         args.gif.parent.mkdir(parents=True, exist_ok=True)
         clips = [frames(i) for i in predictions.choose(6)]
-        write_animation(args.gif, predictions, clips, dataset.class_names)
+        write_animation(args.gif, predictions, clips, names)
         print(f"wrote {args.gif}")
 
 

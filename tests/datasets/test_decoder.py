@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +11,15 @@ import numpy as np
 import pytest
 from video_fixtures import numbered_frames, write_video
 
-from timesformer.datasets import decoder
-from timesformer.datasets.decoder import VideoError, load_clip, load_clips
+from timesformer.datasets import decoder, video_file
+from timesformer.datasets.decoder import (
+    VideoError,
+    decode_all,
+    load_clip,
+    load_clips,
+    load_frames,
+    probe,
+)
 from timesformer.datasets.sampling import RateSampler
 
 
@@ -80,23 +88,110 @@ def test_random_clips_follow_the_rng(video: Path) -> None:
     assert len({clip(seed)[0] for seed in range(20)}) > 5
 
 
-def test_one_pass_converts_only_what_is_needed(
-    video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    decoded, converted = [], []
-    pts = decoder._StreamInfo.pts
-    convert = decoder._Converter.__call__
-    monkeypatch.setattr(
-        decoder._StreamInfo, "pts", lambda self, f, i: decoded.append(i) or pts(self, f, i)
-    )
+def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[int]]:
+    """Numbers of the frames that are decoded, and how many are converted."""
+    decoded: list[int] = []
+    converted: list[int] = []
+    frames, convert = decoder._frames, decoder._Converter.__call__
+
+    def spy(*args, **kwargs):
+        for number, frame in frames(*args, **kwargs):
+            decoded.append(number)
+            yield number, frame
+
+    monkeypatch.setattr(decoder, "_frames", spy)
     monkeypatch.setattr(
         decoder._Converter, "__call__", lambda self, f: converted.append(f.pts) or convert(self, f)
     )
-    clips = load_clips(video, RateSampler(4, 4), [(0, 3), (1, 3)])  # spans 16 of 50
+    return decoded, converted
+
+
+def clips_of(path: Path, sampler: RateSampler, views: list[tuple[int, int]]) -> list:
+    return load_clips(path, lambda n, fps: [sampler.place(n, fps, v) for v in views]).frames
+
+
+def test_one_pass_converts_only_what_is_needed(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded, converted = counted(monkeypatch)
+    clips = clips_of(video, RateSampler(4, 4), [(0, 3), (1, 3)])  # spans 16 of 50
     assert [numbers(clip) for clip in clips] == [[0, 5, 10, 15], [12, 17, 22, 27]]
     assert decoded == list(range(28))
     assert len(converted) == 8
     assert [load_clip(video, 4, 4, (i, 3)).equal(clips[i]) for i in range(2)] == [True, True]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("first_pts", [0, 7])
+def test_seeks_reach_the_same_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, b_frames: int, first_pts: int
+) -> None:
+    path = tmp_path / f"video{suffix}"
+    options = {"g": "8", "bf": str(b_frames)}
+    write_video(path, numbered_frames(120), first_pts=first_pts, options=options)
+    decoded, _ = counted(monkeypatch)
+    for wanted in ([100], [3, 40, 41, 119], [0, 60], [7, 8, 15, 16, 17, 90], [50, 50, 500]):
+        decoded.clear()
+        (clip,) = load_frames(path, wanted).frames
+        assert numbers(clip) == [min(n, 119) for n in wanted]
+        assert len(decoded) < 8 * len(wanted) + 8
+        assert decoded == sorted(set(decoded))
+
+
+def test_an_index_that_leads_astray_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "video.mp4", numbered_frames(120), options={"g": "8"})
+    read = video_file._index_of_header
+
+    def wrong(*args):
+        index = read(*args)
+        return replace(index, pts=index.pts + shift)
+
+    monkeypatch.setattr(video_file, "_index_of_header", wrong)
+    for shift in (1, 512, -512):
+        assert numbers(load_frames(path, [5, 70, 100]).frames[0]) == [5, 70, 100]
+
+
+def test_an_index_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, calls = write_video(tmp_path / "video.mkv", numbered_frames(20)), []
+    read = video_file._index_of_packets
+    monkeypatch.setattr(
+        video_file, "_index_of_packets", lambda *args: calls.append(1) or read(*args)
+    )
+    assert load_clip(path, 4, 4).equal(load_clip(path, 4, 4))
+    assert len(calls) == 1
+    write_video(path, numbered_frames(30))  # another file of that name
+    assert numbers(load_frames(path, [29]).frames[0]) == [29]
+    assert len(calls) == 2
+
+
+def test_a_variable_rate_is_sampled_by_time(tmp_path: Path) -> None:
+    """Frames 0-19 at 30/s, then one each half second: 0.667 s, 1.167 s, …, 5.167 s."""
+    times = [*range(20), *(20 + 15 * i for i in range(10))]
+    path = write_video(tmp_path / "video.mp4", numbered_frames(30), times=times)
+    # 4 frames 1 s apart from the start: 0, 0.97, 1.94, 2.91 s of the sampled grid.
+    clip = numbers(load_clip(path, 4, 30))
+    on_show = [max(i for i, t in enumerate(times) if t <= moment) for moment in (0, 39, 79, 119)]
+    assert clip == pytest.approx(on_show, abs=1)
+    assert clip != [0, 39, 79, 119]
+    info = probe(path)
+    assert not info.constant_rate
+    assert probe(write_video(tmp_path / "steady.mp4", numbered_frames(30))).constant_rate
+
+
+def test_probe(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", numbered_frames(50), fps=25, options={"g": "10"})
+    info = probe(path)
+    assert (info.frames, info.fps, info.duration) == (50, 25.0, 2.0)
+    assert (info.width, info.height, info.codec, info.keyframes) == (64, 48, "h264", 5)
+    with pytest.raises(VideoError, match="no such file"):
+        probe(tmp_path / "none.mp4")
+
+
+def test_decode_all(video: Path) -> None:
+    assert np.array_equal(np.stack(list(decode_all(video))), numbered_frames(50))
 
 
 @pytest.mark.parametrize(
@@ -106,14 +201,52 @@ def test_one_pass_converts_only_what_is_needed(
 def test_rate_from_timestamps_where_the_header_lies(
     fps: float, frame_ticks: float, expected: float
 ) -> None:
-    info = decoder._make_info("x", 50, fps, frame_ticks, Fraction(1, 15360), None)
-    assert info.fps == expected
-    assert info.frame_ticks == pytest.approx(15360 / expected)
+    fps, frame_ticks = video_file.complete_rate("x", fps, frame_ticks, 1 / 15360)
+    assert fps == pytest.approx(expected)
+    assert frame_ticks == pytest.approx(15360 / expected)
 
 
 def test_neither_rate_nor_timestamps() -> None:
     with pytest.raises(VideoError, match="neither a frame rate nor timestamps"):
-        decoder._make_info("x", 50, 0.0, 0.0, Fraction(1, 1200000), None)
+        video_file.complete_rate("x", 0.0, 0.0, 1 / 1200000)
+
+
+def test_time_is_limited(video: Path) -> None:
+    with pytest.raises(VideoError, match=r"more than 0 s \(DATA.DECODE_TIMEOUT\)"):
+        load_frames(video, [40], timeout=0)
+
+
+def test_a_size_that_changes_is_refused(tmp_path: Path) -> None:
+    parts = [
+        write_video(tmp_path / f"{h}.ts", numbered_frames(20, h, 64)).read_bytes() for h in (48, 32)
+    ]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(parts))
+    with pytest.raises(VideoError, match="frame size changes from 64x48 to 64x32"):
+        load_frames(path, [5, 35])
+
+
+def test_a_strip_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "strip.mp4", numbered_frames(3, 4, 1000))
+    with pytest.raises(VideoError, match="1000x4 are no picture but a strip"):
+        load_clip(path, 2, 1)
+
+
+def test_damage_is_told_and_intact_files_have_none(tmp_path: Path, video: Path) -> None:
+    assert load_frames(video, [0, 20, 49]).damage == ""
+    data = bytearray(video.read_bytes())
+    middle = data.index(b"mdat") + len(data) // 2
+    data[middle : middle + 40] = b"\xff" * 40
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    try:
+        assert load_frames(path, range(50)).damage
+    except VideoError:
+        pass
+    cut = write_video(tmp_path / "whole.mkv", numbered_frames(200, 96, 128))
+    (tmp_path / "cut.mkv").write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    clips = load_frames(tmp_path / "cut.mkv", [0, 199])
+    assert "of 200 frames" in clips.damage
 
 
 def _audio_only(path: Path) -> None:
@@ -155,8 +288,8 @@ def test_broken_files_are_video_errors(tmp_path: Path, video: Path, name: str, r
 def test_huge_frames_are_refused_before_decoding(
     video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder, "MAX_PIXELS", 64 * 48 - 1)
-    monkeypatch.setattr(decoder, "_decode_into", None)
+    monkeypatch.setattr(video_file, "MAX_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(decoder, "_decode", None)
     with pytest.raises(VideoError, match="64x48 are too large"):
         load_clip(video, 8, 4)
 

@@ -150,15 +150,57 @@ def test_too_few_videos_for_a_batch(cfg: CfgNode) -> None:
     assert len(construct_loader(cfg, "val")) == 1
 
 
+def with_missing(cfg: CfgNode, tmp_path: Path, split: str, *rows: int) -> None:
+    lines = (Path(cfg.DATA.PATH_TO_DATA_DIR) / f"{split}.csv").read_text().splitlines()
+    for row in rows:
+        lines[row] = f"{tmp_path}/gone{row}.mp4 0"
+    (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    cfg.DATA.PATH_TO_DATA_DIR = str(tmp_path)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_video_is_raised_as_it_was(cfg: CfgNode, tmp_path: Path, workers: int) -> None:
-    rows = (Path(cfg.DATA.PATH_TO_DATA_DIR) / "val.csv").read_text().splitlines()
-    rows[3] = f"{tmp_path}/gone.mp4 0"
-    (tmp_path / "val.csv").write_text("\n".join(rows))
-    cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA_LOADER.NUM_WORKERS = str(tmp_path), workers
-    loader = construct_loader(cfg, "val")
-    batches = iter(loader)
-    assert next(batches)[2].tolist() == [0, 1]
-    with pytest.raises(VideoError, match=r"gone.mp4: no such file") as caught:
-        next(batches)
-    assert caught.value.path == f"{tmp_path}/gone.mp4"
+def test_a_bad_video_is_left_out_of_an_evaluation(
+    cfg: CfgNode, tmp_path: Path, workers: int
+) -> None:
+    with_missing(cfg, tmp_path, "val", 2, 3, 4)
+    cfg.DATA_LOADER.NUM_WORKERS = workers
+    batches = list(construct_loader(cfg, "val"))
+    assert [index.tolist() for _, _, index, _ in batches] == [[0, 1], [], [5], [6]]
+    problems = [[p.record for p in meta["problems"]] for _, _, _, meta in batches]
+    assert problems == [[], [2, 3], [4], []]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_video_is_replaced_in_training(cfg: CfgNode, tmp_path: Path, workers: int) -> None:
+    with_missing(cfg, tmp_path, "train", 2, 3)
+    cfg.DATA_LOADER.NUM_WORKERS = workers
+    batches = list(construct_loader(cfg, "train"))
+    assert [len(index) for _, _, index, _ in batches] == [2, 2, 2]
+    index = torch.cat([index for _, _, index, _ in batches])
+    assert not {2, 3} & set(index.tolist())
+    assert {p.record for _, _, _, meta in batches for p in meta["problems"]} <= {2, 3}
+    cfg.DATA_LOADER.NUM_WORKERS = 0
+    alone = torch.cat([index for _, _, index, _ in construct_loader(cfg, "train")])
+    assert index.equal(alone)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_that_ends_a_run_is_raised_as_it_was(
+    cfg: CfgNode, tmp_path: Path, workers: int
+) -> None:
+    with_missing(cfg, tmp_path, "train", *range(VIDEOS))
+    cfg.DATA_LOADER.NUM_WORKERS = workers
+    with pytest.raises(VideoError, match=r"gone\d.mp4: no such file") as caught:
+        next(iter(construct_loader(cfg, "train")))
+    assert caught.value.path.startswith(f"{tmp_path}/gone")
+
+
+def test_several_clips_of_a_video_share_a_batch(cfg: CfgNode) -> None:
+    cfg.DATA.NUM_SAMPLES, cfg.TRAIN.BATCH_SIZE = 2, 4
+    loader = construct_loader(cfg, "train")
+    assert len(loader) == 3  # 2 videos a batch
+    inputs, labels, index, meta = next(iter(loader))
+    assert inputs.shape == (4, 3, 2, 32, 32)
+    assert index[::2].tolist() == index[1::2].tolist()
+    assert labels.tolist() == [i % 3 for i in index.tolist()]
+    assert meta["view"].tolist() == [0, 1, 0, 1]

@@ -8,14 +8,11 @@ import torch
 
 from timesformer.datasets.transform import (
     EvalTransform,
-    Normalize,
     TrainTransform,
     crop_corner,
     draw_short_side,
     resize_short_side,
 )
-
-IDENTITY = Normalize((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))  # keeps 0..255
 
 
 def picture(height: int, width: int) -> torch.Tensor:
@@ -40,18 +37,6 @@ def resize_by_hand(image: np.ndarray, height: int, width: int) -> np.ndarray:
     top = image[y0][:, x0] * (1 - fx) + image[y0][:, x1] * fx
     bottom = image[y1][:, x0] * (1 - fx) + image[y1][:, x1] * fx
     return top * (1 - fy)[:, None] + bottom * fy[:, None]
-
-
-def test_normalize() -> None:
-    frames = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(1, 2, 2, 3)
-    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
-    expected = [(v / 255 - m) / s for v, m, s in zip((0, 128, 255), mean, std, strict=True)]
-    assert Normalize(mean, std)(frames)[:, 0, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
-    # BGR: the model sees blue first, and mean and std are in its order.
-    expected = [(v / 255 - m) / s for v, m, s in zip((255, 128, 0), mean, std, strict=True)]
-    bgr = Normalize(mean, std, bgr=True)(frames)
-    assert bgr[:, 0, 0, 0].tolist() == pytest.approx(expected, abs=1e-6)
-    assert bgr.shape == (3, 1, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -91,23 +76,24 @@ def test_a_crop_that_does_not_fit() -> None:
 
 
 def test_eval_crops() -> None:
-    three = EvalTransform(IDENTITY, short_side=40, crop_size=40, num_crops=3)(picture(40, 61))
+    three = EvalTransform(short_side=40, crop_size=40, num_crops=3)(picture(40, 61))
     assert three.shape == (3, 3, 2, 40, 40)
     assert three[:, 1, 0, 0, 0].round().tolist() == [0, 11, 21]
-    one = EvalTransform(IDENTITY, short_side=40, crop_size=30, num_crops=1)(picture(40, 61))
+    one = EvalTransform(short_side=40, crop_size=30, num_crops=1)(picture(40, 61))
     assert one.shape == (1, 3, 2, 30, 30)
     assert one[0, :2, 0, 0, 0].round().tolist() == [5, 16]
     assert one[0, 2, :, 0, 0].round().tolist() == [0, 1]
 
 
 def test_train_crops_cover_the_picture_and_flip_half() -> None:
-    transform = TrainTransform(IDENTITY, jitter=(40, 40), crop_size=32)
+    transform = TrainTransform(jitter=(40, 40), crop_size=32)
     corners, flips = set(), 0
     for seed in range(300):
-        clip = transform(picture(40, 44), np.random.default_rng(seed))
-        assert clip.shape == (3, 2, 32, 32)
+        clip, mirrored = transform(picture(40, 44), np.random.default_rng(seed))
+        assert (clip.shape, clip.dtype) == ((3, 2, 32, 32), torch.uint8)
         row, left, right = clip[0, 0, 0, 0], clip[1, 0, 0, 0], clip[1, 0, 0, -1]
-        flips += bool(left > right)
+        assert mirrored == bool(left > right)
+        flips += mirrored
         corners.add((round(row.item()), round(min(left, right).item())))
         assert clip[1, 0].equal(clip[1, 1])  # one crop for all frames
     assert {y for y, _ in corners} == set(range(9))
@@ -115,13 +101,46 @@ def test_train_crops_cover_the_picture_and_flip_half() -> None:
     assert 110 < flips < 190
 
 
+@pytest.mark.parametrize("size", [(48, 64), (100, 75), (31, 200)])
+def test_uint8_clips_are_the_float_ones_rounded(size: tuple[int, int]) -> None:
+    """The published path resizes in float; ours differs by at most one of 255 steps."""
+    frames = torch.randint(256, (3, *size, 3), dtype=torch.uint8)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        clip, mirrored = TrainTransform((40, 60), 40)(frames, rng)
+        rng = np.random.default_rng(seed)
+        exact = resize_short_side(
+            frames.permute(3, 0, 1, 2).float(), draw_short_side(rng, (40, 60), False)
+        )
+        room = [side - 40 for side in exact.shape[-2:]]
+        y, x = (int(rng.integers(0, r, endpoint=True)) for r in room)
+        exact = exact[..., y : y + 40, x : x + 40]
+        exact = exact.flip(-1) if mirrored else exact
+        assert (clip.float() - exact).abs().max() <= 1
+
+
+def test_resized_crops_are_alike_in_all_frames_and_leave_global_randomness_alone() -> None:
+    transform = TrainTransform((40, 40), 32, resized_crop=((0.1, 0.9), (0.5, 2.0)))
+    state, widths = torch.get_rng_state(), set()
+    for seed in range(20):
+        clip, _ = transform(picture(80, 90), np.random.default_rng(seed))
+        assert clip.shape == (3, 2, 32, 32)
+        assert clip[:2, 0].equal(clip[:2, 1])
+        widths.add(abs(int(clip[1, 0, 0, 0]) - int(clip[1, 0, 0, -1])))
+        again, _ = transform(picture(80, 90), np.random.default_rng(seed))
+        assert clip.equal(again)
+    assert len(widths) > 8
+    assert torch.get_rng_state().equal(state)
+
+
 def test_without_flip_the_crop_is_the_same() -> None:
     frames = picture(40, 44)
     for seed in range(10):
-        plain, flipped = (
-            TrainTransform(IDENTITY, (40, 40), 32, flip=flip)(frames, np.random.default_rng(seed))
+        (plain, mirrored), (flipped, _) = (
+            TrainTransform((40, 40), 32, flip=flip)(frames, np.random.default_rng(seed))
             for flip in (False, True)
         )
+        assert not mirrored
         assert plain[1, 0, 0, 0] < plain[1, 0, 0, -1]
         assert flipped.equal(plain) or flipped.equal(plain.flip(-1))
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fvcore.common.config import CfgNode
+from PIL import Image
 from video_fixtures import numbered_frames, write_video
 
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.kinetics import Kinetics
+from timesformer.datasets.reader import VideoReader
+from timesformer.datasets.records import Record
+from timesformer.datasets.sampling import RateSampler
 from timesformer.datasets.transform import TrainTransform
+from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
 from timesformer.utils.errors import AnnotationError, ConfigError, VideoError
 
 
@@ -45,7 +51,7 @@ def cfg(folder: Path) -> CfgNode:
 def test_train_items_are_a_function_of_seed_epoch_and_index(cfg: CfgNode) -> None:
     dataset = build_dataset("kinetics", cfg, "train")
     clip, label, index, meta = dataset[(1, 3)]
-    assert clip.shape == (3, 4, 32, 32)
+    assert (clip.shape, clip.dtype) == ((3, 4, 32, 32), torch.uint8)
     assert (label, index, meta["view"].item()) == (2, 1, 0)
     assert dataset[(1, 3)][0].equal(clip)
     assert dataset[0][0].equal(dataset[(0, 0)][0])
@@ -79,10 +85,11 @@ def test_a_test_item_is_all_views_of_a_video(cfg: CfgNode) -> None:
 def test_options_reach_the_pixels(cfg: CfgNode) -> None:
     plain = build_dataset("kinetics", cfg, "val")[0][0]
     cfg.DATA.REVERSE_INPUT_CHANNEL = True
-    assert build_dataset("kinetics", cfg, "val")[0][0].equal(plain.flip(0))
+    bgr = build_dataset("kinetics", cfg, "val")
+    assert bgr.normalize(bgr[0][0]).round().equal(plain.flip(0).round())
     cfg.DATA.TEST_CLIP_SAMPLING = "uniform"
     views = build_dataset("kinetics", cfg, "test")[0][0]
-    assert views[3, 2, 0, 0, 0].round() == 34  # red is last now; the last view ends the video
+    assert views[3, 0, 0, 0, 0].round() == 34  # the last view ends the video
     cfg.DATA.RANDOM_FLIP, cfg.DATA.INV_UNIFORM_SAMPLE = False, True
     transform = build_dataset("kinetics", cfg, "train").transform
     assert isinstance(transform, TrainTransform)
@@ -92,19 +99,139 @@ def test_options_reach_the_pixels(cfg: CfgNode) -> None:
         Kinetics(cfg, "train")
 
 
-def test_a_missing_video_is_an_error_and_a_value_for_the_loader(cfg: CfgNode) -> None:
+def test_a_missing_test_video_is_an_error_and_a_problem_for_the_loader(cfg: CfgNode) -> None:
     dataset = build_dataset("kinetics", cfg, "test")
     with pytest.raises(VideoError, match=r"gone.mp4: no such file"):
         dataset[2]
     good, bad = dataset.__getitems__([0, 2])
     assert good[2] == 0
-    assert isinstance(bad, VideoError)
+    assert isinstance(bad, Problem)
+    assert (bad.record, bad.treatment) == (2, FAILED)
+    assert bad.where == f"{cfg.DATA.PATH_TO_DATA_DIR}/test.csv, line 3"
+
+
+def with_broken(cfg: CfgNode, folder: Path, tmp_path: Path, broken: int) -> None:
+    for i in range(broken, 20):
+        (tmp_path / f"{i}.mp4").symlink_to(folder / "a.mp4")
+    rows = [f"{tmp_path}/{i}.mp4 {i % 3}" for i in range(20)]
+    (tmp_path / "train.csv").write_text("\n".join(rows))
+    cfg.DATA.PATH_TO_DATA_DIR = str(tmp_path)
+
+
+def test_a_broken_training_video_is_replaced_by_seed_epoch_and_index(
+    cfg: CfgNode, folder: Path, tmp_path: Path
+) -> None:
+    with_broken(cfg, folder, tmp_path, 4)
+    (first,) = build_dataset("kinetics", cfg, "train").__getitems__([(2, 5)])
+    dataset = build_dataset("kinetics", cfg, "train")
+    dataset.__getitems__([(i, 0) for i in range(20)])  # what was met before plays no part
+    (second,) = dataset.__getitems__([(2, 5)])
+    assert first[0].equal(second[0])
+    assert first[1:3] == second[1:3]
+    assert first[2] >= 4
+    assert first[1] == first[2] % 3  # its own label
+    problems = first[3]["problems"]
+    assert (problems[0].record, problems[0].treatment) == (2, REPLACED)
+    assert "no such file" in problems[0].reason
+    chosen = {dataset.__getitems__([(2, epoch)])[0][2] for epoch in range(20)}
+    assert len(chosen) > 5
+
+
+def test_nothing_is_tried_twice(
+    cfg: CfgNode, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_broken(cfg, folder, tmp_path, 4)
+    dataset, read = build_dataset("kinetics", cfg, "train"), []
+    reader = dataset.reader
+    dataset.reader = lambda path, place: read.append(path) or reader(path, place)
+    for epoch in range(5):
+        dataset.__getitems__([(i, epoch) for i in range(20)])
+    assert [read.count(f"{tmp_path}/{i}.mp4") for i in range(4)] == [1] * 4
+
+
+def test_only_broken_videos_are_an_error(cfg: CfgNode, folder: Path, tmp_path: Path) -> None:
+    with_broken(cfg, folder, tmp_path, 20)
+    (error,) = build_dataset("kinetics", cfg, "train").__getitems__([(3, 0)])
+    assert isinstance(error, VideoError)
+    assert "no such file or directory; nor could any of 10 videos" in str(error)
+
+
+def test_several_clips_of_one_decode(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = build_dataset("kinetics", cfg, "train")
+    cfg.DATA.NUM_SAMPLES = 3
+    dataset, reads = build_dataset("kinetics", cfg, "train"), []
+    reader = dataset.reader
+    dataset.reader = lambda path, place: reads.append(path) or reader(path, place)
+    items = dataset.__getitems__([(0, 1), (1, 1)])
+    assert len(reads) == 2
+    assert [(item[2], item[3]["view"].item()) for item in items] == [
+        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2),
+    ]  # fmt: skip
+    assert items[3][0].equal(single[(1, 1)][0])  # the first is the clip of NUM_SAMPLES 1
+    assert not any(items[i][0].equal(items[j][0]) for i, j in ((0, 1), (1, 2), (0, 2)))
+
+
+def test_a_part_of_a_video(cfg: CfgNode) -> None:
+    dataset = build_dataset("kinetics", cfg, "val")
+    path = dataset.records[0].path
+    dataset.records = [Record(path, 0, start=10, end=30), Record(path, 0, start=45, end=48)]
+    clip = dataset[0][0]  # spans 16 of 20 frames; the room of 4 is halved
+    assert clip[0, :, 0, 0].round().tolist() == [12, 17, 22, 27]
+    assert dataset[1][0][0, :, 0, 0].round().tolist() == [45, 47, 47, 47]
+
+
+def test_mirrored_clips_get_the_label_of_the_mirror(cfg: CfgNode) -> None:
+    dataset = build_dataset("kinetics", cfg, "train")
+    dataset.flip_labels = {2: 1}
+    seen = set()
+    for epoch in range(30):
+        clip, label, _, _ = dataset[(1, epoch)]
+        seen.add((bool(clip[2, 0, 0, 0] > clip[2, 0, 0, -1]), label))  # blue is the column
+    assert seen == {(False, 2), (True, 1)}
+
+
+def test_damage_is_told(cfg: CfgNode) -> None:
+    dataset = build_dataset("kinetics", cfg, "test")
+    reader = dataset.reader
+    dataset.reader = lambda path, place: replace(reader(path, place), damage="frame 3 is damaged")
+    (item,) = dataset.__getitems__([0])
+    (problem,) = item[3]["problems"]
+    assert (problem.record, problem.reason, problem.treatment) == (0, "frame 3 is damaged", USED)
+
+
+def test_frames_of_a_folder_are_those_of_the_video(cfg: CfgNode, tmp_path: Path) -> None:
+    for i, pixels in enumerate(numbered_frames(50)):
+        Image.fromarray(pixels).save(tmp_path / f"img_{i + 1}.png")
+    for mode in ("train", "val", "test"):
+        dataset = build_dataset("kinetics", cfg, mode)
+        video = dataset[(0, 2)][0] if mode == "train" else dataset[0][0]
+        dataset.records = [Record(str(tmp_path), 0)]
+        frames = dataset[(0, 2)][0] if mode == "train" else dataset[0][0]
+        assert frames.equal(video)
+
+
+def test_broken_folders_of_frames(tmp_path: Path) -> None:
+    def read() -> None:
+        VideoReader()(str(tmp_path), lambda n, fps: [RateSampler(3, 1).place(n, fps, (0, 1))])
+
+    with pytest.raises(VideoError, match="a folder without frames"):
+        read()
+    for i in range(2):
+        Image.fromarray(numbered_frames(1)[0]).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    with pytest.raises(VideoError, match=r"2.png: not a readable image"):
+        read()
+    Image.fromarray(numbered_frames(1, 20, 30)[0]).save(tmp_path / "2.png")
+    with pytest.raises(VideoError, match="differ in size"):
+        read()
 
 
 def test_registry(cfg: CfgNode) -> None:
     for name in ("kinetics", "Kinetics", "KINETICS"):
         assert isinstance(build_dataset(name, cfg, "train"), Kinetics)
-    with pytest.raises(ConfigError, match=r"TRAIN.DATASET 'kinetic' .*kinetics, synthetic"):
+    with pytest.raises(
+        ConfigError, match=r"TRAIN.DATASET 'kinetic' .*howto100m, kinetics, ssv2, synthetic"
+    ):
         build_dataset("kinetic", cfg, "val")
     with pytest.raises(ConfigError, match=r"TEST.DATASET 'x'"):
         build_dataset("x", cfg, "test")
@@ -123,6 +250,7 @@ def test_published_test_views(golden: Path, shared_videos: Path, tmp_path: Path)
     cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TEST_CROP_SIZE = 4, 16, 64
     cfg.TEST.NUM_ENSEMBLE_VIEWS = 2
     dataset = build_dataset("kinetics", cfg, "test")
-    clips = torch.cat([dataset[i][0] for i in range(len(dataset))]).double().flatten(1)
+    views = [dataset.normalize(dataset[i][0]) for i in range(len(dataset))]
+    clips = torch.cat(views).double().flatten(1)
     stats = torch.stack([clips.mean(1), clips.std(1), clips[:, 0], clips[:, -1]], dim=1)
     assert np.abs(stats.numpy() - expected["clip_stats"]).max() < 1e-5

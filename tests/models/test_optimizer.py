@@ -8,6 +8,7 @@ from torch import nn
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.optimizer import construct_optimizer, set_lr
+from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import ConfigError
 
 
@@ -79,3 +80,28 @@ def test_frozen_parameters_are_left_out():
 def test_unknown_method():
     with pytest.raises(ConfigError, match=r"SOLVER\.OPTIMIZING_METHOD 'lars'.*adamw"):
         construct_optimizer(nn.Linear(1, 1), solver_cfg("lars"))
+
+
+@pytest.mark.parametrize("scheme", ["divided_space_time", "space_only"])
+def test_layer_decay(scheme):
+    model = TimeSformer(
+        img_size=32, num_classes=5, num_frames=2, attention_type=scheme,
+        embed_dim=24, depth=3, num_heads=3,
+    )  # fmt: skip
+    cfg = solver_cfg("adamw")
+    cfg.SOLVER.LAYER_DECAY = 0.5
+    optimizer = construct_optimizer(model, cfg)
+    set_lr(optimizer, 0.8)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    places = {"blocks.0": 1, "blocks.1": 2, "blocks.2": 3, "norm": 4, "head": 4}
+    for name, parameter in model.named_parameters():
+        layer = next((i for part, i in places.items() if name.startswith(f"model.{part}")), 0)
+        assert rates[id(parameter)] == pytest.approx(0.8 * 0.5 ** (4 - layer)), name
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+
+
+def test_layer_decay_needs_layers():
+    cfg = solver_cfg("adamw")
+    cfg.SOLVER.LAYER_DECAY = 0.5
+    with pytest.raises(ConfigError, match=r"SOLVER.LAYER_DECAY 0.5 needs"):
+        construct_optimizer(nn.Linear(2, 2), cfg)

@@ -27,6 +27,30 @@ KINETICS = {
     "spaceOnly_8x32_224": (8, 32, 224, "space_only", 8, True),
 }
 SSV2 = {"divST_8_224": (8, 224), "divST_16_448": (16, 448), "divST_64_224": (64, 224)}
+# name -> frames, rate, crop; the same three for Kinetics-600 and Diving-48
+SIZES = {
+    "divST_8x32_224": (8, 32, 224),
+    "divST_16x16_448": (16, 16, 448),
+    "divST_96x4_224": (96, 4, 224),
+}
+# frames -> seconds that a clip covers, clips of a test
+HOWTO100M = {8: (8.5, 48), 32: (34.1, 12), 64: (68.3, 6), 96: (102.4, 4)}
+FINETUNE = {"UCF101": (101, "ucf101"), "HMDB51": (51, "hmdb51")}
+# What the paper says, which a header must repeat.
+TOP1 = {
+    "Kinetics": {
+        "divST_8x32_224": 78.0, "divST_16x16_448": 79.7, "divST_96x4_224": 80.7,
+        "jointST_8x32_224": 77.4, "spaceOnly_8x32_224": 76.9,
+        "divST_8x32_224_K600": 79.1, "divST_16x16_448_K600": 81.8, "divST_96x4_224_K600": 82.2,
+    },
+    "SSv2": {"divST_8_224": 59.5, "divST_16_448": 62.2, "divST_64_224": 62.4},
+    "Diving48": {"divST_8x32_224": 74.9, "divST_16x16_448": 78.0, "divST_96x4_224": 81.0},
+    "HowTo100M": {
+        "divST_8x32_224": 56.8, "divST_32x32_224": 61.2, "divST_64x32_224": 62.2,
+        "divST_96x32_224": 62.6,
+    },
+}  # fmt: skip
+PUBLISHED = [(folder, name) for folder, names in TOP1.items() for name in names]
 
 
 def load(path: Path) -> CfgNode:
@@ -89,12 +113,83 @@ def test_ssv2(name: str) -> None:
     assert_shared(cfg, crop)
 
 
-def assert_shared(cfg: CfgNode, crop: int) -> None:
+@pytest.mark.parametrize("name", SIZES)
+def test_kinetics600(name: str) -> None:
+    cfg = load(ROOT / f"configs/Kinetics/TimeSformer_{name}_K600.yaml")
+    assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET) == ("kinetics", "kinetics")
+    assert (cfg.MODEL.NUM_CLASSES, cfg.DATA.CLASS_NAMES) == (600, "kinetics600")
+    assert_size(cfg, *SIZES[name])
+    assert_shared(cfg, SIZES[name][2])
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_diving48(name: str) -> None:
+    cfg = load(ROOT / f"configs/Diving48/TimeSformer_{name}.yaml")
+    assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET) == ("diving48", "diving48")
+    assert (cfg.MODEL.NUM_CLASSES, cfg.DATA.CLASS_NAMES) == (48, "diving48")
+    assert cfg.TIMESFORMER.PRETRAINED_MODEL == "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
+    assert_size(cfg, *SIZES[name])
+    assert_shared(cfg, SIZES[name][2])
+
+
+@pytest.mark.parametrize("frames", HOWTO100M)
+def test_howto100m(frames: int) -> None:
+    seconds, clips = HOWTO100M[frames]
+    cfg = load(ROOT / f"configs/HowTo100M/TimeSformer_divST_{frames}x32_224.yaml")
+    assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET) == ("howto100m", "howto100m")
+    assert (cfg.MODEL.NUM_CLASSES, cfg.TRAIN.FINETUNE) == (1059, True)
+    assert cfg.DATA.SAMPLING_RATE * frames / cfg.DATA.TARGET_FPS == pytest.approx(seconds, abs=0.05)
+    assert cfg.DATA.TEST_CLIP_SAMPLING == "tiled"
+    assert_size(cfg, frames, 32, 224)
+    assert_shared(cfg, 224, views=(clips, 1))
+
+
+@pytest.mark.parametrize("name", FINETUNE)
+def test_finetuning(name: str) -> None:
+    cfg = load(ROOT / f"configs/Finetune/TimeSformer_divST_8x32_224_{name}.yaml")
+    assert FINETUNE[name] == (cfg.MODEL.NUM_CLASSES, cfg.DATA.CLASS_NAMES)
+    assert (cfg.TRAIN.DATASET, cfg.TRAIN.FINETUNE) == ("kinetics", True)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY) == (0.0005, 1e-4)  # a tenth
+    assert cfg.SOLVER.STEPS[-1] < cfg.SOLVER.MAX_EPOCH < 15
+    assert_size(cfg, 8, 32, 224)
+
+
+def test_small_data() -> None:
+    cfg = load(ROOT / "configs/Finetune/TimeSformer_divST_8x32_224_small.yaml")
+    assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET) == ("videofolder", "videofolder")
+    assert (cfg.NUM_GPUS, cfg.TRAIN.FINETUNE, cfg.SOLVER.LAYER_DECAY) == (1, True, 0.75)
+    assert (cfg.SOLVER.OPTIMIZING_METHOD, cfg.SOLVER.LR_POLICY) == ("adamw", "cosine")
+    assert 0 < cfg.SOLVER.WARMUP_EPOCHS < cfg.SOLVER.MAX_EPOCH
+    assert (cfg.AUG.RESIZED_CROP, cfg.AUG.CROP_SCALE) == (True, [0.5, 1.0])
+    assert cfg.SOLVER.LABEL_SMOOTHING == 0.1
+    assert "not a published number" in header(ROOT / "configs/Finetune", "divST_8x32_224_small")
+
+
+@pytest.mark.parametrize(("folder", "name"), PUBLISHED)
+def test_header_has_the_number_of_the_paper(folder: str, name: str) -> None:
+    number = TOP1[folder][name]
+    assert f"Paper: {number:.1f} top-1" in header(ROOT / "configs" / folder, name)
+
+
+def header(folder: Path, name: str) -> str:
+    found = re.match(r"(#.*\n)+", (folder / f"TimeSformer_{name}.yaml").read_text())
+    assert found
+    return " ".join(found[0].replace("#", "").split())
+
+
+def assert_size(cfg: CfgNode, frames: int, rate: int, crop: int) -> None:
+    data = cfg.DATA
+    assert (frames, rate, crop) == (data.NUM_FRAMES, data.SAMPLING_RATE, data.TRAIN_CROP_SIZE)
+    assert cfg.TIMESFORMER.ATTENTION_TYPE == "divided_space_time"
+    assert (data.RANDOM_FLIP, data.REVERSE_INPUT_CHANNEL) == (True, False)
+
+
+def assert_shared(cfg: CfgNode, crop: int, views: tuple[int, int] = (1, 3)) -> None:
     data, solver = cfg.DATA, cfg.SOLVER
     assert (crop, crop) == (data.TRAIN_CROP_SIZE, data.TEST_CROP_SIZE)
     assert ([448, 512] if crop == 448 else [256, 320]) == data.TRAIN_JITTER_SCALES
     assert (data.MEAN, data.STD) == ([0.45] * 3, [0.225] * 3)
-    assert (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) == (1, 3)
+    assert views == (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS)
     assert (solver.STEPS, solver.LRS) == ([0, 11, 14], [1, 0.1, 0.01])
     assert (solver.BASE_LR, solver.MAX_EPOCH, solver.WEIGHT_DECAY) == (0.005, 15, 1e-4)
     assert (solver.OPTIMIZING_METHOD, solver.MOMENTUM, solver.NESTEROV) == ("sgd", 0.9, True)

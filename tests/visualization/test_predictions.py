@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,8 @@ def predictions() -> Predictions:
     per_view = rng.normal(size=(12, 2, 3)) * 0.1
     per_view[np.arange(12), :, labels] += 3
     per_view[5] = per_view[5, :, ::-1]  # the true class is the last, so this one is wrong
-    return Predictions(per_view.sum(1), per_view, labels, np.array([f"{i}.mp4" for i in range(12)]))
+    paths = np.array([f"{i}.mp4" for i in range(12)])
+    return Predictions(per_view.sum(1), per_view, labels, paths, np.zeros(12, bool))
 
 
 def clips(count: int, frames: int = 4, size: tuple[int, int] = (16, 24)):
@@ -51,13 +53,17 @@ def test_choice_covers_classes_then_mistakes(predictions: Predictions) -> None:
     assert chosen == predictions.choose(7, mistakes=2)
 
 
-@pytest.mark.parametrize("bgr", [False, True])
-def test_frames_undo_the_normalisation(bgr: bool) -> None:
+def test_frames_are_rounded_pixels() -> None:
     rgb = np.random.default_rng(2).integers(0, 256, (4, 8, 6, 3)).astype(np.uint8)
-    mean, std = [0.4, 0.5, 0.3], [0.2, 0.25, 0.3]
-    seen = rgb[..., ::-1] if bgr else rgb
-    clip = np.moveaxis((seen / 255 - mean) / std, -1, 0)
-    np.testing.assert_array_equal(to_frames(clip, mean, std, bgr), rgb)
+    clip = np.moveaxis(rgb.astype(np.float32) + 0.3, -1, 0)
+    np.testing.assert_array_equal(to_frames(clip), rgb)
+
+
+def test_failed_videos_are_wrong_and_never_drawn(predictions: Predictions) -> None:
+    failed = np.arange(12) < 6
+    predictions = replace(predictions, failed=failed)
+    assert predictions.correct.tolist() == (~failed).tolist()
+    assert sorted(predictions.choose(12)) == list(range(6, 12))
 
 
 def test_grid_says_what_is_right_and_wrong(predictions: Predictions, tmp_path: Path) -> None:
@@ -91,7 +97,8 @@ def test_animation_has_every_frame(predictions: Predictions, tmp_path: Path) -> 
 
 
 def test_results_are_read_back(predictions: Predictions, tmp_path: Path) -> None:
-    fields = ("scores", "per_view", "labels", "paths")
+    predictions = replace(predictions, class_names=NAMES)
+    fields = ("scores", "per_view", "labels", "paths", "failed", "class_names")
     np.savez(tmp_path / "x.npz", **{name: getattr(predictions, name) for name in fields})
     loaded = Predictions.load(tmp_path / "x.npz")
     for name in fields:

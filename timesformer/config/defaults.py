@@ -101,16 +101,51 @@ _C.DATA.TRAIN_CROP_SIZE = 224
 _C.DATA.TEST_CROP_SIZE = 224
 # Draw 1 / short side uniformly instead of the short side.
 _C.DATA.INV_UNIFORM_SAMPLE = False
-# Mirror half of the training clips. Wrong where left and right tell classes apart.
+# Mirror half of the training clips. Wrong where left and right tell classes apart; Ssv2 knows its
+# own such classes and swaps their labels.
 _C.DATA.RANDOM_FLIP = True
 # The model takes BGR frames. It belongs to the weights: the published SSv2 models do.
 _C.DATA.REVERSE_INPUT_CHANNEL = False
-# Where n test clips lie: legacy (published: at i/n, never the tail) | center | uniform.
+# Where n test clips lie: legacy (published: at i/n, never the tail) | center | uniform |
+# tiled (uniform without overlap: for videos much longer than a clip).
 _C.DATA.TEST_CLIP_SAMPLING = "legacy"
 # How views make a video's score: sum (of logits) | max (of logits) | prob (mean softmax).
 _C.DATA.ENSEMBLE_METHOD = "sum"
-# Several labels for each video. Not supported yet: True is an error.
+# Several labels for each video, "path 3,17"; needs MODEL.LOSS_FUNC bce, and reports mAP.
 _C.DATA.MULTI_LABEL = False
+# Training clips made of one pass over a video (repeated augmentation). They share a batch, and an
+# epoch has so many times more steps.
+_C.DATA.NUM_SAMPLES = 1
+# Share of the training videos that may be unreadable (each is replaced) before training stops.
+_C.DATA.MAX_FAILED = 0.05
+# What decodes: pyav | torchcodec (an extra; the same frames).
+_C.DATA.DECODING_BACKEND = "pyav"
+# Seconds after which a file that is still being read counts as broken.
+_C.DATA.DECODE_TIMEOUT = 120.0
+# Frames/s of videos that are folders of extracted frames.
+_C.DATA.FRAMES_FPS = 30.0
+# Use only the frames that an annotation names (start_frame, end_frame of Diving48).
+_C.DATA.TRIM_TO_SEGMENT = False
+# Shares of train, val and test where a folder of classes isn't divided into these (VideoFolder).
+_C.DATA.FOLDER_SPLIT = [0.8, 0.1, 0.1]
+
+# ---------------------------------------------------------------------------- augmentation
+# Of training clips, beside DATA.TRAIN_JITTER_SCALES and RANDOM_FLIP; all frames of a clip alike.
+_C.AUG = CfgNode()
+# RandAugment operations for each clip; 0 = none.
+_C.AUG.RAND_AUGMENT_OPS = 0
+# Their strength, 0 to 30.
+_C.AUG.RAND_AUGMENT_MAGNITUDE = 9
+# Greatest change of brightness, contrast and saturation; 0 = none.
+_C.AUG.COLOR_JITTER = 0.0
+# Probability that a box of the clip is erased.
+_C.AUG.RANDOM_ERASING = 0.0
+# Cut crops of random area and shape (Inception) instead of squares of a jittered size.
+_C.AUG.RESIZED_CROP = False
+# Least and greatest share of the picture in such a crop.
+_C.AUG.CROP_SCALE = [0.08, 1.0]
+# Least and greatest width / height of such a crop.
+_C.AUG.CROP_RATIO = [0.75, 1.3333]
 
 # ---------------------------------------------------------------------------- architecture
 _C.TIMESFORMER = CfgNode()
@@ -145,7 +180,8 @@ _C.MODEL = CfgNode()
 _C.MODEL.MODEL_NAME = "vit_base_patch16_224"
 # Outputs of the head; labels are 0 to NUM_CLASSES - 1.
 _C.MODEL.NUM_CLASSES = 400
-# Training loss. Only cross_entropy; MIXUP and LABEL_SMOOTHING change its targets.
+# Training loss: cross_entropy (MIXUP and LABEL_SMOOTHING change its targets) | bce (sigmoid and
+# binary cross-entropy, with DATA.MULTI_LABEL).
 _C.MODEL.LOSS_FUNC = "cross_entropy"
 
 # ---------------------------------------------------------------------------- optimisation
@@ -176,6 +212,8 @@ _C.SOLVER.DAMPENING = 0.0
 _C.SOLVER.NESTEROV = True
 # Weight decay, on every parameter.
 _C.SOLVER.WEIGHT_DECAY = 1e-4
+# Factor of the learning rate from one block to the one before it, for small data; 1 = none.
+_C.SOLVER.LAYER_DECAY = 1.0
 # Greatest L2 norm of the whole gradient; 0 = no clipping.
 _C.SOLVER.CLIP_GRAD_L2NORM = 0.0
 # Share of the target spread evenly over all classes while training.

@@ -20,11 +20,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "DIST_BACKEND": ("auto", "nccl", "gloo"),
     "TRAIN.AMP": ("none", "bf16", "fp16"),
     "TEST.AMP": ("none", "bf16", "fp16"),
-    "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform"),
+    "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform", "tiled"),
+    "DATA.DECODING_BACKEND": ("pyav", "torchcodec"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max", "prob"),
     "TIMESFORMER.POS_EMBED_RESIZE": ("bicubic", "legacy"),
     "TIMESFORMER.INIT": ("image", "scratch"),
-    "MODEL.LOSS_FUNC": ("cross_entropy",),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "bce"),
     "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
 }
@@ -37,24 +38,32 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
         DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
         TIMESFORMER.EMBED_DIM TIMESFORMER.DEPTH TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
-        SOLVER.MAX_EPOCH""",
+        SOLVER.MAX_EPOCH DATA.NUM_SAMPLES""",
     ),
     (
         "at least 0",
         lambda x: x >= 0,
         """NUM_GPUS RNG_SEED GLOBAL_BATCH_SIZE SOLVER.LRS SOLVER.COSINE_END_LR
         SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_L2NORM
-        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA DATA_LOADER.NUM_WORKERS""",
+        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA DATA_LOADER.NUM_WORKERS AUG.RAND_AUGMENT_OPS
+        AUG.COLOR_JITTER""",
     ),
     (
         "above 0",
         lambda x: x > 0,
-        "DATA.TARGET_FPS DATA.STD TIMESFORMER.MLP_RATIO SOLVER.BASE_LR",
+        """DATA.TARGET_FPS DATA.FRAMES_FPS DATA.DECODE_TIMEOUT DATA.STD AUG.CROP_SCALE
+        AUG.CROP_RATIO TIMESFORMER.MLP_RATIO SOLVER.BASE_LR SOLVER.LAYER_DECAY""",
     ),
     (
         "between 0 and 1",
         lambda x: 0 <= x <= 1,
-        "MIXUP.PROB MIXUP.SWITCH_PROB SOLVER.DAMPENING",
+        """MIXUP.PROB MIXUP.SWITCH_PROB SOLVER.DAMPENING SOLVER.LAYER_DECAY DATA.MAX_FAILED
+        DATA.FOLDER_SPLIT AUG.CROP_SCALE AUG.RANDOM_ERASING""",
+    ),
+    (
+        "between 0 and 30",
+        lambda x: 0 <= x <= 30,
+        "AUG.RAND_AUGMENT_MAGNITUDE",
     ),
     (
         "at least 0 and below 1",
@@ -91,8 +100,6 @@ def check(cfg: CfgNode) -> None:
     _check_values(cfg)
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do")
-    if cfg.DATA.MULTI_LABEL:
-        raise ConfigError("DATA.MULTI_LABEL True is not supported yet: set it to False")
     _check_processes(cfg)
     _check_model(cfg)
     _check_data(cfg)
@@ -211,14 +218,23 @@ def _check_data(cfg: CfgNode) -> None:
     for key in ("MEAN", "STD"):
         if len(data[key]) != 3:
             raise ConfigError(f"DATA.{key} must have 3 values, one a channel, not {data[key]}")
-    if len(data.TRAIN_JITTER_SCALES) != 2:
+    for key, pair in (
+        ("DATA.TRAIN_JITTER_SCALES", data.TRAIN_JITTER_SCALES),
+        ("AUG.CROP_SCALE", cfg.AUG.CROP_SCALE),
+        ("AUG.CROP_RATIO", cfg.AUG.CROP_RATIO),
+    ):
+        if len(pair) != 2 or pair[0] > pair[1]:
+            raise ConfigError(f"{key} {pair}: give the least value, then the greatest")
+    shares = data.FOLDER_SPLIT
+    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError(
-            "DATA.TRAIN_JITTER_SCALES must be the least and the greatest short side in pixels, "
-            f"not {data.TRAIN_JITTER_SCALES}"
+            f"DATA.FOLDER_SPLIT must be the shares of train, val and test, 1 in all, not {shares}"
         )
-    low, high = data.TRAIN_JITTER_SCALES
-    if low > high:
-        raise ConfigError(f"DATA.TRAIN_JITTER_SCALES [{low}, {high}]: put the smaller one first")
+    if (cfg.MODEL.LOSS_FUNC == "bce") != data.MULTI_LABEL:
+        raise ConfigError(
+            f"DATA.MULTI_LABEL {data.MULTI_LABEL} doesn't go with MODEL.LOSS_FUNC "
+            f"{cfg.MODEL.LOSS_FUNC}: several labels need bce, one label cross_entropy"
+        )
 
 
 def _check_training(cfg: CfgNode) -> None:
@@ -228,6 +244,16 @@ def _check_training(cfg: CfgNode) -> None:
         raise ConfigError(
             f"DATA.TRAIN_JITTER_SCALES starts at {low}, below DATA.TRAIN_CROP_SIZE "
             f"{cfg.DATA.TRAIN_CROP_SIZE}: the crop wouldn't fit"
+        )
+    if layout.per_rank % cfg.DATA.NUM_SAMPLES:
+        raise ConfigError(
+            f"DATA.NUM_SAMPLES {cfg.DATA.NUM_SAMPLES} doesn't divide the {layout.per_rank} clips "
+            "of a process: TRAIN.BATCH_SIZE must give it whole videos"
+        )
+    if cfg.DATA.MULTI_LABEL and (cfg.MIXUP.ENABLED or solver.LABEL_SMOOTHING):
+        raise ConfigError(
+            "MIXUP.ENABLED and SOLVER.LABEL_SMOOTHING are for videos with one label: turn them "
+            "off with DATA.MULTI_LABEL"
         )
     _check_schedule(solver)
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV:

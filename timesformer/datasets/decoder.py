@@ -1,19 +1,19 @@
 """From a video file to the few uint8 frames that make a clip.
 
-A video is decoded once, in the decoder's order, by one thread; frames that no clip needs are never
+One contract: these frames of this file, upright, numbered in the decoder's order. A file is opened
+and decoded once for all clips that are wanted of it; where its index can be trusted and a later
+frame is cheaper to reach by a seek, the way there is left out. Frames that no clip needs are never
 converted to RGB, and no decoded frame is kept: an open frame can hold megabytes of scaler.
-Frames are counted in decoder order and never sorted by timestamp, because AVI files with B-frames
-carry timestamps that aren't monotonic.
+
+A file is read strictly first. What that doesn't survive is read again as players do, and then the
+clips say so (`Clips.damage`): wrong pixels are never passed on in silence.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import av
 import numpy as np
@@ -24,12 +24,63 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from timesformer.datasets.sampling import ClipPosition, RateSampler
+from timesformer.datasets.video_file import (
+    Deadline,
+    FrameIndex,
+    StreamInfo,
+    check_size,
+    open_video,
+    read_info,
+    starts_as_indexed,
+    typed_errors,
+)
 from timesformer.utils.errors import VideoError
 
-__all__ = ["VideoError", "load_clip", "load_clips"]
+__all__ = ["Clips", "VideoError", "VideoInfo", "decode_all", "load_clip", "load_frames", "probe"]
 
-MAX_PIXELS = 8192 * 4320  # a header that asks for more is damaged, or an attack on memory
-PLAUSIBLE_FPS = (1.0, 240.0)  # webm files without a rate report 1000
+TIMEOUT = 120.0  # seconds for one file
+WORTH_A_SEEK = 3  # frames; decoding so many costs more than a seek
+CUT_SHORT = 0.95  # a file with a smaller share of the frames it promises is damaged
+
+Place = Callable[[int, float], Sequence[ClipPosition]]  # (frames, fps) -> clips
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one video.
+
+    Attributes:
+        frames: for each clip uint8 RGB frames (T, H, W, 3), upright.
+        damage: what is wrong with the file although it could be read; "" if nothing is.
+    """
+
+    frames: list[torch.Tensor]
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says of its video stream.
+
+    Attributes:
+        frames: number of frames.
+        fps: frames per second.
+        duration: seconds.
+        width: pixels, upright.
+        height: pixels, upright.
+        codec: name of the compression.
+        constant_rate: frames follow each other at one rate, as far as timestamps tell.
+        keyframes: frames that decoding can start from; 0 if not known.
+    """
+
+    frames: int
+    fps: float
+    duration: float
+    width: int
+    height: int
+    codec: str
+    constant_rate: bool
+    keyframes: int
 
 
 def load_clip(
@@ -50,7 +101,7 @@ def load_clip(
         view: (i, n) for view i of n along time, None for a random clip.
         target_fps: the frame rate that `sampling_rate` counts in.
         rng: source of the random clip; a fresh, unseeded one when None.
-        clip_sampling: where the n views lie: legacy, center or uniform (see `RateSampler`).
+        clip_sampling: where the n views lie: legacy, center, uniform or tiled (see `RateSampler`).
 
     Returns:
         Uint8 RGB frames (T, H, W, 3), upright. A video that ends early repeats its last frame.
@@ -61,207 +112,298 @@ def load_clip(
     if view is None and rng is None:
         rng = np.random.default_rng()
     sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
-    return load_clips(path, sampler, [view], rng)[0]
+    return load_clips(path, lambda n, fps: [sampler.place(n, fps, view, rng)]).frames[0]
 
 
-def load_clips(
-    path: str | os.PathLike[str],
-    sampler: RateSampler,
-    views: Sequence[tuple[int, int] | None],
-    rng: np.random.Generator | None = None,
-) -> list[torch.Tensor]:
+def load_clips(path: str | os.PathLike[str], place: Place, timeout: float = TIMEOUT) -> Clips:
     """Read several clips of one video in a single pass.
 
     Args:
         path: a video file.
-        sampler: places each clip.
-        views: per clip (i, n), or None for a random one.
-        rng: source of the random clips.
+        place: told the number of frames and frames per second, says where the clips lie.
+        timeout: seconds after which the file counts as broken.
 
-    Returns:
-        For each view uint8 RGB frames (T, H, W, 3).
+    Raises:
+        VideoError: the file can't be read.
+    """
+
+    def requests(info: StreamInfo) -> Sequence[_Request]:
+        return [_request(info, position) for position in place(info.frames, info.fps)]
+
+    return _read(os.fspath(path), requests, timeout)
+
+
+def load_frames(
+    path: str | os.PathLike[str], numbers: Sequence[int], timeout: float = TIMEOUT
+) -> Clips:
+    """Read these frames of a file, in ascending order, as one clip (N, H, W, 3).
+
+    A number beyond the end gives the last frame.
+
+    Raises:
+        VideoError: the file can't be read.
+    """
+    wanted = sorted(numbers)
+    if not wanted or wanted[0] < 0:
+        raise ValueError(f"frame numbers are at least 0, and one at least: {wanted[:3]}")
+
+    def requests(info: StreamInfo) -> Sequence[_Request]:
+        end = None if info.index is None else len(info.index.pts) - 1
+        return [_Numbers(wanted if end is None else [min(n, end) for n in wanted])]
+
+    return _read(os.fspath(path), requests, timeout)
+
+
+def decode_all(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> Iterator[np.ndarray]:
+    """Decode every frame in the decoder's order: upright uint8 RGB (H, W, 3).
+
+    Raises:
+        VideoError: the file can't be read, or not to its end.
+    """
+    name = os.fspath(path)
+    deadline, to_rgb = Deadline(name, timeout), _Converter(name)
+    with typed_errors(name), open_video(name) as (container, stream):
+        for frame in container.decode(stream):
+            deadline.check()
+            yield to_rgb(frame)
+
+
+def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
+    """Read what a file says of itself, and its first frame.
 
     Raises:
         VideoError: the file can't be read.
     """
     name = os.fspath(path)
-    with _typed_errors(name):
-        info = _probe(name)
-    clips = [_Clip.plan(info, sampler.place(info.frames, info.fps, v, rng)) for v in views]
-    with _typed_errors(name):
-        _decode_into(clips, name, info)
-    return [torch.from_numpy(np.stack(clip.images)) for clip in clips]
+    with typed_errors(name), open_video(name) as (container, stream):
+        info, _ = read_info(name, container, stream, Deadline(name, timeout))
+        seconds = info.frames * info.frame_ticks * float(stream.time_base or 0)
+        codec = stream.codec_context.name
+    height, width = load_frames(name, [0], timeout).frames[0].shape[1:3]
+    return VideoInfo(
+        frames=info.frames,
+        fps=info.fps,
+        duration=seconds or info.frames / info.fps,
+        width=width,
+        height=height,
+        codec=codec,
+        constant_rate=info.index is None or info.index.constant_rate,
+        keyframes=0 if info.index is None else len(info.index.keys),
+    )
 
 
-@dataclass(frozen=True)
-class _StreamInfo:
-    """The clock of a video stream; timestamps (pts) are in its time base.
-
-    Attributes:
-        frames: number of frames, as the header says or counted from the packets.
-        fps: frames per second.
-        first_pts: where the stream starts.
-        frame_ticks: mean duration of a frame.
-    """
-
-    frames: int
-    fps: float
-    first_pts: int
-    frame_ticks: float
-
-    def pts(self, frame: VideoFrame, index: int) -> int:
-        """Timestamp of the frame, from its number where the stream (raw h264) has none."""
-        if frame.pts is not None:
-            return frame.pts
-        return self.first_pts + int(index * self.frame_ticks)
-
-
-@dataclass
-class _Clip:
+class _Request:
     """One clip in the making: told of every decoded frame, says how often it wants it."""
 
-    first_pts: int
-    last_pts: float
-    offsets: tuple[int, ...]
-    first_index: int = -1
-    images: list[np.ndarray] = field(default_factory=list)
+    size: int
 
-    @classmethod
-    def plan(cls, info: _StreamInfo, position: ClipPosition) -> _Clip:
-        last = position.start + position.span - 1
-        return cls(
-            first_pts=info.first_pts + int(position.start * info.frame_ticks),
-            last_pts=info.first_pts + last * info.frame_ticks,
-            offsets=position.offsets,
-        )
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[np.ndarray] = []
 
     @property
     def missing(self) -> int:
-        return len(self.offsets) - len(self.images)
+        return self.size - len(self.images)
 
-    def wants(self, index: int, pts: int) -> int:
-        """How many of the clip's frames this decoded frame is."""
-        if self.first_index < 0:
+    @property
+    def next_number(self) -> int:
+        """The next frame wanted; 0 if that isn't known beforehand."""
+        return 0
+
+    def wants(self, number: int, pts: int) -> int:
+        raise NotImplementedError
+
+
+class _Numbers(_Request):
+    """Frames whose numbers are known before decoding."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(len(numbers))
+        self.numbers = numbers
+
+    @property
+    def next_number(self) -> int:
+        return self.numbers[len(self.images)]
+
+    def wants(self, number: int, pts: int) -> int:
+        return sum(wanted <= number for wanted in self.numbers[len(self.images) :])
+
+
+class _Window(_Request):
+    """Frames at offsets from the first one that has reached a timestamp, up to another one.
+
+    It's how the published code chooses them, and needs no trust in timestamps but this one.
+    """
+
+    def __init__(self, first_pts: int, last_pts: float, offsets: tuple[int, ...]) -> None:
+        super().__init__(len(offsets))
+        self.first_pts = first_pts
+        self.last_pts = last_pts
+        self.offsets = offsets
+        self.first_number = -1
+
+    def wants(self, number: int, pts: int) -> int:
+        if self.first_number < 0:
             if pts < self.first_pts:
                 return 0
-            self.first_index = index
+            self.first_number = number
         if pts > self.last_pts:  # the window is over: the clip's last frame, repeated
             return self.missing
-        return self.offsets.count(index - self.first_index)
+        return self.offsets.count(number - self.first_number)
 
 
-@contextmanager
-def _typed_errors(path: str) -> Iterator[None]:
-    """Turn whatever a broken file provokes into a `VideoError`.
-
-    Damaged files raise FFmpeg's errors, but also IndexError, AttributeError, UnicodeDecodeError…
-    """
-    try:
-        yield
-    except VideoError:
-        raise
-    except av.error.InvalidDataError as error:
-        raise VideoError(path, "damaged, or not a video (invalid data)") from error
-    except av.FFmpegError as error:
-        raise VideoError(path, (error.strerror or str(error)).rstrip(".").lower()) from error
-    except Exception as error:
-        raise VideoError(path, f"can't be read ({type(error).__name__}: {error})") from error
+class _Lost(Exception):  # noqa: N818  (a signal rather than an error)
+    """The index doesn't lead to the wanted frames: read the file from its start, without it."""
 
 
-@contextmanager
-def _open(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the first video stream of a local file, single-threaded."""
-    if "\0" in path:
-        raise VideoError(path.replace("\0", "\\0"), "the path has a NUL character")
-    # "file:" and the whitelist keep odd names and playlists from reaching other protocols.
-    options = {"protocol_whitelist": "file"}
-    with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
-        if not container.streams.video:
-            raise VideoError(path, "no video stream")
-        stream = container.streams.video[0]
-        context = stream.codec_context
-        if context is None:
-            raise VideoError(path, "no decoder for its video stream")
-        if context.width * context.height > MAX_PIXELS:
-            raise VideoError(path, f"frames of {context.width}x{context.height} are too large")
-        context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may also change later
-        # An early exit from multi-threaded decoding can hang; one thread per worker is faster too.
-        context.thread_count = 1
-        yield container, stream
+class _Damaged(Exception):  # noqa: N818
+    """Strict decoding met an error."""
 
 
-def _probe(path: str) -> _StreamInfo:
-    """Read count, duration and rate from the header, from the packets where it has none."""
-    with _open(path) as (container, stream):
-        rate, tick, start = stream.average_rate, stream.time_base, stream.start_time
-        fps = float(rate) if rate else 0.0
-        frames, frame_ticks = stream.frames, 0.0
-        if frames > 0 and stream.duration:
-            frame_ticks = stream.duration / frames
-        else:
-            frames, frame_ticks = _count_packets(container, stream)
-    if frames < 1:
-        raise VideoError(path, "the video stream is empty")
-    return _make_info(path, frames, fps, frame_ticks, tick, start)
+def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
+    """Turn a clip's place into numbers of frames, by a trusted index (`info.index`)."""
+    assert info.index is not None
+    pts = info.index.pts
+    if not position.timed:
+        numbers = list(position.offsets)
+    elif info.index.constant_rate:
+        # The frames of _Window, which stays on the first frame beyond the window.
+        first, last = _window(info, position)
+        start, beyond = np.searchsorted(pts, first), np.searchsorted(pts, last, side="right")
+        numbers = [min(int(start) + offset, int(beyond)) for offset in position.offsets]
+    else:  # the frame on show at each moment
+        moments = info.first_pts + (position.start + np.array(position.offsets)) * info.frame_ticks
+        numbers = np.maximum(np.searchsorted(pts, moments, side="right") - 1, 0).tolist()
+    return [min(number, len(pts) - 1) for number in numbers]
 
 
-def _make_info(
+def _window(info: StreamInfo, position: ClipPosition) -> tuple[int, float]:
+    """Timestamps between which a clip lies."""
+    first = info.first_pts + int(position.start * info.frame_ticks)
+    end = position.start + position.span - 1
+    return first, info.first_pts + end * info.frame_ticks
+
+
+def _request(info: StreamInfo, position: ClipPosition) -> _Request:
+    if info.index is not None:
+        return _Numbers(frame_numbers(info, position))
+    if not position.timed:
+        return _Numbers(position.offsets)
+    return _Window(*_window(info, position), position.offsets)
+
+
+def _read(path: str, plan: Callable[[StreamInfo], Sequence[_Request]], timeout: float) -> Clips:
+    """Read a file by its index and strictly; from its start if that fails; at last leniently."""
+    deadline = Deadline(path, timeout)
+    indexed, damage = True, ""
+    with typed_errors(path):
+        while True:
+            try:
+                return _attempt(path, plan, deadline, indexed, damage)
+            except _Lost:
+                indexed = False
+            except _Damaged as error:
+                indexed, damage = False, f"decoded in spite of errors ({error})"
+
+
+def _attempt(
     path: str,
-    frames: int,
-    fps: float,
-    frame_ticks: float,
-    tick: Fraction | None,
-    start: int | None,
-) -> _StreamInfo:
-    """Fill in what is missing: the rate from the timestamps, or the other way round."""
-    if not PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1] and frame_ticks > 0 and tick:
-        fps = 1 / (frame_ticks * float(tick))
-    if not (fps > 0 and math.isfinite(fps)):
-        raise VideoError(path, "neither a frame rate nor timestamps")
-    if not frame_ticks > 0:
-        frame_ticks = 1 / (fps * float(tick)) if tick else 1.0
-    return _StreamInfo(frames, fps, start or 0, frame_ticks)
+    plan: Callable[[StreamInfo], Sequence[_Request]],
+    deadline: Deadline,
+    indexed: bool,
+    damage: str,
+) -> Clips:
+    with open_video(path, strict=not damage) as (container, stream):
+        info, packets_read = read_info(path, container, stream, deadline)
+        if not packets_read:
+            return _decode(path, container, stream, info, plan, deadline, indexed, damage)
+    with open_video(path, strict=not damage) as (container, stream):
+        return _decode(path, container, stream, info, plan, deadline, indexed, damage)
 
 
-def _count_packets(container: InputContainer, stream: VideoStream) -> tuple[int, float]:
-    """Count the frames and their mean duration without decoding; 0.0 without timestamps."""
-    count, stamps = 0, []
-    for packet in container.demux(stream):
-        if packet.size == 0 or packet.is_discard:
-            continue
-        count += 1
-        if packet.pts is not None:
-            stamps.append(packet.pts)
-    if len(stamps) < 2:
-        return count, 0.0
-    return count, (max(stamps) - min(stamps)) / (len(stamps) - 1)
-
-
-def _decode_into(clips: Sequence[_Clip], path: str, info: _StreamInfo) -> None:
+def _decode(
+    path: str,
+    container: InputContainer,
+    stream: VideoStream,
+    info: StreamInfo,
+    plan: Callable[[StreamInfo], Sequence[_Request]],
+    deadline: Deadline,
+    indexed: bool,
+    damage: str,
+) -> Clips:
     """Decode until every clip has its frames; convert only those."""
-    to_rgb = _Converter(path)
-    last: VideoFrame | None = None
-    with _open(path) as (container, stream):
-        for index, frame in enumerate(container.decode(stream)):
-            last = frame
-            pts = info.pts(frame, index)
-            if not _hand_out(clips, [c.wants(index, pts) for c in clips], frame, to_rgb):
-                return
-        if last is None:
-            raise VideoError(path, "no frame could be decoded")
-        # The video ends early: its last frame stands for those that aren't there.
-        _hand_out(clips, [clip.missing for clip in clips], last, to_rgb)
+    if not indexed:
+        info = replace(info, index=None)
+    requests, to_rgb = plan(info), _Converter(path)
+    number, last = -1, None
+    for number, frame in _frames(container, stream, info.index, requests, strict=not damage):
+        deadline.check()
+        last, pts = frame, info.pts(frame, number)
+        counts = [request.wants(number, pts) if request.missing else 0 for request in requests]
+        if any(counts):
+            if frame.is_corrupt and not damage:
+                damage = f"frame {number} is damaged"
+            _hand_out(requests, counts, to_rgb(frame))
+        if not any(request.missing for request in requests):
+            return _clips(requests, damage)
+    if info.index is not None:
+        raise _Lost
+    if last is None:
+        raise VideoError(path, "no frame could be decoded")
+    if number + 1 < CUT_SHORT * info.expected and not damage:
+        damage = f"ends after {number + 1} of {info.expected} frames"
+    # The video ends early: its last frame stands for those that aren't there.
+    _hand_out(requests, [request.missing for request in requests], to_rgb(last))
+    return _clips(requests, damage)
 
 
-def _hand_out(
-    clips: Sequence[_Clip], counts: Sequence[int], frame: VideoFrame, to_rgb: _Converter
-) -> bool:
-    """Give each clip its copies of the frame; say whether any clip still lacks frames."""
-    if any(counts):
-        image = to_rgb(frame)
-        for clip, count in zip(clips, counts, strict=True):
-            clip.images.extend([image] * count)
-    return any(clip.missing for clip in clips)
+def _frames(
+    container: InputContainer,
+    stream: VideoStream,
+    index: FrameIndex | None,
+    requests: Sequence[_Request],
+    strict: bool,
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Decode frames with their numbers, leaving out what an index allows to jump over.
+
+    Raises:
+        _Lost: the decoder's frames aren't those of the index.
+        _Damaged: an error in strict decoding.
+    """
+    number, frames = -1, container.decode(stream)
+    while True:
+        wanted = min(request.next_number for request in requests if request.missing)
+        if index is not None and index.seekable:
+            key = index.key_before(wanted)
+            if key > number + WORTH_A_SEEK:
+                if number < 0 and not starts_as_indexed(container, stream, index):
+                    raise _Lost
+                container.seek(int(index.pts[key]), stream=stream)
+                frames = container.decode(stream)
+        try:
+            frame = next(frames, None)
+        except (av.FFmpegError, ValueError, IndexError, AttributeError) as error:
+            if strict:
+                raise _Damaged(type(error).__name__) from error
+            raise
+        if frame is None:
+            return
+        if index is None:
+            number += 1
+        else:
+            before, number = number, index.number(frame.pts)
+            if not before < number <= wanted:
+                raise _Lost
+        yield number, frame
+
+
+def _hand_out(requests: Sequence[_Request], counts: Sequence[int], image: np.ndarray) -> None:
+    for request, count in zip(requests, counts, strict=True):
+        request.images.extend([image] * count)
+
+
+def _clips(requests: Sequence[_Request], damage: str) -> Clips:
+    return Clips([torch.from_numpy(np.stack(r.images)) for r in requests], damage)
 
 
 class _Converter:
@@ -275,6 +417,7 @@ class _Converter:
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         size = (frame.width, frame.height)
         if self.size is None:
+            check_size(self.path, *size)
             self.size = size
         elif size != self.size:
             was, now = ("x".join(map(str, s)) for s in (self.size, size))

@@ -1,4 +1,4 @@
-"""Kinetics, and any data set in its format: `{train,val,test}.csv` with rows `path label`."""
+"""Kinetics, and any data set in its format: lists of videos with labels."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.build import (
-    DATASET_REGISTRY,
-    build_rate_sampler,
-    build_transform,
-    build_views,
-)
-from timesformer.datasets.records import read_class_names, read_list
+from timesformer.datasets.build import DATASET_REGISTRY, video_options
+from timesformer.datasets.lists import read_list
 from timesformer.datasets.video_dataset import VideoDataset
 
 
 @DATASET_REGISTRY.register()
 class Kinetics(VideoDataset):
-    """Videos of `DATA.PATH_TO_DATA_DIR/{mode}.csv`, sampled at a constant frame rate."""
+    """Videos of `DATA.PATH_TO_DATA_DIR/{train,val,test}.csv`, sampled at a constant frame rate.
+
+    Where there is no such file, the list is the `.txt` of the same name. Rows are `path label` or
+    one of the other forms in `timesformer.datasets.lists`.
+    """
 
     def __init__(self, cfg: CfgNode, mode: str) -> None:
         """Read the list; no video is touched.
 
         Args:
-            cfg: reads DATA.*, TEST.*, MODEL.NUM_CLASSES and RNG_SEED.
+            cfg: reads DATA.*, TEST.*, AUG.*, MODEL.NUM_CLASSES and RNG_SEED.
             mode: train, val or test.
 
         Raises:
             AnnotationError: the list is missing or malformed.
         """
-        data, classes = cfg.DATA, cfg.MODEL.NUM_CLASSES
-        path = Path(data.PATH_TO_DATA_DIR) / f"{mode}.csv"
-        super().__init__(
-            records=read_list(path, classes, data.PATH_LABEL_SEPARATOR, data.PATH_PREFIX),
-            sampler=build_rate_sampler(cfg, mode),
-            transform=build_transform(cfg, mode),
-            mode=mode,
-            views=build_views(cfg, mode),
-            class_names=read_class_names(data.CLASS_NAMES, classes),
-            seed=cfg.RNG_SEED,
+        path = Path(cfg.DATA.PATH_TO_DATA_DIR) / f"{mode}.csv"
+        if not path.is_file() and path.with_suffix(".txt").is_file():
+            path = path.with_suffix(".txt")
+        options = video_options(cfg, mode)
+        records = read_list(
+            path,
+            cfg.MODEL.NUM_CLASSES,
+            separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+            prefix=cfg.DATA.PATH_PREFIX,
+            class_names=options["class_names"],
+            multi_label=cfg.DATA.MULTI_LABEL,
         )
+        super().__init__(records, **options)

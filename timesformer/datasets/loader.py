@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timesformer.datasets.build import build_dataset
-from timesformer.datasets.video_dataset import Item, VideoDataset
+from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
 from timesformer.utils.errors import ConfigError, VideoError
 from timesformer.utils.misc import keyed_rng
@@ -87,7 +87,7 @@ class VideoLoader(DataLoader):
         """Yield this rank's batches.
 
         Raises:
-            VideoError: a file of the batch can't be read.
+            VideoError: a file of a training batch can't be read, and no other in its place.
         """
         for batch in super().__iter__():
             if isinstance(batch, VideoError):
@@ -95,24 +95,32 @@ class VideoLoader(DataLoader):
             yield batch
 
 
-def collate(items: Sequence[Item | VideoError]) -> Batch | VideoError:
-    """Join items to a batch with one row a view.
+def collate(items: Sequence[Item | Problem | VideoError]) -> Batch | VideoError:
+    """Join items to a batch with one row a clip, leaving out videos that can't be read.
 
     Returns:
-        inputs (B, 3, T, H, W), labels (B,), index (B,) of the record, {"view": (B,)}; or the first
-        error among the items.
+        inputs (B, 3, T, H, W) of pixels, labels (B,) or (B, K), index (B,) of the record, and
+        {"view": (B,), "problems": [Problem, …]}; B may be 0. Or the first error among the items.
     """
     good: list[Item] = []
+    problems: list[Problem] = []
     for item in items:
         if isinstance(item, VideoError):
             return item
-        good.append(item)
+        if isinstance(item, Problem):
+            problems.append(item)
+        else:
+            good.append(item)
+            problems += item[3]["problems"]
+    meta: dict[str, Any] = {"view": torch.empty(0, dtype=torch.long), "problems": problems}
+    if not good:
+        return torch.empty(0), torch.empty(0, dtype=torch.long), meta["view"].clone(), meta
     inputs = torch.cat([x if x.dim() == 5 else x[None] for x, _, _, _ in good])
-    view = torch.cat([meta["view"].reshape(-1) for _, _, _, meta in good])
+    meta["view"] = torch.cat([meta["view"].reshape(-1) for _, _, _, meta in good])
     repeats = torch.tensor([meta["view"].numel() for _, _, _, meta in good])
-    labels = torch.tensor([label for _, label, _, _ in good]).repeat_interleave(repeats)
-    index = torch.tensor([index for _, _, index, _ in good]).repeat_interleave(repeats)
-    return inputs, labels, index, {"view": view}
+    labels = torch.stack([torch.as_tensor(label) for _, label, _, _ in good])
+    index = torch.tensor([index for _, _, index, _ in good])
+    return inputs, labels.repeat_interleave(repeats, 0), index.repeat_interleave(repeats), meta
 
 
 def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
@@ -131,6 +139,8 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
         collate_fn=collate,
         worker_init_fn=_init_worker,
         persistent_workers=workers > 0,
+        # A test item holds all views of a video: gigabytes, if every worker kept two of them ready.
+        prefetch_factor=(1 if split == "test" else 2) if workers else None,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and cfg.NUM_GPUS > 0 and torch.cuda.is_available(),
         # Its own generator: a pass over data must not advance the one that DropPath draws from.
         generator=torch.Generator().manual_seed(cfg.RNG_SEED),
@@ -146,12 +156,13 @@ def _batch_sampler(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> 
     batch_size = max(1, cfg.TRAIN.BATCH_SIZE // world.local_size)
     if split == "val":
         return EvalBatchSampler(length, batch_size, world.rank, world.size)
-    if length < batch_size * world.size:
+    videos = batch_size // cfg.DATA.NUM_SAMPLES
+    if length < videos * world.size:
         raise ConfigError(
-            f"the training set has {length} videos, fewer than the {batch_size * world.size} of "
+            f"the training set has {length} videos, fewer than the {videos * world.size} of "
             f"one batch: lower TRAIN.BATCH_SIZE ({cfg.TRAIN.BATCH_SIZE} clips a node)"
         )
-    return TrainBatchSampler(length, batch_size, world.rank, world.size, cfg.RNG_SEED)
+    return TrainBatchSampler(length, videos, world.rank, world.size, cfg.RNG_SEED)
 
 
 def _init_worker(worker: int) -> None:

@@ -1,69 +1,125 @@
-"""Lists of labelled videos and lists of class names.
-
-A list is a text file with one video a row, `path label`: no header, labels are integers from 0.
-"""
+"""The videos of a data set and the names of its classes, in memory that workers can share."""
 
 from __future__ import annotations
 
-import os
+from array import array
+from collections.abc import Iterator, Sequence
+from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from timesformer.utils.errors import AnnotationError, ConfigError
 
 LABELS_DIR = Path(__file__).parent / "labels"
+TO_THE_END = -1
 
 
 class Record(NamedTuple):
-    """One video and its class."""
+    """One video, or a part of one, and its class.
+
+    Attributes:
+        path: a video file, or a folder of extracted frames.
+        label: its class; a tuple of classes where a video has several.
+        start: first frame of the part.
+        end: frame after the last one; None for the end of the video.
+    """
 
     path: str
-    label: int
+    label: int | tuple[int, ...]
+    start: int = 0
+    end: int | None = None
 
 
-def read_list(
-    path: str | os.PathLike[str], num_classes: int, separator: str = " ", prefix: str = ""
-) -> list[Record]:
-    """Read a list of videos.
+class Records(Sequence[Record]):
+    """A long list of records in a few buffers: about 25 bytes a record beside its path.
 
-    A row is split at its last separator, so paths may contain it. Blank rows are ignored.
-
-    Args:
-        path: the list.
-        num_classes: labels must be below it.
-        separator: what stands between path and label (DATA.PATH_LABEL_SEPARATOR).
-        prefix: folder that the paths are relative to (DATA.PATH_PREFIX).
-
-    Raises:
-        AnnotationError: naming the file and, for a bad row, its line.
+    A million Python objects would not only be ten times as large. Worker processes share their
+    parent's memory until they write to it, and counting a reference is writing, so each of them
+    would copy the whole list in the end.
     """
-    records = []
-    for number, line in enumerate(_read_text(Path(path)).split("\n"), start=1):
-        row = line.strip()
-        if not row:
-            continue
-        video, found, label_text = row.rpartition(separator)
-        video, label_text = video.rstrip(), label_text.strip()
-        if not found or not video:
-            raise AnnotationError(
-                f"{path}, line {number}: no label in {row!r}; "
-                f"a row is 'path{separator}label' (DATA.PATH_LABEL_SEPARATOR is {separator!r})"
-            )
-        try:
-            label = int(label_text)
-        except ValueError:
-            raise AnnotationError(
-                f"{path}, line {number}: the label {label_text!r} is not an integer"
-            ) from None
-        if not 0 <= label < num_classes:
-            raise AnnotationError(
-                f"{path}, line {number}: label {label} is not in 0..{num_classes - 1}; "
-                f"MODEL.NUM_CLASSES is {num_classes}"
-            )
-        records.append(Record(os.path.join(prefix, video) if prefix else video, label))  # noqa: PTH118
-    if not records:
-        raise AnnotationError(f"{path}: the list has no videos")
-    return records
+
+    def __init__(self, source: str = "", multi_label: bool = False) -> None:
+        """Start an empty list.
+
+        Args:
+            source: the file that the records come from, for messages.
+            multi_label: labels are tuples.
+        """
+        self.source = source
+        self.multi_label = multi_label
+        self._paths = bytearray()
+        self._path_ends = array("q", [0])
+        self._labels = array("i")
+        self._label_ends = array("q", [0])  # used with several labels only
+        self._lines = array("i")
+        self._spans = array("i")  # start, end, start, end, …
+
+    def append(
+        self,
+        path: str,
+        label: int | Sequence[int],
+        *,
+        line: int = 0,
+        start: int = 0,
+        end: int | None = None,
+    ) -> None:
+        """Add a record; `line` is its place in the source, from 1, or 0 for none."""
+        self._paths += path.encode("utf-8", "surrogateescape")
+        self._path_ends.append(len(self._paths))
+        if self.multi_label:
+            assert not isinstance(label, int)
+            self._labels.extend(label)
+            self._label_ends.append(len(self._labels))
+        else:
+            assert isinstance(label, int)
+            self._labels.append(label)
+        self._lines.append(line)
+        self._spans.append(start)
+        self._spans.append(TO_THE_END if end is None else end)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self._record(i) for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        return self._record(index)
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(self._record, range(len(self)))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the list in bytes."""
+        arrays = (self._path_ends, self._labels, self._label_ends, self._lines, self._spans)
+        return len(self._paths) + sum(len(a) * a.itemsize for a in arrays)
+
+    def where(self, index: int) -> str:
+        """Name the place of a record in its source: "train.csv, line 17"."""
+        line = self._lines[index]
+        return f"{self.source}, line {line}" if line else self.source
+
+    def _record(self, index: int) -> Record:
+        path = self._paths[self._path_ends[index] : self._path_ends[index + 1]]
+        start, end = self._spans[2 * index], self._spans[2 * index + 1]
+        label: int | tuple[int, ...]
+        if self.multi_label:
+            label = tuple(self._labels[self._label_ends[index] : self._label_ends[index + 1]])
+        else:
+            label = self._labels[index]
+        return Record(
+            path.decode("utf-8", "surrogateescape"), label, start, None if end < 0 else end
+        )
 
 
 def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
@@ -92,7 +148,7 @@ def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
                 f"DATA.CLASS_NAMES {source!r} is neither a file nor a shipped list "
                 f"({', '.join(shipped)})"
             )
-    names = tuple(line.strip() for line in _read_text(path).rstrip().split("\n"))
+    names = tuple(line.strip() for line in read_text(path).rstrip().split("\n"))
     if len(names) != num_classes:
         raise ConfigError(
             f"DATA.CLASS_NAMES {source!r} has {len(names)} names, "
@@ -101,8 +157,13 @@ def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
     return names
 
 
-def _read_text(path: Path) -> str:
-    """Read a UTF-8 text file, with or without byte order mark."""
+def read_text(path: str | PathLike[str]) -> str:
+    """Read a UTF-8 text file, with or without byte order mark.
+
+    Raises:
+        AnnotationError: it is missing, can't be read or isn't text; names the line.
+    """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -7,27 +7,53 @@ Everything is in source frames. A clip of `num_frames` frames, `sampling_rate` f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 
-PLACEMENTS = ("legacy", "center", "uniform")
+PLACEMENTS = ("legacy", "center", "uniform", "tiled")
 
 
 @dataclass(frozen=True)
 class ClipPosition:
-    """Where a clip lies in a video of constant frame rate.
+    """Where a clip lies in a video.
 
     Attributes:
         start: first frame, fractional, >= 0.
         span: number of frames from the first to the last sampled one, plus one; fractional.
         offsets: sampled frames counted from the clip's first one, ascending, T integers.
+        timed: the position stands for moments of time, which matters where the frame rate varies;
+            else for frame numbers, counted from 0.
     """
 
     start: float
     span: float
     offsets: tuple[int, ...]
+    timed: bool = True
+
+    def within(self, start: int, end: int) -> ClipPosition:
+        """Move a clip placed in a part of a video to that part, frames [start, end)."""
+        first = start + math.ceil(self.start)
+        offsets = tuple(min(offset, max(end - 1 - first, 0)) for offset in self.offsets)
+        if not self.timed:
+            return replace(self, offsets=tuple(start + offset for offset in offsets))
+        return replace(self, start=start + self.start, offsets=offsets)
+
+
+class Sampler(Protocol):
+    """Chooses the frames of a clip."""
+
+    def place(
+        self,
+        length: int,
+        fps: float,
+        view: tuple[int, int] | None,
+        rng: np.random.Generator | None = None,
+    ) -> ClipPosition:
+        """Place one clip in a video; see `RateSampler.place`."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +67,8 @@ class RateSampler:
         placement: where the n deterministic views lie: `legacy` as published (view i starts at
             `delta * i / n`, so one view starts at frame 0 and the tail is never seen), `center`
             (the middle of n equal parts of delta), `uniform` (the first view at the start, the
-            last one at the end; a single view is centred).
+            last one at the end; a single view is centred), `tiled` (uniform, but views never
+            overlap: where n clips don't fit, only as many as do are taken, in turn).
     """
 
     num_frames: int
@@ -73,6 +100,8 @@ class RateSampler:
         span = self.sampling_rate * self.num_frames * fps / self.target_fps
         delta = max(length - span, 0.0)
         if view is not None:
+            if self.placement == "tiled":
+                view = tile(view, length, span)
             start = view_start(delta, view, self.placement)
         elif rng is not None:
             start = float(rng.uniform(0.0, delta))
@@ -86,11 +115,52 @@ def view_start(delta: float, view: tuple[int, int], placement: str) -> float:
     i, n = view
     if not 0 <= i < n:
         raise ValueError(f"there is no view {i} of {n}")
-    if placement == "center" or (placement == "uniform" and n == 1):
+    if placement == "center" or (n == 1 and placement != "legacy"):
         return delta * (i + 0.5) / n
-    if placement == "uniform":
+    if placement in ("uniform", "tiled"):
         return delta * i / (n - 1)
     return delta * i / n
+
+
+def tile(view: tuple[int, int], length: int, span: float) -> tuple[int, int]:
+    """Wrap view i of n onto the m <= n views that a video has room for side by side."""
+    i, n = view
+    room = max(1, min(n, int(length / span + 1e-6)))
+    return i % room, room
+
+
+@dataclass(frozen=True)
+class SegmentSampler:
+    """One frame from each of T equal parts of the video, as for Something-Something.
+
+    Part i reaches from frame `round(seg * i)` to `round(seg * (i + 1))`, seg = (n - 1) / T. The
+    deterministic clip takes the middles, rounded down, so all temporal views of a video coincide.
+
+    Attributes:
+        num_frames: T, frames in a clip.
+    """
+
+    num_frames: int
+
+    def place(
+        self,
+        length: int,
+        fps: float,
+        view: tuple[int, int] | None,
+        rng: np.random.Generator | None = None,
+    ) -> ClipPosition:
+        """Place one clip; the arguments are those of `RateSampler.place`, `fps` plays no part."""
+        if view is None and rng is None:
+            raise ValueError("a random clip (view=None) needs an rng")
+        segment = (length - 1) / self.num_frames
+        frames = []
+        for i in range(self.num_frames):
+            low, high = round(segment * i), round(segment * (i + 1))
+            if view is None and rng is not None:
+                frames.append(int(rng.integers(low, high, endpoint=True)))
+            else:
+                frames.append((low + high) // 2)
+        return ClipPosition(0.0, float(length), tuple(frames), timed=False)
 
 
 def frame_offsets(num_frames: int, span: float) -> tuple[int, ...]:

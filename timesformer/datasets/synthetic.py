@@ -9,13 +9,9 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.build import (
-    DATASET_REGISTRY,
-    build_rate_sampler,
-    build_transform,
-    build_views,
-)
-from timesformer.datasets.records import read_class_names, read_list
+from timesformer.datasets.build import DATASET_REGISTRY, video_options
+from timesformer.datasets.lists import read_list
+from timesformer.datasets.records import read_class_names
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError
 
@@ -28,7 +24,7 @@ class Synthetic(VideoDataset):
         """Read the list; no video is touched.
 
         Args:
-            cfg: reads DATA.*, TEST.*, MODEL.NUM_CLASSES and RNG_SEED.
+            cfg: reads DATA.*, TEST.*, AUG.*, MODEL.NUM_CLASSES and RNG_SEED.
             mode: train, val or test.
 
         Raises:
@@ -40,12 +36,6 @@ class Synthetic(VideoDataset):
             raise AnnotationError(
                 f"{path}: not there yet; run `python tools/make_synthetic.py --output {folder}`"
             )
-        super().__init__(
-            records=read_list(path, classes, prefix=str(folder)),
-            sampler=build_rate_sampler(cfg, mode),
-            transform=build_transform(cfg, mode),
-            mode=mode,
-            views=build_views(cfg, mode),
-            class_names=read_class_names(str(folder / "classes.txt"), classes),
-            seed=cfg.RNG_SEED,
-        )
+        names = read_class_names(str(folder / "classes.txt"), classes)
+        records = read_list(path, classes, prefix=str(folder))
+        super().__init__(records, **(video_options(cfg, mode) | {"class_names": names}))

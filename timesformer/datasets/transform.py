@@ -1,70 +1,65 @@
 """From uint8 frames to the normalised square clips that a model takes.
 
-The order is the published one: normalise, resize the short side in float, crop, flip.
+Two halves. The worker's half cuts and resizes: `TrainTransform` and `EvalTransform` make clips of
+pixel values 0..255. The device's half, for a whole batch, is in `augment.py`: it normalises, and
+augments training clips. Training clips stay uint8 in between, a quarter of the bytes; resizing
+rounds them by at most 1/255. Evaluation clips are resized in float, as the published code does.
+
 Shapes: T frames, H×W pixels, S spatial crops.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-
-@dataclass(frozen=True)
-class Normalize:
-    """Uint8 RGB frames (T, H, W, 3) to a float clip (3, T, H, W).
-
-    Attributes:
-        mean: of each channel, for pixels in [0, 1], in the order the model sees the channels.
-        std: likewise.
-        bgr: the model takes BGR.
-    """
-
-    mean: Sequence[float]
-    std: Sequence[float]
-    bgr: bool = False
-
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        clip = frames.permute(3, 0, 1, 2)
-        if self.bgr:
-            clip = clip.flip(0)
-        clip = clip.to(torch.float32, memory_format=torch.contiguous_format)
-        mean, std = (torch.tensor(x).view(3, 1, 1, 1) for x in (self.mean, self.std))
-        return clip.div_(255).sub_(mean).div_(std)
+from torchvision.transforms.v2 import RandomResizedCrop
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random size, crop and flip of one clip.
+    """Random size, crop and flip of one clip, the same for all of its frames.
 
     Attributes:
-        normalize: pixels to numbers.
         jitter: least and greatest short side in pixels.
         crop_size: side of the square crop in pixels.
         inverse: draw the reciprocal of the short side uniformly instead of the short side.
         flip: mirror left and right with probability 1/2.
+        resized_crop: (share of the area, aspect ratio) to draw crops from instead of `jitter`, each
+            (least, greatest), as Inception does.
     """
 
-    normalize: Normalize
     jitter: tuple[int, int]
     crop_size: int
     inverse: bool = False
     flip: bool = True
+    resized_crop: tuple[tuple[float, float], tuple[float, float]] | None = None
 
-    def __call__(self, frames: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Map frames (T, H, W, 3) to a clip (3, T, crop_size, crop_size)."""
-        short_side = draw_short_side(rng, self.jitter, self.inverse)
-        clip = resize_short_side(self.normalize(frames), short_side)
-        room_y, room_x = (side - self.crop_size for side in clip.shape[-2:])
-        y, x = (int(rng.integers(0, room, endpoint=True)) for room in (room_y, room_x))
-        clip = clip[..., y : y + self.crop_size, x : x + self.crop_size]
-        mirrored = rng.random() < 0.5  # drawn in any case: the stream doesn't depend on the option
-        return clip.flip(-1) if self.flip and mirrored else clip.contiguous()
+    def __call__(self, frames: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, bool]:
+        """Map frames (T, H, W, 3) to a uint8 clip (3, T, crop_size, crop_size).
+
+        Returns:
+            The clip, and whether it is mirrored.
+        """
+        images = frames.permute(0, 3, 1, 2)
+        if self.resized_crop:
+            scale, ratio = self.resized_crop
+            with seeded(int(rng.integers(2**63))):
+                crop = RandomResizedCrop(self.crop_size, scale, ratio, antialias=False)
+                images = crop(images)
+        else:
+            images = resize_short_side(images, draw_short_side(rng, self.jitter, self.inverse))
+            room_y, room_x = (side - self.crop_size for side in images.shape[-2:])
+            y, x = (int(rng.integers(0, room, endpoint=True)) for room in (room_y, room_x))
+            images = images[..., y : y + self.crop_size, x : x + self.crop_size]
+        mirrored = rng.random() < 0.5 and self.flip  # drawn in any case: the stream is the same
+        clip = images.transpose(0, 1)
+        return (clip.flip(-1) if mirrored else clip).contiguous(), mirrored
 
 
 @dataclass(frozen=True)
@@ -72,26 +67,33 @@ class EvalTransform:
     """The deterministic crops of one clip.
 
     Attributes:
-        normalize: pixels to numbers.
         short_side: pixels after resizing.
         crop_size: side of the square crop in pixels.
         num_crops: 1 (the centre) or 3 along the longer side.
     """
 
-    normalize: Normalize
     short_side: int
     crop_size: int
     num_crops: int
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Map frames (T, H, W, 3) to crops (S, 3, T, crop_size, crop_size)."""
-        clip = resize_short_side(self.normalize(frames), self.short_side)
+        """Map frames (T, H, W, 3) to float crops 0..255, (S, 3, T, crop_size, crop_size)."""
+        clip = frames.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        clip = resize_short_side(clip, self.short_side)
         places = [1] if self.num_crops == 1 else range(self.num_crops)
         crops = []
         for place in places:
             y, x = crop_corner(clip.shape[-2], clip.shape[-1], self.crop_size, place)
             crops.append(clip[..., y : y + self.crop_size, x : x + self.crop_size])
         return torch.stack(crops)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Let torchvision, which draws from torch's global generator, draw from this seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def draw_short_side(rng: np.random.Generator, jitter: tuple[int, int], inverse: bool) -> int:
@@ -103,9 +105,10 @@ def draw_short_side(rng: np.random.Generator, jitter: tuple[int, int], inverse: 
 
 
 def resize_short_side(clip: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize a float clip (3, T, H, W) so that its short side has `size` pixels.
+    """Resize images (…, …, H, W) so that their short side has `size` pixels.
 
     Bilinear without antialiasing, the long side rounded down, as the published models were trained.
+    Uint8 stays uint8.
     """
     height, width = clip.shape[-2:]
     if min(height, width) == size:

@@ -1,47 +1,83 @@
-"""A data set of video files: records in, normalised clips out, for training and evaluation."""
+"""A data set of videos: records in, clips of pixels out, for training and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from timesformer.datasets.decoder import load_clips
+from timesformer.datasets.augment import Normalize
+from timesformer.datasets.decoder import Clips
+from timesformer.datasets.reader import VideoReader
 from timesformer.datasets.records import Record
-from timesformer.datasets.sampling import RateSampler
+from timesformer.datasets.sampling import ClipPosition, Sampler
 from timesformer.datasets.transform import EvalTransform, TrainTransform
 from timesformer.datasets.views import ViewGrid
 from timesformer.utils.errors import VideoError
 from timesformer.utils.misc import keyed_rng
 
-Item = tuple[torch.Tensor, int, int, dict[str, Any]]
+Item = tuple[torch.Tensor, "int | torch.Tensor", int, dict[str, Any]]
+REPLACEMENTS = 10  # videos drawn for one that can't be read; that many bad ones aren't chance
+
+
+class Problem(NamedTuple):
+    """A video that couldn't be read, or is damaged.
+
+    Attributes:
+        record: index of the video.
+        path: the file.
+        where: its place in a list, or "".
+        reason: what is wrong with it.
+        treatment: what was done about it: REPLACED, FAILED or USED.
+    """
+
+    record: int
+    path: str
+    where: str
+    reason: str
+    treatment: str
+
+
+REPLACED = "replaced by another video"
+FAILED = "counted as wrong"
+USED = "used as decoded"
 
 
 class VideoDataset(Dataset):
-    """Videos with labels. An item is `(inputs, label, index, meta)`, meta = {"view": LongTensor}.
+    """Videos with labels. An item is `(inputs, label, index, meta)`.
 
-    `dataset[index]` is epoch 0, `dataset[(index, epoch)]` another one. For training, inputs are a
-    random clip (3, T, H, W) that depends on (seed, epoch, index) alone. For evaluation they are
-    every view of the video, (V, 3, T, H, W), from one pass over its file, numbered as `views` says.
-    Validation has one view and drops V: (3, T, H, W).
+    `dataset[index]` is epoch 0, `dataset[(index, epoch)]` another one. Inputs are pixel values
+    0..255, RGB; `dataset.normalize` makes of them what a model takes. For training they are a
+    random uint8 clip (3, T, H, W) that depends on (seed, epoch, index) alone. For evaluation they
+    are every view of the video, float (V, 3, T, H, W), from one pass over its file, numbered as
+    `views` says; validation has one view and drops V. The label is an integer, or a vector (K,) of
+    zeros and ones where videos have several labels. meta has "view", a LongTensor, and "problems".
 
     Attributes:
         records: the videos, in the order of `index`.
         class_names: in label order, or ().
+        normalize: what the model expects of its input.
         num_views: views of a video, V.
     """
 
     def __init__(
         self,
         records: Sequence[Record],
-        sampler: RateSampler,
+        sampler: Sampler,
         transform: TrainTransform | EvalTransform,
         mode: str,
+        *,
         views: ViewGrid | None = None,
         class_names: tuple[str, ...] = (),
+        normalize: Normalize | None = None,
         seed: int = 0,
+        num_samples: int = 1,
+        num_classes: int = 0,
+        flip_labels: Mapping[int, int] | None = None,
+        reader: VideoReader | None = None,
     ) -> None:
         """Make a data set.
 
@@ -52,7 +88,12 @@ class VideoDataset(Dataset):
             mode: train, val or test.
             views: the views of a test video; one centred clip when None.
             class_names: in label order, or ().
+            normalize: what the model expects of its input; pixels in [0, 1] when None.
             seed: of the random clips.
+            num_samples: random clips made of one pass over a training video.
+            num_classes: K, for records with several labels.
+            flip_labels: label of the mirrored video, for labels that a mirror changes.
+            reader: reads files; by PyAV when None.
         """
         if (mode == "train") != isinstance(transform, TrainTransform):
             raise ValueError(f"{type(transform).__name__} is not for mode {mode!r}")
@@ -62,7 +103,13 @@ class VideoDataset(Dataset):
         self.mode = mode
         self.views = views or ViewGrid()
         self.class_names = class_names
+        self.normalize = normalize or Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.seed = seed
+        self.num_samples = num_samples
+        self.num_classes = num_classes
+        self.flip_labels = flip_labels or {}
+        self.reader = reader or VideoReader()
+        self._unreadable: set[int] = set()  # found by this process; they aren't tried again
 
     @property
     def num_views(self) -> int:
@@ -73,32 +120,124 @@ class VideoDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, key: int | tuple[int, int]) -> Item:
-        """Read one video.
+        """Read one video; of several training clips, the first.
 
         Raises:
             VideoError: its file can't be read.
         """
         index, epoch = key if isinstance(key, tuple) else (int(key), 0)
-        path, label = self.records[index]
-        if isinstance(self.transform, TrainTransform):
-            rng = keyed_rng(self.seed, epoch, index)
-            (frames,) = load_clips(path, self.sampler, [None], rng)
-            return self.transform(frames, rng), label, index, {"view": torch.tensor(0)}
-        clips = load_clips(path, self.sampler, self.views.clips)
-        inputs = torch.cat([self.transform(frames) for frames in clips])
-        if self.mode == "val":
-            return inputs[0], label, index, {"view": torch.tensor(0)}
-        return inputs, label, index, {"view": torch.arange(self.num_views)}
+        if self.mode != "train":
+            return self._views(index)
+        return self._samples(index, self._generators(epoch, index))[0]
 
-    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[Item | VideoError]:
-        """Read a batch for a DataLoader; a file that can't be read is returned as its error.
+    def __getitems__(
+        self, keys: Sequence[int | tuple[int, int]]
+    ) -> list[Item | Problem | VideoError]:
+        """Read a batch for a DataLoader, `num_samples` items for each training video.
 
-        Raised in a worker, the error would reach the main process as a traceback of the worker.
+        A training video that can't be read is replaced by another one, chosen by (seed, epoch,
+        index) alone; an evaluation video comes back as a `Problem`. A VideoError is returned as a
+        value, and only when no replacement can be read either: raised in a worker it would reach
+        the main process as a traceback of the worker.
         """
-        return [self._item_or_error(key) for key in keys]
+        items: list[Item | Problem | VideoError] = []
+        for key in keys:
+            index, epoch = key if isinstance(key, tuple) else (int(key), 0)
+            if self.mode == "train":
+                items += self._samples_or_replacement(index, epoch)
+                continue
+            try:
+                items.append(self._views(index))
+            except VideoError as error:
+                items.append(self._problem(index, error.reason, FAILED))
+        return items
 
-    def _item_or_error(self, key: int | tuple[int, int]) -> Item | VideoError:
-        try:
-            return self[key]
-        except VideoError as error:
-            return error
+    def _views(self, index: int) -> Item:
+        """All views of a video."""
+        assert isinstance(self.transform, EvalTransform)
+        record = self.records[index]
+        clips = self._read(record, [(view, None) for view in self.views.clips])
+        inputs = torch.cat([self.transform(frames) for frames in clips.frames])
+        meta = {"view": torch.arange(self.num_views), "problems": self._damage(index, clips)}
+        if self.mode == "val":
+            inputs, meta["view"] = inputs[0], torch.tensor(0)
+        return inputs, self.target(record.label), index, meta
+
+    def _samples(self, index: int, rngs: Sequence[np.random.Generator]) -> list[Item]:
+        """Random clips of a video, one for each generator."""
+        assert isinstance(self.transform, TrainTransform)
+        record = self.records[index]
+        clips = self._read(record, [(None, rng) for rng in rngs])
+        items: list[Item] = []
+        for i, (frames, rng) in enumerate(zip(clips.frames, rngs, strict=True)):
+            inputs, mirrored = self.transform(frames, rng)
+            label = record.label
+            if mirrored and isinstance(label, int):
+                label = self.flip_labels.get(label, label)
+            problems = [] if i else self._damage(index, clips)
+            meta = {"view": torch.tensor(i), "problems": problems}
+            items.append((inputs, self.target(label), index, meta))
+        return items
+
+    def _samples_or_replacement(self, index: int, epoch: int) -> list[Item] | list[VideoError]:
+        problems, first_error = [], None
+        for attempt in range(1 + REPLACEMENTS):
+            rngs = self._generators(epoch, index, attempt)
+            chosen = int(rngs[0].integers(len(self))) if attempt else index
+            if chosen in self._unreadable:
+                continue
+            try:
+                items = self._samples(chosen, rngs)
+            except VideoError as error:
+                first_error = first_error or error
+                self._unreadable.add(chosen)
+                problems.append(self._problem(chosen, error.reason, REPLACED))
+                continue
+            items[0][3]["problems"] += problems
+            return items
+        path = first_error.path if first_error else self.records[index].path
+        reason = first_error.reason if first_error else "can't be read"
+        return [
+            VideoError(
+                path,
+                f"{reason}; nor could any of {REPLACEMENTS} videos drawn in its place: check "
+                "DATA.PATH_PREFIX, and the files with tools/check_data.py",
+            )
+        ]
+
+    def _generators(self, epoch: int, index: int, attempt: int = 0) -> list[np.random.Generator]:
+        """One generator a clip: each a function of (seed, epoch, index, clip, attempt) alone."""
+        keys: list[tuple[int, ...]] = [(), *((i,) for i in range(1, self.num_samples))]
+        if attempt:
+            keys = [(i, attempt) for i in range(self.num_samples)]
+        return [keyed_rng(self.seed, epoch, index, *key) for key in keys]
+
+    def _read(
+        self,
+        record: Record,
+        requests: Sequence[tuple[tuple[int, int] | None, np.random.Generator | None]],
+    ) -> Clips:
+        def place(frames: int, fps: float) -> list[ClipPosition]:
+            end = frames if record.end is None else min(record.end, frames)
+            start = min(record.start, end - 1)
+            return [
+                self.sampler.place(end - start, fps, view, rng).within(start, end)
+                for view, rng in requests
+            ]
+
+        return self.reader(record.path, place)
+
+    def target(self, label: int | tuple[int, ...]) -> int | torch.Tensor:
+        """What a record's label is in a batch: itself, or for several a vector (K,) of 0 and 1."""
+        if isinstance(label, int):
+            return label
+        target = torch.zeros(self.num_classes)
+        target[list(label)] = 1.0
+        return target
+
+    def _damage(self, index: int, clips: Clips) -> list[Problem]:
+        return [self._problem(index, clips.damage, USED)] if clips.damage else []
+
+    def _problem(self, index: int, reason: str, treatment: str) -> Problem:
+        where = getattr(self.records, "where", lambda _: "")(index)
+        return Problem(index, self.records[index].path, where, reason, treatment)

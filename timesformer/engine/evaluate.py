@@ -1,7 +1,8 @@
 """Validation and multi-view testing.
 
 Every score is filed under its (video, view) index: order, batching and the number of ranks can't
-change a result, and a view that is missing or scored twice is an error.
+change a result, and a view that is missing or scored twice is an error. A video that can't be read
+is never replaced: metrics are given with it counted as wrong, and without it.
 
 Letters: V videos, n views of each, K classes.
 """
@@ -9,6 +10,7 @@ Letters: V videos, n views of each, K classes.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +22,14 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from timesformer.datasets.loader import VideoLoader, construct_loader
-from timesformer.engine.state import load_test_weights
+from timesformer.engine.broken import FILE_NAME, BrokenVideos
+from timesformer.engine.state import TestWeights, load_test_weights
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import all_reduce_sum, device_for, get_world, is_main
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
-from timesformer.utils.metrics import topk_correct
+from timesformer.utils.metrics import mean_average_precision, topk_correct
 
 logger = get_logger(__name__)
 
@@ -43,27 +46,62 @@ class Results:
     """Scores of a split.
 
     Attributes:
-        per_view: (V, n, K) logits, or the model's raw output.
+        per_view: (V, n, K) logits, or the model's raw output; NaN where a video can't be read.
         scores: (V, K) one row a video, after DATA.ENSEMBLE_METHOD.
-        labels: (V,) true classes.
+        labels: (V,) true classes; (V, K) zeros and ones where videos have several.
         paths: V paths.
+        failed: (V,) whether the video couldn't be read.
     """
 
     per_view: Tensor
     scores: Tensor
     labels: Tensor
     paths: list[str]
+    failed: Tensor
+
+    @property
+    def readable(self) -> Results:
+        """The same without the videos that couldn't be read."""
+        keep = ~self.failed
+        return Results(
+            per_view=self.per_view[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            paths=[path for path, kept in zip(self.paths, keep, strict=True) if kept],
+            failed=self.failed[keep],
+        )
 
     def accuracy(self, k: int) -> float:
-        """Top-k accuracy in percent; with fewer than k classes, every video counts as right."""
-        return 100.0 * topk_correct(self.scores, self.labels, (k,))[0] / len(self.labels)
+        """Top-k accuracy in percent; a video that couldn't be read is wrong.
+
+        With fewer than k classes every other video counts as right; of several labels one does.
+        """
+        return 100.0 * topk_correct(self.scores, self.labels, (k,))[0] / max(len(self.labels), 1)
+
+    def mean_average_precision(self) -> float:
+        """MAP in percent; a video that couldn't be read comes last for every class."""
+        return mean_average_precision(self.scores.nan_to_num(nan=-torch.inf), self.labels)
+
+    def metrics(self) -> dict[str, float]:
+        """Percentages by name: map for several labels, else top1_acc and top5_acc."""
+        if self.labels.dim() == 2:
+            return {"map": self.mean_average_precision()}
+        return {"top1_acc": self.accuracy(1), "top5_acc": self.accuracy(5)}
+
+    def report(self) -> dict[str, float | int]:
+        """The metrics over all videos, and if some couldn't be read, over the others too."""
+        stats: dict[str, float | int] = dict(self.metrics())
+        stats |= {"videos": len(self.labels), "failed_videos": int(self.failed.sum())}
+        if stats["failed_videos"]:
+            stats |= {f"{name}_readable": x for name, x in self.readable.metrics().items()}
+        return stats
 
 
-def ensemble(per_view: Tensor, method: str) -> Tensor:
+def ensemble(per_view: Tensor, method: str, multi_label: bool = False) -> Tensor:
     """Joins the scores of a video's views: (V, n, K) -> (V, K).
 
-    "sum" of logits is what the published code does, "prob" (averaged softmax) what the paper says;
-    "max" takes the largest logit of any view.
+    "sum" of logits is what the published code does, "prob" (averaged softmax; sigmoid with several
+    labels) what the paper says; "max" takes the largest logit of any view.
 
     Raises:
         ValueError: for another method.
@@ -73,7 +111,7 @@ def ensemble(per_view: Tensor, method: str) -> Tensor:
     if method == "max":
         return per_view.amax(dim=1)
     if method == "prob":
-        return per_view.softmax(dim=-1).mean(dim=1)
+        return (per_view.sigmoid() if multi_label else per_view.softmax(dim=-1)).mean(dim=1)
     raise ValueError(f"unknown ensemble method {method!r}: sum, max or prob")
 
 
@@ -82,6 +120,7 @@ def score_videos(
     model: nn.Module,
     loader: VideoLoader,
     device: torch.device,
+    broken: BrokenVideos,
     *,
     num_classes: int,
     clips: int,
@@ -90,68 +129,98 @@ def score_videos(
 ) -> Tensor:
     """Scores every view of every video, each rank its share: (V, n, K) on every rank.
 
+    A video that can't be read gets NaN, and never the scores of another one.
+
     Args:
         model: maps clips (B, 3, T, H, W) to (B, K).
         loader: evaluation loader of this rank.
         device: where the model lives.
+        broken: takes down videos that can't be read.
         num_classes: K.
         clips: clips in one forward pass.
         amp: see `autocast`.
         desc: name on the progress bar.
 
     Raises:
-        TrainingError: if a view was not scored exactly once.
+        TrainingError: if a view was not scored exactly once, or no video can be read.
     """
     model = bare(model).eval()
     dataset = loader.dataset
     scores = torch.zeros(len(dataset), dataset.num_views, num_classes)
     times_seen = torch.zeros(len(dataset), dataset.num_views)
-    for inputs, _, index, meta in progress(loader, desc=desc, total=len(loader)):
+    for pixels, _, index, meta in progress(loader, desc=desc, total=len(loader)):
+        broken.add(meta["problems"])
+        if not len(index):
+            continue
         with autocast(device, amp):
-            parts = [model(x.to(device, non_blocking=True)).float() for x in inputs.split(clips)]
+            parts = [
+                model(dataset.normalize(x.to(device, non_blocking=True))).float()
+                for x in pixels.split(clips)
+            ]
         scores[index, meta["view"]] = torch.cat(parts).cpu()
         times_seen[index, meta["view"]] += 1
+    broken.gather()
+    times_seen = all_reduce_sum(times_seen.to(device)).cpu()
+    times_seen[broken.failed] += 1
     # Each row is non-zero on one rank only, so the sum is exact.
     scores = all_reduce_sum(scores.to(device)).cpu()
-    times_seen = all_reduce_sum(times_seen.to(device)).cpu()
+    scores[broken.failed] = torch.nan
     if not bool((times_seen == 1).all()):
         video, view = (times_seen != 1).nonzero()[0].tolist()
         raise TrainingError(
             f"{dataset.records[video].path}: view {view} was scored "
             f"{int(times_seen[video, view])} times instead of once"
         )
+    if len(broken.failed) == len(dataset):
+        first = broken.problems[0]
+        raise TrainingError(
+            f"none of the {len(dataset)} {broken.split} videos can be read (the first is "
+            f"{first.path}: {first.reason}); check DATA.PATH_PREFIX"
+        )
     return scores
 
 
-def collect(per_view: Tensor, loader: VideoLoader, method: str) -> Results:
+def collect(per_view: Tensor, loader: VideoLoader, method: str, broken: BrokenVideos) -> Results:
     """Joins views and puts labels and paths beside them."""
-    records = loader.dataset.records
-    labels = torch.tensor([record.label for record in records])
-    return Results(per_view, ensemble(per_view, method), labels, [str(r.path) for r in records])
+    dataset = loader.dataset
+    several = isinstance(dataset.records[0].label, tuple)
+    failed = torch.zeros(len(dataset), dtype=torch.bool)
+    failed[broken.failed] = True
+    return Results(
+        per_view,
+        ensemble(per_view, method, several),
+        torch.stack([torch.as_tensor(dataset.target(r.label)) for r in dataset.records]),
+        [record.path for record in dataset.records],
+        failed,
+    )
 
 
 def eval_epoch(cfg: CfgNode, model: nn.Module, loader: VideoLoader, epoch: int) -> dict[str, Any]:
     """Validates on one deterministic centre view of each video; returns and logs the metrics."""
+    broken = BrokenVideos(cfg.OUTPUT_DIR, "val", len(loader.dataset))
     per_view = score_videos(
         model,
         loader,
         device_for(cfg),
+        broken,
         num_classes=cfg.MODEL.NUM_CLASSES,
         clips=cfg.TRAIN.BATCH_SIZE // get_world().local_size,
         amp=cfg.TRAIN.AMP,
         desc=f"validation {epoch + 1}",
     )
-    results = collect(per_view, loader, "sum")
-    loss = nn.functional.cross_entropy(results.scores, results.labels)
+    results = collect(per_view, loader, "sum", broken)
+    loss = (
+        nn.functional.binary_cross_entropy_with_logits
+        if cfg.DATA.MULTI_LABEL
+        else nn.functional.cross_entropy
+    )
     stats = {
         "split": "val",
         "epoch": f"{epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
-        "top1_acc": results.accuracy(1),
-        "top5_acc": results.accuracy(5),
-        "loss": float(loss),
+        **results.report(),
+        "loss": float(loss(results.readable.scores, results.readable.labels)),
         "views": "1x1",
         "protocol": "centre clip, centre crop",
-        "videos": len(results.labels),
     }
     log_json_stats(stats, cfg.OUTPUT_DIR)
     return stats
@@ -159,15 +228,17 @@ def eval_epoch(cfg: CfgNode, model: nn.Module, loader: VideoLoader, epoch: int) 
 
 def perform_test(cfg: CfgNode, model: nn.Module, loader: VideoLoader) -> Results:
     """Multi-view test: TEST.NUM_ENSEMBLE_VIEWS clips × TEST.NUM_SPATIAL_CROPS crops a video."""
+    broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset))
     per_view = score_videos(
         model,
         loader,
         device_for(cfg),
+        broken,
         num_classes=cfg.MODEL.NUM_CLASSES,
         clips=cfg.TEST.BATCH_SIZE // get_world().local_size,
         amp=cfg.TEST.AMP,
     )
-    return collect(per_view, loader, cfg.DATA.ENSEMBLE_METHOD)
+    return collect(per_view, loader, cfg.DATA.ENSEMBLE_METHOD, broken)
 
 
 def test(cfg: CfgNode) -> Results:
@@ -175,30 +246,51 @@ def test(cfg: CfgNode) -> Results:
 
     Raises:
         WeightsError: if there are no trained weights for this model.
-        VideoError: if a video can't be read.
+        TrainingError: if no video can be read.
     """
     setup_logging(cfg.OUTPUT_DIR)
     loader = construct_loader(cfg, "test")
     model = build_model(cfg)
-    checkpoint = load_test_weights(cfg, model)
+    weights = load_test_weights(cfg, model)
+    class_names = _agree(loader.dataset.class_names, weights)
     results = perform_test(cfg, model, loader)
     if is_main():
         for name in filter(None, cfg.TEST.SAVE_RESULTS_PATH.replace(" ", "").split(",")):
             path = Path(cfg.OUTPUT_DIR) / name
-            save_results(path, results, loader.dataset.class_names, cfg.DATA.ENSEMBLE_METHOD)
+            save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD)
             logger.info("wrote %s", path)
     stats = {
         "split": "test_final",
-        "top1_acc": results.accuracy(1),
-        "top5_acc": results.accuracy(5),
+        **results.report(),
         "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS}x{cfg.TEST.NUM_SPATIAL_CROPS}",
-        "videos": len(results.labels),
         "ensemble": cfg.DATA.ENSEMBLE_METHOD,
         "clip_sampling": cfg.DATA.TEST_CLIP_SAMPLING,
-        "checkpoint": checkpoint,
+        "checkpoint": weights.path,
     }
+    if results.failed.any():
+        logger.warning(
+            "%d of %d videos couldn't be read (listed in %s): top1_acc, top5_acc and map count "
+            "them as wrong, those with _readable leave them out",
+            int(results.failed.sum()),
+            len(results.failed),
+            Path(cfg.OUTPUT_DIR) / FILE_NAME,
+        )
     log_json_stats(stats, cfg.OUTPUT_DIR)
     return results
+
+
+def _agree(class_names: tuple[str, ...], weights: TestWeights) -> tuple[str, ...]:
+    """The data set's class names, or those that the checkpoint was trained with."""
+    if class_names and weights.class_names and class_names != weights.class_names:
+        pairs = list(zip(class_names, weights.class_names, strict=False))
+        differ = [i for i, (ours, theirs) in enumerate(pairs) if ours != theirs]
+        logger.warning(
+            "%s was trained on other class names, or in another order (%d differ): are the "
+            "labels those of training?",
+            weights.path,
+            len(differ) or abs(len(class_names) - len(weights.class_names)),
+        )
+    return class_names or weights.class_names
 
 
 def probabilities(results: Results, method: str) -> Tensor:
@@ -206,14 +298,16 @@ def probabilities(results: Results, method: str) -> Tensor:
     if method == "prob":
         return results.scores
     views = results.per_view.shape[1] if method == "sum" else 1
-    return (results.scores / views).softmax(dim=-1)
+    logits = results.scores / views
+    return logits.sigmoid() if results.labels.dim() == 2 else logits.softmax(dim=-1)
 
 
-def save_results(path: Path, results: Results, class_names: Any, method: str) -> None:
+def save_results(path: Path, results: Results, class_names: Sequence[str], method: str) -> None:
     """Writes results.
 
-    `.npz`: scores (V, K), per_view (V, n, K), labels (V,), paths (V,). `.csv`: a row a video with
-    path, true label and the five likeliest classes with their probabilities.
+    `.npz`: scores (V, K), per_view (V, n, K), labels (V,) or (V, K), paths (V,), failed (V,),
+    class_names (K,) or (0,). `.csv`: a row a video with path, true label, the five likeliest
+    classes with their probabilities; empty for a video that couldn't be read.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
@@ -223,6 +317,8 @@ def save_results(path: Path, results: Results, class_names: Any, method: str) ->
             per_view=results.per_view.numpy(),
             labels=results.labels.numpy(),
             paths=np.array(results.paths),
+            failed=results.failed.numpy(),
+            class_names=np.array(class_names, dtype=str),
         )
         return
     k = min(5, results.scores.shape[1])
@@ -231,13 +327,17 @@ def save_results(path: Path, results: Results, class_names: Any, method: str) ->
     def name(label: int) -> str:
         return class_names[label] if class_names else str(label)
 
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         header = [column for i in range(k) for column in (f"top{i + 1}", f"prob{i + 1}")]
-        writer.writerow(["path", "label", "label_name", *header])
-        rows = zip(results.paths, results.labels.tolist(), classes.tolist(), values.tolist(),
-                   strict=True)  # fmt: skip
-        for video, label, best, probability in rows:
-            pairs = zip(best, probability, strict=True)
+        writer.writerow(["path", "label", "label_name", "failed", *header])
+        for i, video in enumerate(results.paths):
+            truth = results.labels[i]
+            labels = truth.nonzero()[:, 0].tolist() if truth.dim() else [int(truth)]
+            row = [video, " ".join(map(str, labels)), "; ".join(map(name, labels))]
+            if results.failed[i]:
+                writer.writerow([*row, "yes", *[""] * len(header)])
+                continue
+            pairs = zip(classes[i].tolist(), values[i].tolist(), strict=True)
             cells = [cell for c, p in pairs for cell in (name(c), f"{p:.4f}")]
-            writer.writerow([video, label, name(label), *cells])
+            writer.writerow([*row, "", *cells])

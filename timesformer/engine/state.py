@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.validate import BatchLayout
+from timesformer.datasets.augment import ClipAugment
+from timesformer.engine.broken import BrokenVideos
 from timesformer.models.losses import ClipMixup
 from timesformer.models.pretrained import LoadReport, load_pretrained
 from timesformer.utils.checkpoint import (
@@ -40,7 +42,9 @@ class TrainState:
         optimizer: its optimizer.
         scaler: loss scaling; does nothing unless TRAIN.AMP is fp16.
         loss: (logits (B, K), targets) -> scalar.
+        augment: makes of a batch's pixels what the model takes.
         mixup: mixes clips and labels of a batch, or None.
+        broken: the training videos that couldn't be read.
         class_names: class names in label order, or ().
         epoch: the next epoch to train, counted from 0.
     """
@@ -52,7 +56,9 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     loss: nn.Module
+    augment: ClipAugment
     mixup: ClipMixup | None
+    broken: BrokenVideos
     class_names: Sequence[str] = ()
     epoch: int = 0
 
@@ -110,8 +116,15 @@ def save(state: TrainState, epoch: int) -> None:
     barrier()
 
 
-def load_test_weights(cfg: CfgNode, model: nn.Module) -> str:
-    """Loads the weights to test and returns their path.
+class TestWeights(NamedTuple):
+    """The weights that are tested."""
+
+    path: str
+    class_names: tuple[str, ...]  # as in training, or ()
+
+
+def load_test_weights(cfg: CfgNode, model: nn.Module) -> TestWeights:
+    """Loads the weights to test.
 
     They are TEST.CHECKPOINT_FILE_PATH, else the newest sound checkpoint in OUTPUT_DIR, else
     TRAIN.CHECKPOINT_FILE_PATH. Nothing is ever tested with weights that training didn't make.
@@ -130,9 +143,11 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> str:
             "TEST.CHECKPOINT_FILE_PATH to one, or train first (TRAIN.ENABLE True)"
         )
     source: str | Mapping[str, Any] = str(path)
+    class_names: tuple[str, ...] = ()
     if Path(path).suffix != ".safetensors":
         source = read_checkpoint(path)
         _compare_preprocessing(cfg, path, source.get("preprocessing"))
+        class_names = tuple(map(str, source.get("class_names") or ()))
     report: LoadReport = load_pretrained(
         bare(model),
         source,
@@ -147,7 +162,7 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> str:
             "MODEL.NUM_CLASSES, or train first"
         )
     logger.info("testing %s", path)
-    return str(path)
+    return TestWeights(str(path), class_names)
 
 
 def _compare_preprocessing(cfg: CfgNode, path: str | Path, trained: Any) -> None:

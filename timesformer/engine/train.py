@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.config.validate import batch_layout
+from timesformer.datasets.build import build_augment
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
+from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import autocast, eval_epoch
 from timesformer.engine.state import TrainState, restore, save
 from timesformer.models.build import build_model
@@ -38,7 +40,8 @@ def train(cfg: CfgNode) -> nn.Module:
     Raises:
         ConfigError: for a batch layout or model that can't be.
         WeightsError: if the weights to start from can't be read or don't fit.
-        VideoError: if a video can't be read.
+        AnnotationError: if a list is malformed, or too many videos can't be read.
+        VideoError: if a video can't be read, and no other in its place.
         TrainingError: if the loss is not finite.
     """
     setup_logging(cfg.OUTPUT_DIR)
@@ -58,6 +61,10 @@ def train(cfg: CfgNode) -> nn.Module:
         scaler=torch.amp.GradScaler(device_for(cfg).type, enabled=cfg.TRAIN.AMP == "fp16"),
         loss=build_loss(cfg),
         mixup=build_mixup(cfg),
+        augment=build_augment(cfg),
+        broken=BrokenVideos(
+            cfg.OUTPUT_DIR, "train", len(train_loader.dataset), cfg.DATA.MAX_FAILED
+        ),
         class_names=train_loader.dataset.class_names,
     )
     restore(state)
@@ -76,7 +83,8 @@ def train(cfg: CfgNode) -> nn.Module:
         if val_loader and (last or (epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
             val = eval_epoch(cfg, model, val_loader, epoch)
             if tensorboard:
-                names = ("top1_acc", "top5_acc", "loss")
+                names = ("map",) if cfg.DATA.MULTI_LABEL else ("top1_acc", "top5_acc")
+                names = (*names, "loss")
                 tensorboard.add_scalars({f"val/{n}": val[n] for n in names}, epoch + 1)
     if tensorboard:
         tensorboard.close()
@@ -138,7 +146,9 @@ def train_epoch(
         set_lr(state.optimizer, lr)
         # Seeded by the step, DropPath and mixup need no saved generator state to resume.
         seed_all(cfg.RNG_SEED, epoch, step, get_world().rank)
-        meter.update(train_step(state, group, f"epoch {epoch + 1}, step {step + 1}"), lr)
+        for batch in group:
+            state.broken.add(batch[3]["problems"])
+        meter.update(train_step(state, group, epoch, f"epoch {epoch + 1}, step {step + 1}"), lr)
         if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:
             stats = meter.iter_stats(step)
             log_json_stats(stats, cfg.OUTPUT_DIR)
@@ -147,15 +157,17 @@ def train_epoch(
                 tensorboard.add_scalars(
                     {f"train/{n}": float(stats[n]) for n in names}, epoch * steps + step + 1
                 )
-    return meter.epoch_stats()
+    state.broken.gather()
+    return meter.epoch_stats() | {"replaced_videos": len(state.broken.failed)}
 
 
-def train_step(state: TrainState, group: Sequence[Batch], where: str) -> list[float]:
+def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str) -> list[float]:
     """One optimizer step on a group of batches, whose gradients are averaged.
 
     Args:
         state: the run.
         group: batches of this rank.
+        epoch: from 0; a key of the augmentation.
         where: epoch and step, for the error message.
 
     Returns:
@@ -167,8 +179,9 @@ def train_step(state: TrainState, group: Sequence[Batch], where: str) -> list[fl
     state.optimizer.zero_grad(set_to_none=True)
     totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
     totals = totals.to(state.device)
-    for i, (inputs, labels, _, _) in enumerate(group):
-        inputs = inputs.to(state.device, non_blocking=True)
+    for i, (pixels, labels, index, meta) in enumerate(group):
+        pixels = pixels.to(state.device, non_blocking=True)
+        inputs = state.augment(pixels, index, meta["view"], epoch)
         labels = labels.to(state.device, non_blocking=True)
         targets = labels
         if state.mixup:

@@ -11,13 +11,17 @@ from timesformer.utils.errors import ConfigError
 
 
 def build_loss(cfg: CfgNode) -> nn.Module:
-    """(logits (B, K), targets) -> scalar; targets are (B,) classes, or (B, K) after mixup.
+    """(logits (B, K), targets) -> scalar.
+
+    Targets are (B,) classes, or (B, K): shares after mixup, zeros and ones for bce.
 
     Raises:
         ConfigError: for an unknown MODEL.LOSS_FUNC.
     """
+    if cfg.MODEL.LOSS_FUNC == "bce":
+        return nn.BCEWithLogitsLoss()
     if cfg.MODEL.LOSS_FUNC != "cross_entropy":
-        raise ConfigError(f"MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC!r}: choose cross_entropy")
+        raise ConfigError(f"MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC!r}: choose cross_entropy or bce")
     if cfg.MIXUP.ENABLED:
         return SoftTargetCrossEntropy()  # Mixup itself smooths the labels
     return nn.CrossEntropyLoss(label_smoothing=cfg.SOLVER.LABEL_SMOOTHING)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -314,6 +315,21 @@ class TimeSformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> logits (B, K)."""
         return self.model(x)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters belong to which layer, as timm's layer decay asks: embeddings, blocks.
+
+        The last norm and the head come after the blocks.
+        """
+        return {
+            "stem": r"^model\.(?:cls_token|pos_embed|time_embed|patch_embed)",
+            "blocks": r"^model\.blocks\.(\d+)"
+            if coarse
+            else [
+                (r"^model\.blocks\.(\d+)", None),
+                (r"^model\.norm", (99999,)),
+            ],
+        }
 
 
 def _from_config(cfg: CfgNode, embed_dim: int, depth: int, num_heads: int) -> TimeSformer:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.queues import SimpleQueue
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,8 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from timesformer.utils.errors import UserError
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)  # ranks wait for each other at most this long
 
@@ -79,6 +82,15 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     if get_world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def gather_objects(value: T) -> list[T]:
+    """Every rank's value, in order of rank; the values must be picklable."""
+    if get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def barrier() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> list[int]:
-    """Counts rows whose label is among the k best scores.
+    """Counts rows of which a label is among the k best scores.
 
     A row counts as right at k when fewer than k classes score higher, ties resolved towards the
     lower class; so the count doesn't depend on the device's sort, and with fewer than k classes
@@ -17,14 +17,39 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> list[int]
 
     Args:
         scores: (V, K).
-        labels: (V,) integers in [0, K).
+        labels: (V,) integers in [0, K), or (V, K) zeros and ones where a row has several labels.
         ks: the k to count for.
 
     Returns:
         One count for each k.
     """
+    if labels.dim() == 2:  # the best of a row's labels stands for it; no label, never right
+        own = scores.masked_fill(labels == 0, -torch.inf).nan_to_num(nan=-torch.inf)
+        unlabelled, labels = labels.sum(dim=1) == 0, own.argmax(dim=1)
+        scores = scores.masked_fill(unlabelled[:, None], torch.nan)
     own = scores.gather(1, labels[:, None])
     classes = torch.arange(scores.shape[1], device=scores.device)
     better = (scores > own) | ((scores == own) & (classes < labels[:, None])) | scores.isnan()
     rank = better.sum(dim=1).masked_fill(own[:, 0].isnan(), scores.shape[1] + max(ks))
     return [int((rank < k).sum()) for k in ks]
+
+
+def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
+    """Mean over classes of the average precision, in percent; 0 if no class has a video.
+
+    The average precision of a class is the mean, over its videos, of the precision at the place
+    where each stands in the ranking. Equal scores share the place of the last of them, so the
+    order of videos doesn't matter. Classes without a video don't count.
+
+    Args:
+        scores: (V, K).
+        labels: (V, K) zeros and ones.
+    """
+    precisions = []
+    for k in range(scores.shape[1]):
+        own = scores[labels[:, k] > 0, k]
+        if len(own):
+            at_least = (scores[None, :, k] >= own[:, None]).sum(dim=1)
+            right = (own[None] >= own[:, None]).sum(dim=1)
+            precisions.append((right / at_least).mean())
+    return 100.0 * float(torch.stack(precisions).mean()) if precisions else 0.0

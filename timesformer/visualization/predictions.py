@@ -32,23 +32,31 @@ class Predictions:
         per_view: logits (V, n, K).
         labels: true classes (V,).
         paths: videos (V,).
+        failed: whether a video couldn't be read (V,).
+        class_names: in label order, or ().
     """
 
     scores: NDArray[np.floating]
     per_view: NDArray[np.floating]
     labels: NDArray[np.integer]
     paths: NDArray[np.str_]
+    failed: NDArray[np.bool_]
+    class_names: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
         """Reads an `.npz` of TEST.SAVE_RESULTS_PATH.
 
         Raises:
-            UserError: if the file is missing or isn't one.
+            UserError: if the file is missing or isn't one, or videos have several labels.
         """
+        names = ("scores", "per_view", "labels", "paths", "failed", "class_names")
         try:
             with np.load(path) as arrays:
-                return cls(*(arrays[name] for name in ("scores", "per_view", "labels", "paths")))
+                *fields, class_names = (arrays[name] for name in names)
+            if fields[2].ndim != 1:
+                raise UserError(f"{path}: videos with several labels can't be drawn yet")
+            return cls(*fields, tuple(class_names.tolist()))
         except FileNotFoundError:
             hint = "test with TEST.SAVE_RESULTS_PATH x.npz"
             raise UserError(f"{path}: no such file; {hint}") from None
@@ -63,7 +71,7 @@ class Predictions:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Whether it is the true one (V,)."""
-        return self.predicted == self.labels
+        return (self.predicted == self.labels) & ~self.failed
 
     @property
     def probabilities(self) -> NDArray[np.floating]:
@@ -80,6 +88,7 @@ class Predictions:
             seed: equal seeds choose equally.
         """
         order = np.random.default_rng(seed).permutation(len(self.labels))
+        order = order[~self.failed[order]]
         wrong = [int(i) for i in order if not self.correct[i]][: min(mistakes, count)]
         by_class: dict[int, list[int]] = {}
         for i in order:
@@ -92,13 +101,9 @@ class Predictions:
         return [i for _, _, i in turns[: count - len(wrong)]] + wrong
 
 
-def to_frames(
-    clip: NDArray[np.floating], mean: Sequence[float], std: Sequence[float], bgr: bool = False
-) -> NDArray[np.uint8]:
-    """Undoes the normalisation: (3, T, H, W) as the model sees it -> RGB (T, H, W, 3)."""
-    pixels = np.moveaxis(clip, 0, -1) * np.asarray(std) + np.asarray(mean)
-    pixels = (pixels * 255).round().clip(0, 255).astype(np.uint8)
-    return pixels[..., ::-1] if bgr else pixels
+def to_frames(clip: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Make a picture of pixel values 0..255, (3, T, H, W) -> RGB (T, H, W, 3)."""
+    return np.moveaxis(clip, 0, -1).round().clip(0, 255).astype(np.uint8)
 
 
 def draw_grid(

@@ -1,0 +1,104 @@
+"""Videos that a run couldn't read: told once, listed in OUTPUT_DIR, and too many are too many."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from io import StringIO
+from pathlib import Path
+
+from timesformer.datasets.video_dataset import REPLACED, USED, Problem
+from timesformer.utils.distributed import gather_objects, is_main
+from timesformer.utils.errors import AnnotationError
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+FILE_NAME = "broken_videos.csv"
+HEADER = ("split", "path", "where", "reason", "treatment")
+
+
+class BrokenVideos:
+    """The broken videos of one split.
+
+    Args:
+        output_dir: OUTPUT_DIR.
+        split: train, val or test.
+        total: videos of the split.
+        max_share: more replaced videos than this share of `total` stop the run.
+    """
+
+    def __init__(
+        self, output_dir: str | Path, split: str, total: int, max_share: float = 1.0
+    ) -> None:
+        self.path = Path(output_dir) / FILE_NAME
+        self.split = split
+        self.total = total
+        self.max_share = max_share
+        self.problems: dict[int, Problem] = {}
+
+    def add(self, problems: Iterable[Problem]) -> None:
+        """Take down the problems of a batch; each video is logged once.
+
+        Raises:
+            AnnotationError: too many videos had to be replaced.
+        """
+        for problem in problems:
+            if problem.record not in self.problems:
+                self.problems[problem.record] = problem
+                where = f" ({problem.where})" if problem.where else ""
+                logger.warning(
+                    "%s%s: %s; %s", problem.path, where, problem.reason, problem.treatment
+                )
+        self._check()
+
+    def gather(self) -> None:
+        """Join the problems of all ranks, and write them down.
+
+        Raises:
+            AnnotationError: too many videos had to be replaced.
+        """
+        for problems in gather_objects(self.problems):
+            self.problems.update(problems)
+        if is_main():
+            self.write()
+        self._check()
+
+    @property
+    def failed(self) -> list[int]:
+        """Records that couldn't be read, in order."""
+        return sorted(i for i, problem in self.problems.items() if problem.treatment != USED)
+
+    def write(self) -> None:
+        """Write the list of all splits, keeping what other splits and former runs have found."""
+        if not (self.problems or self.path.is_file()):
+            return
+        rows = {(p.path, p.where): [self.split, *p[1:]] for p in self.problems.values()}
+        before = _read_rows(self.path)
+        kept = [row for row in before if row[0] != self.split or (row[1], row[2]) not in rows]
+        if self.split != "train":  # a test reads every video, so its list is complete
+            kept = [row for row in kept if row[0] != self.split]
+        text = StringIO()
+        csv.writer(text).writerows([HEADER, *sorted(kept + list(rows.values()))])
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
+        temporary.replace(self.path)
+
+    def _check(self) -> None:
+        replaced = [p for p in self.problems.values() if p.treatment == REPLACED]
+        if len(replaced) <= self.max_share * self.total:
+            return
+        self.write()
+        raise AnnotationError(
+            f"{len(replaced)} of {self.total} {self.split} videos can't be read, more than "
+            f"DATA.MAX_FAILED ({100 * self.max_share:g} %); they are listed in {self.path}, the "
+            f"first is {replaced[0].path}: {replaced[0].reason}"
+        )
+
+
+def _read_rows(path: Path) -> list[list[str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return [row for row in csv.reader(file) if len(row) == len(HEADER)][1:]

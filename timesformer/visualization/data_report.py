@@ -1,0 +1,200 @@
+"""One picture of a data set: frame rates, sizes, durations and how videos spread over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+INK, FAINT, GRID = "#1f2328", "#6e7781", "#d8dee4"
+COLOURS = {"train": "#2f6fbb", "val": "#e08a1e", "test": "#2e9a6a"}
+CATEGORIES = 9  # values with a bar of their own
+BINS = 16
+TAIL = 99.0  # percentile beyond which values share the last bar
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """What is drawn of a split.
+
+    Attributes:
+        name: train, val or test.
+        videos: number of rows in its list.
+        fps: frames/s of each readable video.
+        short_side: pixels, likewise.
+        duration: seconds, likewise.
+        class_counts: videos of each class (K,).
+    """
+
+    name: str
+    videos: int
+    fps: NDArray[np.floating]
+    short_side: NDArray[np.integer]
+    duration: NDArray[np.floating]
+    class_counts: NDArray[np.integer]
+
+
+def draw_report(splits: Sequence[SplitData], title: str, clip_seconds: float = 0.0) -> Figure:
+    """Draw the splits of a data set over each other.
+
+    Args:
+        splits: at least one.
+        title: headline.
+        clip_seconds: what a training clip spans, marked among the durations; 0 for no mark.
+    """
+    figure = Figure(figsize=(12, 7.6), dpi=110, facecolor="white")
+    FigureCanvasAgg(figure)  # without pyplot no global state is left behind
+    figure.text(0.045, 0.955, title, size=17, weight="bold", color=INK)
+    _legend(figure, splits)
+    rates, sides, durations, classes = figure.subplots(
+        2,
+        2,
+        gridspec_kw={
+            "left": 0.065,
+            "right": 0.975,
+            "top": 0.83,
+            "bottom": 0.08,
+            "hspace": 0.42,
+            "wspace": 0.16,
+        },
+    ).flat
+    _style(rates, "Frame rate", "frames/s, rounded")
+    _bars(rates, splits, [np.rint(split.fps) for split in splits])
+    _style(sides, "Short side", "pixels")
+    _bars(sides, splits, [split.short_side for split in splits])
+    _style(durations, "Duration", "seconds")
+    _histogram(durations, splits, [split.duration for split in splits])
+    _mark(durations, clip_seconds)
+    _classes(classes, splits)
+    return figure
+
+
+def write_report(path: Path, figure: Figure) -> None:
+    """Save the picture as a PNG."""
+    partial = path.with_name(f".{path.name}.tmp")
+    figure.savefig(partial, format="png")
+    partial.replace(path)
+
+
+def _legend(figure: Figure, splits: Sequence[SplitData]) -> None:
+    x = 0.045
+    for split in splits:
+        text = f"■ {split.name}  {split.videos:,} videos"
+        figure.text(x, 0.912, text, size=12, color=COLOURS[split.name], weight="bold")
+        x += 0.02 + 0.0079 * len(text)
+
+
+def _style(axes: Axes, title: str, xlabel: str) -> None:
+    axes.set_title(title, loc="left", size=12.5, color=INK, weight="bold", pad=8)
+    axes.set_xlabel(xlabel, size=10.5, color=FAINT)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=FAINT, labelsize=10, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+
+
+def _share_axis(axes: Axes, values: Sequence[NDArray[np.number]]) -> bool:
+    """Prepare an axis of percents; says whether there is anything to draw."""
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    if any(len(part) for part in values):
+        return True
+    axes.text(0.5, 0.5, "no readable video", transform=axes.transAxes, ha="center", color=FAINT)
+    return False
+
+
+def _bars(axes: Axes, splits: Sequence[SplitData], values: Sequence[NDArray[np.number]]) -> None:
+    """A group of bars for each of the most frequent values, and one for all others."""
+    if not _share_axis(axes, values):
+        return
+    found, counts = np.unique(np.concatenate(values), return_counts=True)
+    shown = np.sort(found[np.argsort(-counts, kind="stable")[:CATEGORIES]])
+    names = [f"{value:g}" for value in shown] + ["other"] * (len(found) > len(shown))
+    width = 0.8 / len(splits)
+    for i, (split, part) in enumerate(zip(splits, values, strict=True)):
+        share = np.array([np.sum(part == value) for value in shown]) / max(len(part), 1)
+        share = np.append(share, 1 - share.sum() if len(part) else 0)[: len(names)]
+        places = np.arange(len(names)) + (i - (len(splits) - 1) / 2) * width
+        axes.bar(places, 100 * share, width * 0.94, color=COLOURS[split.name])
+    axes.set_xticks(range(len(names)), names)
+    middle, half = (len(names) - 1) / 2, max(len(names), 6) / 2
+    axes.set_xlim(middle - half, middle + half)
+
+
+def _histogram(
+    axes: Axes, splits: Sequence[SplitData], values: Sequence[NDArray[np.number]]
+) -> None:
+    """Bars side by side, each a share of the readable videos of its split."""
+    if not _share_axis(axes, values):
+        return
+    together = np.concatenate(values).astype(float)
+    edges, tail = _edges(together)
+    axes.hist(
+        [np.clip(part, edges[0], edges[-1]) for part in values],
+        bins=edges.tolist(),
+        weights=[np.full(len(part), 100 / max(len(part), 1)) for part in values],
+        color=[COLOURS[split.name] for split in splits],
+        rwidth=0.86,
+    )
+    if tail:
+        note = f"last bar: up to {together.max():,.4g} s"
+        axes.text(1, 1.03, note, transform=axes.transAxes, ha="right", size=9.5, color=FAINT)
+
+
+def _edges(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], bool]:
+    """Edges of the bins, and whether the last one also has a long tail of values."""
+    low, high = float(values.min()), float(values.max())
+    most = float(np.percentile(values, TAIL))
+    tail = high - low > 1.5 * (most - low) and most > low
+    if high - low < 1e-6:  # one value for all: a bar in the middle
+        margin = max(abs(low) * 0.1, 0.5)
+        return np.linspace(low - margin, high + margin, 6), False
+    return np.linspace(low, most if tail else high, BINS + 1), tail
+
+
+def _mark(axes: Axes, clip_seconds: float) -> None:
+    low, high = axes.get_xlim()
+    if not low < clip_seconds < high:
+        return
+    axes.axvline(clip_seconds, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    left = clip_seconds < (low + high) / 2
+    axes.annotate(
+        f"one training clip, {clip_seconds:.3g} s",
+        (clip_seconds, 0.97),
+        xycoords=("data", "axes fraction"),
+        xytext=(5 if left else -5, 0),
+        textcoords="offset points",
+        va="top",
+        ha="left" if left else "right",
+        size=9.5,
+        color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85},
+    )
+
+
+def _classes(axes: Axes, splits: Sequence[SplitData]) -> None:
+    """Videos of each class, the largest first in every split."""
+    _style(axes, "Videos per class", "classes, each split sorted")
+    for split in splits:
+        counts = np.sort(split.class_counts)[::-1]
+        axes.step(
+            np.arange(len(counts) + 1),
+            np.append(counts, counts[-1]),
+            where="post",
+            color=COLOURS[split.name],
+            linewidth=2,
+        )
+    axes.set_xlim(0, max(len(split.class_counts) for split in splits))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    if max(split.class_counts.max() for split in splits) > 20:
+        axes.set_yscale("symlog", linthresh=1)  # logarithmic, but has a 0
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
