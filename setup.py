@@ -9,8 +9,9 @@ ROOT = Path(__file__).parent
 INIT = (ROOT / "timesformer" / "__init__.py").read_text()
 VERSION = re.search(r'__version__ = "(.+)"', INIT).group(1)
 
-VIZ = ["matplotlib>=3.8", "pillow>=10.0"]
+VIZ = ["matplotlib>=3.8"]
 HUB = ["huggingface_hub>=0.30"]
+TORCHCODEC = ["torchcodec>=0.10"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 
 setup(
@@ -33,6 +34,7 @@ setup(
         "einops>=0.8",
         "fvcore>=0.1.5.post20221221",
         "numpy>=1.26",
+        "pillow>=10.0",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
         "simplejson>=3.17",
@@ -45,7 +47,9 @@ setup(
         "hub": HUB,
         "slurm": ["submitit>=1.5"],
         "onnx": ONNX,
+        "torchcodec": TORCHCODEC,
         "dev": [
+            *TORCHCODEC,
             *VIZ,
             "mypy>=1.10",
             "pre-commit>=3.5",

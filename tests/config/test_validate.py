@@ -31,7 +31,7 @@ def make(overrides: str) -> CfgNode:
 # (overrides, fragments of the message; the first is a key to change)
 BAD = [
     ("TRAIN.ENABLE False TEST.ENABLE False", ["TRAIN.ENABLE", "nothing to do"]),
-    ("DATA.MULTI_LABEL True", ["DATA.MULTI_LABEL", "not supported"]),
+    ("DATA.MULTI_LABEL True", ["MODEL.LOSS_FUNC", "several labels need bce"]),
     # names, with the nearest
     ("DIST_BACKEND glo", ["DIST_BACKEND", "did you mean gloo?"]),
     ("TRAIN.AMP bf61", ["TRAIN.AMP", "did you mean bf16?"]),
@@ -112,7 +112,7 @@ BAD = [
     ("DATA.STD [.5,0,.5]", ["DATA.STD", "above 0"]),
     ("DATA.TRAIN_JITTER_SCALES [256]", ["DATA.TRAIN_JITTER_SCALES"]),
     ("DATA.TRAIN_JITTER_SCALES [0,256]", ["DATA.TRAIN_JITTER_SCALES", "at least 1"]),
-    ("DATA.TRAIN_JITTER_SCALES [320,256]", ["DATA.TRAIN_JITTER_SCALES", "smaller one first"]),
+    ("DATA.TRAIN_JITTER_SCALES [320,256]", ["DATA.TRAIN_JITTER_SCALES", "the least value, then"]),
     ("DATA.TRAIN_JITTER_SCALES [200,256]", ["DATA.TRAIN_JITTER_SCALES", "DATA.TRAIN_CROP_SIZE"]),
     # optimisation
     ("SOLVER.STEPS [0,11]", ["SOLVER.STEPS", "SOLVER.LRS"]),

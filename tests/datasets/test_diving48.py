@@ -40,7 +40,7 @@ def test_real_layout(tmp_path: Path) -> None:
     assert train.records[1].path == str(tmp_path / "rgb" / "-train_00001.mp4")
     assert (train.records[1].start, train.records[1].end) == (0, None)
     assert isinstance(train.sampler, RateSampler)
-    assert train.class_names[0] == "Back / 15som / 05Twis / FREE"
+    assert train.class_names[0] == "Back+15som+05Twis+FREE"
     assert len(train.class_names) == 48
     assert train[0][0].shape == (3, 4, 32, 32)
     val, test = (build_dataset("diving48", cfg, mode) for mode in ("val", "test"))

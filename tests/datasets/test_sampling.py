@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from timesformer.datasets.sampling import RateSampler, frame_offsets, view_start
+from timesformer.datasets.sampling import (
+    ClipPosition,
+    RateSampler,
+    SegmentSampler,
+    frame_offsets,
+    view_start,
+)
 
 DELTA = 84.0
 
@@ -74,3 +81,50 @@ def test_impossible_arguments() -> None:
         RateSampler(8, 32).place(300, 30.0, (3, 3))
     with pytest.raises(ValueError, match="needs an rng"):
         RateSampler(8, 32).place(300, 30.0, None)
+
+
+@pytest.mark.parametrize(
+    ("length", "starts"),
+    [
+        (100, [0, 0, 0, 0]),  # shorter than a clip
+        (255, [63.5] * 4),  # room for one clip of 128 frames
+        (256, [0, 128, 0, 128]),  # for two
+        (400, [0, 136, 272, 0]),
+        (512, [0, 128, 256, 384]),
+        (5120, [0, 1664, 3328, 4992]),
+    ],
+)
+def test_tiled_clips_never_overlap(length: int, starts: list[float]) -> None:
+    sampler = RateSampler(4, 32, placement="tiled")
+    assert [sampler.place(length, 30.0, (i, 4)).start for i in range(4)] == starts
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 46, 117])
+def test_segments_take_a_frame_from_each_part(length: int) -> None:
+    sampler, edges = SegmentSampler(8), [round((length - 1) / 8 * i) for i in range(9)]
+    middles = tuple((a + b) // 2 for a, b in pairwise(edges))
+    for i in range(2):
+        position = sampler.place(length, 12.0, (i, 2))
+        assert (position.offsets, position.start, position.timed) == (middles, 0, False)
+    seen = [set() for _ in range(8)]
+    for seed in range(200):
+        clip = sampler.place(length, 12.0, None, np.random.default_rng(seed)).offsets
+        for part, frame in zip(seen, clip, strict=True):
+            part.add(frame)
+    assert [(min(part), max(part)) for part in seen] == list(pairwise(edges))
+    assert sampler.place(length, 1.0, None, np.random.default_rng(199)).offsets == clip
+
+
+@pytest.mark.parametrize("sampler", [RateSampler(8, 32), SegmentSampler(8)])
+def test_a_random_clip_needs_a_generator(sampler: RateSampler | SegmentSampler) -> None:
+    with pytest.raises(ValueError, match="needs an rng"):
+        sampler.place(100, 30.0, None)
+
+
+def test_within_a_part_of_a_video() -> None:
+    timed = ClipPosition(2.5, 10.0, (0, 4, 9)).within(100, 120)
+    assert (timed.start, timed.offsets) == (102.5, (0, 4, 9))
+    # The part ends before the clip does: its last frame is repeated, none beyond is taken.
+    assert ClipPosition(2.5, 10.0, (0, 4, 9)).within(100, 108).offsets == (0, 4, 4)
+    numbered = ClipPosition(0.0, 10.0, (0, 4, 9), timed=False).within(100, 110)
+    assert (numbered.start, numbered.offsets) == (0.0, (100, 104, 109))

@@ -34,14 +34,20 @@ def losses(output):
 
 @pytest.fixture(scope="module")
 def seven_videos(synthetic_dir, tmp_path_factory):
-    """The small dataset with 7 test videos: they don't divide by 2 ranks."""
+    """The small dataset with 7 test videos, which don't divide by 2 ranks; some don't exist."""
     folder = tmp_path_factory.mktemp("seven")
     for path in synthetic_dir.iterdir():
         (folder / path.name).symlink_to(path)
-    rows = (synthetic_dir / "test.csv").read_text().splitlines()
-    (folder / "test.csv").unlink()
-    (folder / "test.csv").write_text("\n".join(rows[:7]) + "\n")
+    for split, count, absent in (("train", None, 5), ("test", 7, 4)):
+        rows = (synthetic_dir / f"{split}.csv").read_text().splitlines()[:count]
+        rows[absent] = f"absent_{split}.mp4 0"
+        (folder / f"{split}.csv").unlink()
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def broken_videos(output):
+    return (output / "broken_videos.csv").read_text().splitlines()[1:]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +66,9 @@ def test_two_gloo_processes_equal_one(seven_videos, one_process, tmp_path):
     one, two = (read_checkpoint(get_last_checkpoint(o)) for o in (one_process, tmp_path))
     for name, value in one["model_state"].items():
         np.testing.assert_allclose(two["model_state"][name], value, atol=1e-4, err_msg=name)
+    assert stats(tmp_path, "train_epoch")[-1]["replaced_videos"] == 1
+    assert broken_videos(tmp_path) == broken_videos(one_process)
+    assert len(broken_videos(tmp_path)) == 2
 
 
 def test_two_processes_score_every_video_once_and_to_the_bit(seven_videos, one_process, tmp_path):
@@ -71,7 +80,10 @@ def test_two_processes_score_every_video_once_and_to_the_bit(seven_videos, one_p
     assert one["per_view"].shape == (7, 3, 6)
     for key in ("per_view", "scores", "labels", "paths"):
         np.testing.assert_array_equal(one[key], two[key])
-    assert stats(tmp_path / "two", "test_final")[0]["videos"] == 7
+    assert np.isnan(one["per_view"][4]).all()
+    (line,) = stats(tmp_path / "two", "test_final")
+    assert (line["videos"], line["failed_videos"]) == (7, 1)
+    assert broken_videos(tmp_path / "one") == broken_videos(tmp_path / "two")
 
 
 def test_accumulation_on_two_ranks_equals_one_process(seven_videos, one_process, tmp_path):

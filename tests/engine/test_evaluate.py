@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small_run import small_cfg, stats
 
+from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import ensemble, score_videos, test
 from timesformer.engine.train import train
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint, write_checkpoint
-from timesformer.utils.errors import ConfigError, TrainingError, VideoError, WeightsError
+from timesformer.utils.errors import ConfigError, TrainingError, WeightsError
 
 run_test = test  # pytest would collect a function called `test`
 del test
@@ -92,8 +95,9 @@ def test_a_view_that_is_missing_is_an_error_that_names_it(synthetic_dir, tmp_pat
     cfg = small_cfg(synthetic_dir, tmp_path)
     loader = construct_loader(cfg, "test")
     loader.batch_sampler.starts = loader.batch_sampler.starts[:1]  # the rest is never read
+    broken = BrokenVideos(tmp_path, "test", 12)
     with pytest.raises(TrainingError, match=r"\.mp4: view 0 was scored 0 times"):
-        score_videos(build_model(cfg), loader, torch.device("cpu"), num_classes=6, clips=6)
+        score_videos(build_model(cfg), loader, torch.device("cpu"), broken, num_classes=6, clips=6)
 
 
 def test_no_weights_is_an_error(synthetic_dir, tmp_path):
@@ -134,13 +138,46 @@ def test_other_preprocessing_than_in_training_is_said(
     assert "DATA.MEAN" in (tmp_path / "run.log").read_text()
 
 
-def test_broken_video_is_named(synthetic_dir, tmp_path, checkpoint):
-    broken = tmp_path / "data"
-    broken.mkdir()
+def test_videos_that_cannot_be_read_are_never_substituted(synthetic_dir, tmp_path, checkpoint):
+    options = {"TEST__CHECKPOINT_FILE_PATH": checkpoint, "TRAIN__ENABLE": False}
+    whole = run_test(small_cfg(synthetic_dir, tmp_path / "whole", **options))
+    data = shutil.copytree(synthetic_dir, tmp_path / "data")
+    paths = [data / Path(path).relative_to(synthetic_dir) for path in whole.paths]
+    paths[3].unlink()
+    paths[8].write_bytes(b"no video")
+    cfg = small_cfg(data, tmp_path, TEST__SAVE_RESULTS_PATH="scores.npz,scores.csv", **options)
+    results = run_test(cfg)
+    good = [i for i in range(12) if i not in (3, 8)]
+    torch.testing.assert_close(results.per_view[good], whole.per_view[good], atol=1e-5, rtol=0)
+    assert bool(results.per_view[[3, 8]].isnan().all())
+
+    right = (whole.scores.argmax(1) == whole.labels)[good].sum().item()
+    (line,) = stats(tmp_path, "test_final")
+    assert (line["videos"], line["failed_videos"]) == (12, 2)
+    assert line["top1_acc"] == pytest.approx(100 * right / 12, abs=1e-3)
+    assert line["top1_acc_readable"] == pytest.approx(100 * right / 10, abs=1e-3)
+    with np.load(tmp_path / "scores.npz") as saved:
+        assert saved["failed"].nonzero()[0].tolist() == [3, 8]
+    with (tmp_path / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [i for i, row in enumerate(rows) if not row["top1"]] == [3, 8]
+    with (tmp_path / "broken_videos.csv").open() as file:
+        listed = list(csv.DictReader(file))
+    assert [row["path"] for row in listed] == sorted(map(str, (paths[3], paths[8])))
+    assert {row["split"] for row in listed} == {"test"}
+    assert {row["reason"] for row in listed} == {
+        "no such file or directory",
+        "damaged, or not a video (invalid data)",
+    }
+
+
+def test_nothing_to_read_is_an_error(synthetic_dir, tmp_path, checkpoint):
     for name in ("train.csv", "val.csv", "test.csv", "classes.txt"):
-        (broken / name).write_text((synthetic_dir / name).read_text())
-    cfg = small_cfg(broken, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False)
-    with pytest.raises(VideoError, match=r"00000\.mp4"):
+        (tmp_path / name).write_text((synthetic_dir / name).read_text())
+    cfg = small_cfg(
+        tmp_path, tmp_path / "run", TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False
+    )
+    with pytest.raises(TrainingError, match=r"none of the 12 test videos.*00000\.mp4: no such"):
         run_test(cfg)
 
 

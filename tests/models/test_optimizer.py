@@ -93,7 +93,7 @@ def test_layer_decay(scheme):
     optimizer = construct_optimizer(model, cfg)
     set_lr(optimizer, 0.8)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    places = {"blocks.0": 1, "blocks.1": 2, "blocks.2": 3, "norm": 4, "head": 4}
+    places = {"blocks.0": 1, "blocks.1": 2, "blocks.2": 3, "norm": 3, "head": 4}
     for name, parameter in model.named_parameters():
         layer = next((i for part, i in places.items() if name.startswith(f"model.{part}")), 0)
         assert rates[id(parameter)] == pytest.approx(0.8 * 0.5 ** (4 - layer)), name

@@ -18,6 +18,7 @@ from timesformer.utils.distributed import (
     all_reduce_sum,
     barrier,
     device_for,
+    gather_objects,
     get_world,
     is_main,
     launch,
@@ -53,6 +54,7 @@ def report(cfg) -> None:
     barrier()
     place = [world.rank, world.size, world.local_rank, world.local_size]
     found = {"place": place, "main": is_main(), "sum": total.tolist()}
+    found["objects"] = gather_objects({"rank": world.rank})
     found["threads"] = torch.get_num_threads()
     (Path(cfg.OUTPUT_DIR) / f"rank{world.rank}.json").write_text(json.dumps(found))
 
@@ -118,6 +120,7 @@ def test_spawned_processes_share_sums_and_cores(tmp_path):
     assert [r["place"] for r in found] == [[0, 2, 0, 2], [1, 2, 1, 2]]
     assert [r["main"] for r in found] == [True, False]
     assert [r["sum"] for r in found] == [[3.0, 2.0]] * 2
+    assert [r["objects"] for r in found] == [[{"rank": 0}, {"rank": 1}]] * 2
     cores = os.cpu_count() or 1
     assert all(1 <= r["threads"] <= max(1, cores // 2) for r in found)
 

@@ -29,7 +29,8 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
     """Make the data set registered as `name` (in any case) for train, val or test.
 
     Raises:
-        ConfigError: there is no data set of that name.
+        ConfigError: there is no data set of that name, or it has one label a video where several
+            are wanted.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
@@ -37,7 +38,14 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
     if name.lower() not in known:
         key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
         raise ConfigError(f"{key} {name!r} is not known; choose from {', '.join(sorted(known))}")
-    return known[name.lower()](cfg, split)
+    dataset = known[name.lower()](cfg, split)
+    records = getattr(dataset, "records", ())
+    if cfg.DATA.MULTI_LABEL and len(records) and isinstance(records[0].label, int):
+        raise ConfigError(
+            f"DATA.MULTI_LABEL True, but videos of {name} have one label each: set it to False, "
+            "or use kinetics, whose lists may have several"
+        )
+    return dataset
 
 
 def video_options(cfg: CfgNode, mode: str) -> dict[str, Any]:

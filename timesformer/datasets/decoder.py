@@ -23,8 +23,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from timesformer.datasets.sampling import ClipPosition, RateSampler
+from timesformer.datasets.sampling import ClipPosition, RateSampler, view_start
 from timesformer.datasets.video_file import (
+    CUT_SHORT,
     Deadline,
     FrameIndex,
     StreamInfo,
@@ -40,7 +41,6 @@ __all__ = ["Clips", "VideoError", "VideoInfo", "decode_all", "load_clip", "load_
 
 TIMEOUT = 120.0  # seconds for one file
 WORTH_A_SEEK = 3  # frames; decoding so many costs more than a seek
-CUT_SHORT = 0.95  # a file with a smaller share of the frames it promises is damaged
 
 Place = Callable[[int, float], Sequence[ClipPosition]]  # (frames, fps) -> clips
 
@@ -71,6 +71,7 @@ class VideoInfo:
         codec: name of the compression.
         constant_rate: frames follow each other at one rate, as far as timestamps tell.
         keyframes: frames that decoding can start from; 0 if not known.
+        damage: what is wrong with the file as far as its first frame tells; "" if nothing is.
     """
 
     frames: int
@@ -81,6 +82,7 @@ class VideoInfo:
     codec: str
     constant_rate: bool
     keyframes: int
+    damage: str
 
 
 def load_clip(
@@ -112,6 +114,8 @@ def load_clip(
     if view is None and rng is None:
         rng = np.random.default_rng()
     sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
+    if view is not None:
+        view_start(0.0, view, clip_sampling)  # a view that isn't there is no fault of the file
     return load_clips(path, lambda n, fps: [sampler.place(n, fps, view, rng)]).frames[0]
 
 
@@ -179,7 +183,8 @@ def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
         info, _ = read_info(name, container, stream, Deadline(name, timeout))
         seconds = info.frames * info.frame_ticks * float(stream.time_base or 0)
         codec = stream.codec_context.name
-    height, width = load_frames(name, [0], timeout).frames[0].shape[1:3]
+    first = load_frames(name, [0], timeout)
+    height, width = first.frames[0].shape[1:3]
     return VideoInfo(
         frames=info.frames,
         fps=info.fps,
@@ -189,6 +194,7 @@ def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
         codec=codec,
         constant_rate=info.index is None or info.index.constant_rate,
         keyframes=0 if info.index is None else len(info.index.keys),
+        damage=first.damage,
     )
 
 
@@ -335,8 +341,9 @@ def _decode(
     if not indexed:
         info = replace(info, index=None)
     requests, to_rgb = plan(info), _Converter(path)
-    number, last = -1, None
-    for number, frame in _frames(container, stream, info.index, requests, strict=not damage):
+    frames = _frames(container, stream, info.index, requests, strict=not damage)
+    number, last, damage = -1, None, damage or info.damage
+    for number, frame in frames:
         deadline.check()
         last, pts = frame, info.pts(frame, number)
         counts = [request.wants(number, pts) if request.missing else 0 for request in requests]

@@ -83,7 +83,7 @@ def find_version(root: Path) -> str:
 
 
 def read_vocabulary(path: Path, classes: int) -> tuple[str, ...]:
-    """Read a list of lists of words, one for each class: "Back / 15som / 05Twis / FREE".
+    """Read a list of lists of words, one for each class: "Back+15som+05Twis+FREE".
 
     Raises:
         AnnotationError: it isn't that.
@@ -99,4 +99,4 @@ def read_vocabulary(path: Path, classes: int) -> tuple[str, ...]:
         raise ConfigError(
             f"MODEL.NUM_CLASSES is {classes}, but {path} has {len(vocabulary)} classes"
         )
-    return tuple(" / ".join(words) for words in vocabulary)
+    return tuple("+".join(words) for words in vocabulary)

@@ -16,6 +16,7 @@ from timesformer.datasets.video_file import FrameIndex, StreamInfo, check_size
 from timesformer.utils.errors import VideoError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+TICKS = 1 << 16  # of the clock in a frame, fine as that of a video: clips start between frames
 
 
 def list_frames(folder: str) -> list[str]:
@@ -25,9 +26,11 @@ def list_frames(folder: str) -> list[str]:
         VideoError: it can't be read or has none.
     """
     try:
-        names = [name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES)]  # noqa: PTH208
+        found = os.listdir(folder)  # noqa: PTH208
     except OSError as error:
         raise VideoError(folder, (error.strerror or str(error)).lower()) from error
+    # Hidden files are no frames: macOS leaves "._00001.jpg" beside "00001.jpg".
+    names = [n for n in found if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
     if not names:
         raise VideoError(folder, f"a folder without frames ({', '.join(SUFFIXES)})")
     return sorted(names, key=_by_number)
@@ -45,8 +48,8 @@ def load_clips(folder: str, place: Place, fps: float) -> Clips:
         VideoError: a frame can't be read, or their sizes differ.
     """
     names = list_frames(folder)
-    index = FrameIndex(np.arange(len(names)), np.arange(len(names)), seekable=True)
-    info = StreamInfo(len(names), fps, 0, 1.0, len(names), index)
+    index = FrameIndex(TICKS * np.arange(len(names)), np.arange(len(names)), seekable=True)
+    info = StreamInfo(len(names), fps, 0, float(TICKS), len(names), index)
     clips = [frame_numbers(info, position) for position in place(len(names), fps)]
     images = _read_images(folder, names, sorted({number for clip in clips for number in clip}))
     return Clips([torch.from_numpy(np.stack([images[n] for n in clip])) for clip in clips])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -18,12 +19,13 @@ import numpy as np
 from fvcore.common.config import CfgNode
 
 from timesformer.datasets.build import SPLITS, build_dataset
-from timesformer.datasets.decoder import CUT_SHORT, decode_all, probe
+from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.frame_folder import list_frames
 from timesformer.datasets.records import Record
 from timesformer.datasets.sampling import RateSampler
 from timesformer.datasets.transcode import read_folder
 from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.datasets.video_file import CUT_SHORT
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError, VideoError
 
 Item = TypeVar("Item")
@@ -91,11 +93,13 @@ class InspectOptions:
             if self.decode:
                 deque(frames, maxlen=0)
             return self.frames_fps, short_side, len(list_frames(path)) / self.frames_fps
-        info = probe(path, self.timeout)
+        info, damage = probe(path, self.timeout), ""
         if self.decode:
             decoded = sum(1 for _ in decode_all(path, DECODE_ALL_TIMEOUT))
             if decoded < CUT_SHORT * info.frames:
-                raise VideoError(path, f"ends after {decoded} of {info.frames} frames")
+                damage = f"ends after {decoded} of {info.frames} frames"
+        if info.damage or damage:
+            raise VideoError(path, info.damage or damage)
         return info.fps, min(info.width, info.height), info.duration
 
     def crashed(self, path: str) -> VideoReport:
@@ -235,8 +239,7 @@ def in_processes(
     items: Iterable[Item],
     workers: int,
     crashed: Callable[[Item], Result],
-    chunk: int = 1,
-) -> Iterator[tuple[Item, Result]]:
+) -> Generator[tuple[Item, Result], None, None]:
     """Apply a function to items in worker processes, even one that crashes its process.
 
     Args:
@@ -244,72 +247,43 @@ def in_processes(
         items: picklable.
         workers: number of processes; 0 does it in this one, where a crash is a crash.
         crashed: makes the result of an item whose process died.
-        chunk: items sent at a time.
 
     Yields:
         Items with their results, in the order in which they are done.
     """
-    items = list(items)
+    waiting, suspects = deque(items), deque[Item]()
     if workers == 0:
-        yield from ((item, function(item)) for item in items)
+        yield from ((item, function(item)) for item in waiting)
         return
-    waiting = deque(items[i : i + chunk] for i in range(0, len(items), chunk))
-    while waiting:
-        # A crash fails all that was under way, and doesn't tell which item it was.
-        suspects = yield from _until_a_crash(function, waiting, min(workers, len(waiting)))
-        yield from _one_by_one(function, suspects, crashed)
-
-
-def _until_a_crash(
-    function: Callable[[Item], Result], waiting: deque[list[Item]], workers: int
-) -> Generator[tuple[Item, Result], None, list[Item]]:
-    """Work on `waiting`; returns the items that were under way when a process died."""
-    running: dict[Future[list[Result]], list[Item]] = {}
-    with _pool(workers) as pool:
-        try:
-            while waiting or running:
-                while waiting and len(running) < 2 * workers:
-                    running[pool.submit(_apply, function, waiting[0])] = waiting[0]
-                    waiting.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    results = future.result()
-                    yield from zip(running.pop(future), results, strict=True)
-        except BrokenProcessPool:
-            pass
-    return [item for part in running.values() for item in part]
-
-
-def _one_by_one(
-    function: Callable[[Item], Result], items: Sequence[Item], crashed: Callable[[Item], Result]
-) -> Iterator[tuple[Item, Result]]:
-    rest = deque(items)
-    while rest:
-        with _pool(1) as pool:
+    while waiting or suspects:
+        # A crash fails all that was under way, and only of one by one is known which it was.
+        alone = bool(suspects)
+        queue, ahead = (suspects, 1) if alone else (waiting, 2 * workers)
+        running: dict[Future[Result], Item] = {}
+        with _pool(1 if alone else min(workers, len(waiting))) as pool:
             try:
-                while rest:
-                    result = pool.submit(function, rest[0]).result()
-                    yield rest.popleft(), result
+                while queue or running:
+                    while queue and len(running) < ahead:
+                        running[pool.submit(function, queue[0])] = queue[0]
+                        queue.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield running.pop(future), result
             except BrokenProcessPool:
-                item = rest.popleft()
-                yield item, crashed(item)
-
-
-def _apply(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in items]
+                pass
+        if alone:
+            yield from ((item, crashed(item)) for item in running.values())
+        else:
+            suspects.extend(running.values())
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that don't outlive an interrupt."""
+    """Worker processes that outlive neither an interrupt nor this process."""
     others = set(multiprocessing.active_children())
-    # Forking a process that has threads (tqdm's, torch's) may deadlock. Ctrl-C reaches all
-    # processes of a terminal; only this one is to act on it.
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
+    # Forking a process that has threads (tqdm's, torch's) may deadlock.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
     try:
         yield pool
     except BaseException:
@@ -318,3 +292,16 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """Let a worker end when its parent does, however that happens, and not by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

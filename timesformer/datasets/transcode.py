@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import heapq
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -24,14 +25,14 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 
-from timesformer.datasets.decoder import CUT_SHORT
 from timesformer.datasets.frame_folder import list_frames, load_clips
 from timesformer.datasets.sampling import ClipPosition
 from timesformer.datasets.video_file import (
+    CUT_SHORT,
     PLAUSIBLE_FPS,
     Deadline,
+    StreamInfo,
     check_size,
     open_video,
     read_info,
@@ -40,14 +41,17 @@ from timesformer.datasets.video_file import (
 from timesformer.utils.errors import UserError, VideoError
 
 SUFFIX = ".mp4"
-PRESET = "fast"  # of x264
 REORDERED = 32  # timestamps held back to sort them; H.264 reorders 16 frames at most
+FRAME_TICKS = 512  # of the clock of extracted frames: a clip may start between two
 FRAMES_AT_ONCE = 32  # images of a folder in memory
 PATIENCE = 3600.0  # seconds to count the packets of a file without a header
-MATRICES = {1, 4, 5, 6, 7, 9}  # colour matrices that can be kept, by FFmpeg's numbers
-UNSPECIFIED = 2  # that of none: readers take the default then, here and there the same
+MATRICES = {1, 4, 5, 6, 7, 9}  # colour matrices to keep, by FFmpeg's numbers; others become 601
 # Writing fails for these reasons whatever the video is.
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+}
+
+Frames = Iterator[tuple[int, VideoFrame]]  # (timestamp, frame) in the decoder's order
 
 
 @dataclass(frozen=True)
@@ -81,43 +85,32 @@ class TranscodeSettings:
     def x264_options(self) -> dict[str, str]:
         """Options of the encoder."""
         structure = f"keyint={self.gop}:scenecut=0:open-gop=0:bframes=0:ref=1"
-        return {
-            "preset": PRESET,
-            "tune": "fastdecode",
-            "crf": str(self.crf),
-            "x264-params": structure,
-        }
+        options = {"preset": "fast", "tune": "fastdecode", "x264-params": structure}
+        return options | {"crf": str(self.crf)}
 
 
-class _Source(NamedTuple):
-    """What is known of a source before it is decoded.
+class _Clock(NamedTuple):
+    """Times of a source.
 
     Attributes:
         tick: seconds of a timestamp unit.
         fps: frames per second.
-        end: timestamp at which the last of `counted` frames ends, 0 where that isn't known.
-        counted: number of frames as the header says, 0 where it doesn't.
-        expected: least number of frames of a file that isn't cut short.
+        expected: least number of frames of a source that isn't cut short.
     """
 
     tick: Fraction
     fps: Fraction
-    end: int = 0
-    counted: int = 0
     expected: int = 0
 
 
 def transcode(
     source: str | os.PathLike[str], target: str | os.PathLike[str], settings: TranscodeSettings
 ) -> int:
-    """Prepare a video, or a folder of extracted frames; `target` appears only when complete.
+    """Prepare a video, or a folder of extracted frames, as `target`, an `.mp4`.
+
+    The folder of `target` must exist; `target` itself appears only when it is complete.
 
     Damage that training would put up with is an error: in the result, it couldn't be told.
-
-    Args:
-        source: what to read.
-        target: the `.mp4` to write, in a folder that exists.
-        settings: how.
 
     Returns:
         Number of frames.
@@ -128,11 +121,7 @@ def transcode(
     """
     name, target = os.fspath(source), Path(target)
     partial = temporary_of(target)
-    if Path(name).is_dir():
-        fps = Fraction(settings.frames_fps).limit_denominator(1001)
-        clock, frames = _Source(1 / fps, fps), _read_folder(name)
-    else:
-        clock, frames = _read_clock(name), _read_file(name)
+    clock, frames = _open_folder(name, settings) if Path(name).is_dir() else _open_file(name)
     try:
         count = _write(partial, name, clock, frames, settings)
         with partial.open("rb") as file:
@@ -141,8 +130,9 @@ def transcode(
     except VideoError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            raise UserError(f"{target}: can't be written: {error.strerror}") from error
+        number = getattr(error, "errno", None)
+        if number in DISK_ERRORS:
+            raise UserError(f"{target}: can't be written: {os.strerror(number)}") from error
         raise VideoError(name, f"can't be encoded ({type(error).__name__}: {error})") from error
     finally:
         partial.unlink(missing_ok=True)
@@ -150,39 +140,43 @@ def transcode(
 
 
 def temporary_of(target: Path) -> Path:
-    """Return where a video is written before it is complete."""
+    """Return where a video is written until it is complete."""
     return target.with_name(f".{target.name}.tmp")
 
 
 def prepared_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Shrink (width, height) to this short side, never enlarge; both become even."""
     scale = min(1.0, short_side / min(width, height))
-    if scale == 1.0:
-        return max(width // 2 * 2, 2), max(height // 2 * 2, 2)
-    return round(width * scale / 2) * 2, round(height * scale / 2) * 2
+    pairs = (max(1, math.ceil(side * scale / 2 - 0.5)) for side in (width, height))
+    width, height = (2 * pair for pair in pairs)
+    return width, height
 
 
-def _read_clock(path: str) -> _Source:
+def _open_file(path: str) -> tuple[_Clock, Frames]:
     with typed_errors(path), open_video(path) as (container, stream):
         info, _ = read_info(path, container, stream, Deadline(path, PATIENCE))
+        if info.damage:
+            raise VideoError(path, info.damage)
         fps = stream.average_rate or Fraction(0)
         if not PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1]:
             fps = Fraction(info.fps).limit_denominator(1001)
-        end = (stream.start_time or 0) + stream.duration if stream.duration else 0
-        tick = stream.time_base or 1 / fps
-        return _Source(tick, fps, end, stream.frames, int(CUT_SHORT * info.expected))
+        clock = _Clock(stream.time_base or 1 / fps, fps, int(CUT_SHORT * info.expected))
+    return clock, _decode(path, info)
 
 
-def _read_file(path: str) -> Iterator[tuple[int, VideoFrame]]:
-    """Yield (timestamp, frame) in the decoder's order; frames without one get it by number."""
-    with typed_errors(path):
-        with open_video(path) as (container, stream):
-            info, _ = read_info(path, container, stream, Deadline(path, PATIENCE))
-        with open_video(path) as (container, stream):
-            for number, frame in enumerate(container.decode(stream)):
-                if frame.is_corrupt:
-                    raise VideoError(path, f"frame {number} is damaged")
-                yield info.pts(frame, number), frame
+def _decode(path: str, info: StreamInfo) -> Frames:
+    with typed_errors(path), open_video(path) as (container, stream):
+        for number, frame in enumerate(container.decode(stream)):
+            if frame.is_corrupt:
+                raise VideoError(path, f"frame {number} is damaged")
+            yield info.pts(frame, number), frame
+
+
+def _open_folder(path: str, settings: TranscodeSettings) -> tuple[_Clock, Frames]:
+    fps = Fraction(settings.frames_fps).limit_denominator(1001)
+    images = (VideoFrame.from_ndarray(image, format="rgb24") for image in read_folder(path))
+    frames = ((i * FRAME_TICKS, image) for i, image in enumerate(images))
+    return _Clock(1 / (fps * FRAME_TICKS), fps), frames
 
 
 def read_folder(folder: str) -> Iterator[np.ndarray]:
@@ -198,17 +192,8 @@ def read_folder(folder: str) -> Iterator[np.ndarray]:
         yield from load_clips(folder, lambda *_, p=position: [p], 1.0).frames[0].numpy()
 
 
-def _read_folder(folder: str) -> Iterator[tuple[int, VideoFrame]]:
-    for number, image in enumerate(read_folder(folder)):
-        yield number, VideoFrame.from_ndarray(image, format="rgb24")
-
-
 def _write(
-    partial: Path,
-    path: str,
-    clock: _Source,
-    frames: Iterator[tuple[int, VideoFrame]],
-    settings: TranscodeSettings,
+    partial: Path, path: str, clock: _Clock, frames: Frames, settings: TranscodeSettings
 ) -> int:
     scale = str(clock.tick.denominator)
     # Without its own scale, an edit list would round the first timestamp to milliseconds.
@@ -219,7 +204,7 @@ def _write(
         for pts, frame in frames:
             if encoder is None:
                 check_size(path, frame.width, frame.height)
-                encoder = _Encoder(container, path, clock, frame, settings)
+                encoder = _Encoder(container, path, clock, settings, frame)
             encoder.add(pts, frame)
         if encoder is None:
             raise VideoError(path, "no frame could be decoded")
@@ -237,43 +222,28 @@ class _Encoder:
     """
 
     def __init__(
-        self,
-        container: OutputContainer,
-        path: str,
-        clock: _Source,
+        self, container: OutputContainer, path: str, clock: _Clock, settings: TranscodeSettings,
         first: VideoFrame,
-        settings: TranscodeSettings,
-    ) -> None:
-        self.container = container
-        self.path = path
-        self.clock = clock
+    ) -> None:  # fmt: skip
+        self.container, self.path, self.clock = container, path, clock
         self.count = 0
         self._source_size = (first.width, first.height)
-        self._turns = round(first.rotation / 90) % 4  # to the left
         self._size = prepared_size(*self._source_size, settings.short_side)
+        self._turns = round(first.rotation / 90) % 4  # to the left
+        known = first.colorspace in MATRICES
+        self._matrix = int(first.colorspace if known else Colorspace.ITU601)
         self._scaler = VideoReformatter()  # one for the whole video: each costs megabytes
         self._packets: deque[Packet] = deque()
         self._stamps: list[int] = []  # a heap: those of frames whose packets aren't written
         self._first_stamp: int | None = None
         self._last_stamp = -1
-
-        self._matrix: int | None = first.colorspace
-        if self._matrix == UNSPECIFIED:
-            self._matrix = None
-        elif self._matrix not in MATRICES:  # e.g. RGB
-            self._matrix = int(Colorspace.ITU601)
-        self._stream = self._add_stream(first, settings)
-
-    def _add_stream(self, first: VideoFrame, settings: TranscodeSettings) -> VideoStream:
-        stream = self.container.add_stream(
-            "libx264", rate=self.clock.fps, options=settings.x264_options
-        )
+        options = settings.x264_options
+        self._stream = container.add_stream("libx264", rate=clock.fps, options=options)
         picture = self._prepare(first)
-        stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
-        stream.thread_count = 1
-        context = stream.codec_context
+        self._stream.width, self._stream.height = picture.width, picture.height
+        self._stream.pix_fmt, self._stream.thread_count = "yuv420p", 1
+        context = self._stream.codec_context
         context.colorspace, context.color_range = picture.colorspace, picture.color_range
-        return stream
 
     def add(self, pts: int, frame: VideoFrame) -> None:
         """Write a frame, or keep it until later ones have come."""
@@ -288,65 +258,56 @@ class _Encoder:
         heapq.heappush(self._stamps, pts)
         self._packets.extend(self._stream.encode(picture))
         while self._packets and len(self._stamps) > REORDERED:
-            self._mux_next(duration=1)
+            self._mux_next()
 
     def finish(self) -> None:
         """Write what is left."""
         self._packets.extend(self._stream.encode())
         if len(self._packets) != len(self._stamps):
             raise VideoError(self.path, "can't be encoded (frames got lost)")
-        while len(self._packets) > 1:
-            self._mux_next(duration=1)
-        self._mux_next(duration=None)
+        while self._packets:
+            self._mux_next()
 
     def _prepare(self, frame: VideoFrame) -> VideoFrame:
         """Return the frame at its new size, upright, in limited range."""
-        width, height = self._size
         small = self._scaler.reformat(
             frame,
-            width,
-            height,
-            "yuv420p",
+            *(*self._size, "yuv420p"),
             dst_colorspace=self._matrix,
-            interpolation=Interpolation.LANCZOS,
             dst_color_range=ColorRange.MPEG,
+            interpolation=Interpolation.LANCZOS,
             threads=1,
         )
         return _turn(small, self._turns) if self._turns else small
 
-    def _mux_next(self, duration: int | None) -> None:
-        """Write the next packet; a duration matters only for the last one, None computes it."""
+    def _mux_next(self) -> None:
+        """Write the next packet at the lowest timestamp."""
         packet, stamp = self._packets.popleft(), heapq.heappop(self._stamps)
         if self._first_stamp is None:
             self._first_stamp = stamp
         # An mp4 doesn't start before 0, and no two frames are at the same time.
         stamp = max(stamp - min(self._first_stamp, 0), self._last_stamp + 1)
         self._last_stamp = stamp
-        tick = self.clock.tick
+        tick, frame = self.clock.tick, 1 / (self.clock.fps * self.clock.tick)
+        duration = 1  # up to the next frame
+        if not self._packets:
+            # The mean rate becomes the source's, or a hair more: less could, where samplers round
+            # down, choose other frames.
+            end = max(self._first_stamp, 0) + self.count * frame
+            duration = max(1, int(min(end - stamp, 2 * frame)))
         packet.time_base = Fraction(1, tick.denominator)
         packet.pts = packet.dts = stamp * tick.numerator
-        packet.duration = (duration or self._last_duration()) * tick.numerator
+        packet.duration = duration * tick.numerator
         self.container.mux(packet)
-
-    def _last_duration(self) -> int:
-        """Make the video as long as its header says, if that is about the same frames."""
-        shift, last, clock = -min(self._first_stamp or 0, 0), self._last_stamp, self.clock
-        if clock.counted == self.count and clock.end:
-            return max(1, clock.end + shift - last)
-        if self.count > 1:
-            first = (self._first_stamp or 0) + shift
-            return max(1, round((last - first) / (self.count - 1)))
-        return max(1, round(1 / (clock.fps * clock.tick)))
 
 
 def _turn(frame: VideoFrame, turns: int) -> VideoFrame:
     """Turn a yuv420p frame to the left by `turns` × 90°."""
     width, height, pixels = frame.width, frame.height, frame.width * frame.height
-    flat = frame.to_ndarray().reshape(-1)
-    luma = flat[:pixels].reshape(height, width)
+    flat = frame.to_ndarray().ravel()
     chroma = flat[pixels:].reshape(2, height // 2, width // 2)
-    planes = [np.rot90(plane, turns).ravel() for plane in (luma, *chroma)]
-    shape = (width * 3 // 2, height) if turns % 2 else (height * 3 // 2, width)
-    turned = VideoFrame.from_ndarray(np.concatenate(planes).reshape(shape), format="yuv420p")
+    planes = [np.rot90(p, turns).ravel() for p in (flat[:pixels].reshape(height, width), *chroma)]
+    upright = (-1, height if turns % 2 else width)
+    turned = VideoFrame.from_ndarray(np.concatenate(planes).reshape(upright), format="yuv420p")
     turned.colorspace, turned.color_range = frame.colorspace, frame.color_range
     return turned

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.transforms.v2 import RandomResizedCrop
+from torchvision.transforms import RandomResizedCrop
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,12 @@ class TrainTransform:
         if self.resized_crop:
             scale, ratio = self.resized_crop
             with seeded(int(rng.integers(2**63))):
-                crop = RandomResizedCrop(self.crop_size, scale, ratio, antialias=False)
-                images = crop(images)
+                y, x, height, width = RandomResizedCrop.get_params(images, [*scale], [*ratio])
+            images = images[..., y : y + height, x : x + width]
+            images = resize(images, (self.crop_size, self.crop_size), torch.uint8)
         else:
-            images = resize_short_side(images, draw_short_side(rng, self.jitter, self.inverse))
+            side = draw_short_side(rng, self.jitter, self.inverse)
+            images = resize_short_side(images, side, torch.uint8)
             room_y, room_x = (side - self.crop_size for side in images.shape[-2:])
             y, x = (int(rng.integers(0, room, endpoint=True)) for room in (room_y, room_x))
             images = images[..., y : y + self.crop_size, x : x + self.crop_size]
@@ -78,14 +80,13 @@ class EvalTransform:
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Map frames (T, H, W, 3) to float crops 0..255, (S, 3, T, crop_size, crop_size)."""
-        clip = frames.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        clip = resize_short_side(clip, self.short_side)
+        images = resize_short_side(frames.permute(0, 3, 1, 2), self.short_side)
         places = [1] if self.num_crops == 1 else range(self.num_crops)
         crops = []
         for place in places:
-            y, x = crop_corner(clip.shape[-2], clip.shape[-1], self.crop_size, place)
-            crops.append(clip[..., y : y + self.crop_size, x : x + self.crop_size])
-        return torch.stack(crops)
+            y, x = crop_corner(images.shape[-2], images.shape[-1], self.crop_size, place)
+            crops.append(images[..., y : y + self.crop_size, x : x + self.crop_size])
+        return torch.stack(crops).transpose(1, 2).contiguous()
 
 
 @contextmanager
@@ -104,20 +105,33 @@ def draw_short_side(rng: np.random.Generator, jitter: tuple[int, int], inverse: 
     return round(rng.uniform(low, high))
 
 
-def resize_short_side(clip: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize images (…, …, H, W) so that their short side has `size` pixels.
+def resize_short_side(
+    images: torch.Tensor, size: int, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Resize images (T, 3, H, W) so that their short side has `size` pixels.
 
-    Bilinear without antialiasing, the long side rounded down, as the published models were trained.
-    Uint8 stays uint8.
+    The long side is rounded down, as the published models were trained; see `resize`.
     """
-    height, width = clip.shape[-2:]
-    if min(height, width) == size:
-        return clip
+    height, width = images.shape[-2:]
     if width < height:
-        shape = (math.floor(height / width * size), size)
-    else:
-        shape = (size, math.floor(width / height * size))
-    return F.interpolate(clip, size=shape, mode="bilinear", align_corners=False)
+        return resize(images, (math.floor(height / width * size), size), dtype)
+    return resize(images, (size, math.floor(width / height * size)), dtype)
+
+
+def resize(images: torch.Tensor, size: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    """Resize uint8 images (T, 3, H, W) to (height, width): float32, or rounded to uint8.
+
+    Bilinear without antialiasing, as the published models were trained. torch can resize uint8
+    itself, but errs by a whole level. One at a time, because all of a long clip in float takes
+    gigabytes, and a single image stays in the cache.
+    """
+    if images.shape[-2:] == size:
+        return images.to(dtype)
+    resized = []
+    for image in images.split(1):
+        large = F.interpolate(image.float(), size=size, mode="bilinear", align_corners=False)
+        resized.append(large if dtype.is_floating_point else large.round_().to(dtype))
+    return torch.cat(resized)
 
 
 def crop_corner(height: int, width: int, size: int, place: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ MAX_PIXELS = 8192 * 4320  # a header that asks for more is damaged, or an attack
 MAX_ASPECT = 40  # a longer strip would be resized to gigabytes
 PLAUSIBLE_FPS = (1.0, 240.0)  # webm files without a rate report 1000
 STRICT = "crccheck+bitstream+buffer+explode"  # FFmpeg's err_detect: report what it would conceal
+CUT_SHORT = 0.95  # a file with a smaller share of what it promises is damaged
 REORDER_DEPTH = 32  # packets after which the first frame in time must have come
 
 
@@ -89,8 +91,9 @@ class StreamInfo:
         fps: frames per second.
         first_pts: where the stream starts.
         frame_ticks: mean duration of a frame.
-        expected: frames that header or duration promise, for telling that a file is cut.
+        expected: at least so many frames must be there.
         index: where the frames lie; None if the timestamps can't be trusted.
+        damage: what is wrong with the file, as far as packets tell; "" if nothing is.
     """
 
     frames: int
@@ -99,6 +102,7 @@ class StreamInfo:
     frame_ticks: float
     expected: int
     index: FrameIndex | None
+    damage: str = ""
 
     def pts(self, frame: VideoFrame, number: int) -> int:
         """Timestamp of the frame, from its number where the stream (raw h264) has none."""
@@ -188,13 +192,19 @@ def read_info(
     ticks = header_ticks / frames if frames > 0 else 0.0
     # The packets of an AVI would only say what its header says, see _index_of_packets.
     read_packets = index is None and not (container.format.name == "avi" and ticks)
+    damage = ""
     if read_packets:
+        promised = _promised_seconds(container, stream)
         count, counted_ticks, index = _index_of_packets(container, stream, deadline)
+        if index is not None and stream.time_base:
+            end = float((index.pts[-1] + counted_ticks) * stream.time_base)
+            if end < CUT_SHORT * promised:
+                damage = f"ends after {end:.3g} of {promised:.3g} s"
         if frames < 1 or not ticks:
             frames, ticks = count, counted_ticks
     if frames < 1:
         raise VideoError(path, "the video stream is empty")
-    info = _make_info(path, stream, container, frames, ticks, index)
+    info = _make_info(path, stream, frames, ticks, index, damage)
     if read_packets:  # the header is quick to read again, the packets aren't
         _remember(key, info)
     return info, read_packets
@@ -230,23 +240,37 @@ def _remember(key: tuple[str, int, int], info: StreamInfo) -> None:
 def _make_info(
     path: str,
     stream: VideoStream,
-    container: InputContainer,
     frames: int,
     ticks: float,
     index: FrameIndex | None,
+    damage: str,
 ) -> StreamInfo:
     """Fill in what is missing: the rate from the timestamps, or the other way round."""
     tick = float(stream.time_base) if stream.time_base else 0.0
     fps, ticks = complete_rate(path, float(stream.average_rate or 0), ticks, tick)
-    seconds = (container.duration or 0) / av.time_base
     return StreamInfo(
         frames=frames,
         fps=fps,
         first_pts=stream.start_time or 0,
         frame_ticks=ticks,
-        expected=max(stream.frames, int(seconds * fps) if not stream.frames else 0, frames),
+        expected=max(stream.frames, frames),
         index=index,
+        damage=damage,
     )
+
+
+def _promised_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """When the header says that the video ends; 0 if it doesn't.
+
+    Matroska files have it for each stream. That of the container may be the end of the sound.
+    """
+    hours, minutes, seconds = 0.0, 0.0, 0.0
+    text = stream.metadata.get("DURATION", "")
+    if re.fullmatch(r"\d+:\d+:\d+(\.\d+)?", text):
+        hours, minutes, seconds = map(float, text.split(":"))
+    elif len(container.streams) == 1 and "matroska" in container.format.name:
+        seconds = (container.duration or 0) / av.time_base
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def complete_rate(path: str, fps: float, ticks: float, tick: float) -> tuple[float, float]:

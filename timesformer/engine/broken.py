@@ -44,7 +44,8 @@ class BrokenVideos:
             AnnotationError: too many videos had to be replaced.
         """
         for problem in problems:
-            if problem.record not in self.problems:
+            known = self.problems.get(problem.record)
+            if known is None or (known.treatment == USED != problem.treatment):
                 self.problems[problem.record] = problem
                 where = f" ({problem.where})" if problem.where else ""
                 logger.warning(

@@ -91,7 +91,13 @@ def restore(state: TrainState) -> None:
         if state.scaler.is_enabled():
             state.scaler.load_state_dict(read_checkpoint(path)["scaler_state"])
         logger.info("resuming from %s: %d epochs are done", path, state.epoch)
-    elif source := source or cfg.TIMESFORMER.PRETRAINED_MODEL:
+        return
+    if cfg.TRAIN.FINETUNE and not source:
+        logger.warning(
+            "TRAIN.FINETUNE True, but TRAIN.CHECKPOINT_FILE_PATH names no model to fine-tune: "
+            "training starts as without it"
+        )
+    if source := source or cfg.TIMESFORMER.PRETRAINED_MODEL:
         load_pretrained(
             bare(state.model), source, pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE
         )

@@ -319,7 +319,7 @@ class TimeSformer(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Which parameters belong to which layer, as timm's layer decay asks: embeddings, blocks.
 
-        The last norm and the head come after the blocks.
+        The last norm goes with the last block; the head is a layer of its own.
         """
         return {
             "stem": r"^model\.(?:cls_token|pos_embed|time_embed|patch_embed)",

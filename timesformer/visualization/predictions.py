@@ -9,6 +9,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,10 +54,11 @@ class Predictions:
         names = ("scores", "per_view", "labels", "paths", "failed", "class_names")
         try:
             with np.load(path) as arrays:
-                *fields, class_names = (arrays[name] for name in names)
-            if fields[2].ndim != 1:
+                fields: dict[str, Any] = {name: arrays[name] for name in names}
+            if fields["labels"].ndim != 1:
                 raise UserError(f"{path}: videos with several labels can't be drawn yet")
-            return cls(*fields, tuple(class_names.tolist()))
+            fields["class_names"] = tuple(fields["class_names"].tolist())
+            return cls(**fields)
         except FileNotFoundError:
             hint = "test with TEST.SAVE_RESULTS_PATH x.npz"
             raise UserError(f"{path}: no such file; {hint}") from None
