@@ -252,6 +252,26 @@ def test_damage_is_told_and_intact_files_have_none(tmp_path: Path, video: Path) 
     assert load_frames(cut, [0, 199]).damage == ""
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_reading_leaves_nothing_open(tmp_path: Path, video: Path) -> None:
+    def held() -> tuple[int, int]:
+        return tuple(len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("fd", "task"))
+
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[:500])
+    (tmp_path / "text.mp4").write_text("no video")
+    load_clip(video, 8, 4)
+    before = held()
+    for _ in range(20):
+        load_clip(video, 8, 4)
+        probe(video)
+        next(decode_all(video))
+        for path in (cut, tmp_path / "text.mp4", tmp_path / "none.mp4"):
+            with pytest.raises(VideoError):
+                load_clip(path, 8, 4)
+    assert held() == before
+
+
 def _audio_only(path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")

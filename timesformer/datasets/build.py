@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 
 from timesformer.datasets.augment import ClipAugment, Normalize
 from timesformer.datasets.reader import VideoReader
-from timesformer.datasets.records import read_class_names
+from timesformer.datasets.records import Record, read_class_names
 from timesformer.datasets.sampling import RateSampler
 from timesformer.datasets.transform import EvalTransform, TrainTransform
 from timesformer.datasets.views import ViewGrid
@@ -39,7 +40,7 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
         key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
         raise ConfigError(f"{key} {name!r} is not known; choose from {', '.join(sorted(known))}")
     dataset = known[name.lower()](cfg, split)
-    records = getattr(dataset, "records", ())
+    records: Sequence[Record] = getattr(dataset, "records", ())
     if cfg.DATA.MULTI_LABEL and len(records) and isinstance(records[0].label, int):
         raise ConfigError(
             f"DATA.MULTI_LABEL True, but videos of {name} have one label each: set it to False, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -21,7 +22,7 @@ from fvcore.common.config import CfgNode
 from timesformer.datasets.build import SPLITS, build_dataset
 from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.frame_folder import list_frames
-from timesformer.datasets.records import Record
+from timesformer.datasets.records import Record, Records
 from timesformer.datasets.sampling import RateSampler
 from timesformer.datasets.transcode import read_folder
 from timesformer.datasets.video_dataset import VideoDataset
@@ -33,6 +34,7 @@ Result = TypeVar("Result")
 
 MISSING, BROKEN = "missing", "broken"
 DECODE_ALL_TIMEOUT = 3600.0  # seconds to decode a whole file
+FINGERPRINT = 1 << 16  # bytes of either end of a file
 
 
 class VideoReport(NamedTuple):
@@ -40,6 +42,7 @@ class VideoReport(NamedTuple):
 
     Attributes:
         real: its path without symbolic links.
+        same: equal for files of equal content.
         kind: MISSING, BROKEN or "".
         reason: why, in words.
         outside: symbolic links lead out of the folder that it should be in.
@@ -49,6 +52,7 @@ class VideoReport(NamedTuple):
     """
 
     real: str
+    same: str
     kind: str = ""
     reason: str = ""
     outside: bool = False
@@ -76,7 +80,8 @@ class InspectOptions:
     def __call__(self, path: str) -> VideoReport:
         """Inspect a video file or a folder of frames; raises nothing for any content."""
         real = os.path.realpath(path)
-        report = VideoReport(real, outside=bool(self.root) and _leaves(self.root, path, real))
+        outside = bool(self.root) and _leaves(self.root, path, real)
+        report = VideoReport(real, same=real, outside=outside)
         if not Path(path).exists():
             reason = "a symbolic link to nothing" if Path(path).is_symlink() else "no such file"
             return report._replace(kind=MISSING, reason=reason)
@@ -84,7 +89,8 @@ class InspectOptions:
             fps, short_side, duration = self._measure(path)
         except VideoError as error:
             return report._replace(kind=BROKEN, reason=error.reason)
-        return report._replace(fps=fps, short_side=short_side, duration=duration)
+        same = real if Path(real).is_dir() else _fingerprint(real)
+        return report._replace(same=same, fps=fps, short_side=short_side, duration=duration)
 
     def _measure(self, path: str) -> tuple[float, int, float]:
         if Path(path).is_dir():
@@ -105,7 +111,18 @@ class InspectOptions:
     def crashed(self, path: str) -> VideoReport:
         """Report a file that took its process down with it."""
         reason = "the decoder crashes on it, or it takes all memory"
-        return VideoReport(os.path.realpath(path), BROKEN, reason)
+        real = os.path.realpath(path)
+        return VideoReport(real, same=real, kind=BROKEN, reason=reason)
+
+
+def _fingerprint(path: str) -> str:
+    """Size and both ends of a file: enough to tell videos, and quick."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - FINGERPRINT))
+        end = file.read()
+        file.seek(0)
+        return f"{size} {hashlib.sha256(file.read(FINGERPRINT) + end).hexdigest()}"
 
 
 def _leaves(root: str, path: str, real: str) -> bool:
@@ -130,6 +147,11 @@ class SplitReport:
     dataset: VideoDataset
     videos: Sequence[VideoReport]
     num_classes: int
+
+    def where(self, index: int) -> str:
+        """Name the place of a record in its list: "train.csv, line 17"; "" if it has none."""
+        records = self.dataset.records
+        return records.where(index) if isinstance(records, Records) else ""
 
     @property
     def class_counts(self) -> np.ndarray:
