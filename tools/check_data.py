@@ -42,10 +42,9 @@ from timesformer.datasets.inspect_data import (
     write_list,
 )
 from timesformer.datasets.video_dataset import VideoDataset
-from timesformer.utils.errors import run_tool
+from timesformer.utils.errors import UserError, run_tool
 
 LIST, OUTSIDE, LEAK, TWICE = "list", "link out", "leak", "twice"
-CHUNK = 16  # files sent to a worker at a time
 TOLERANCE = 0.03  # a smaller difference to the known sizes is nothing to speak of
 
 
@@ -99,6 +98,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(argv)
     args.splits, args.opts = take_splits(args.splits, args.opts)
+    if args.workers < 0:
+        raise UserError(f"--workers {args.workers}: must be 0 or more")
     return args
 
 
@@ -145,10 +146,9 @@ def inspect_all(
     """Inspects each file once, even one that is in several splits."""
     paths = list(dict.fromkeys(r.path for d in datasets.values() for r in d.records))
     found: dict[str, VideoReport] = {}
-    chunk = 1 if options.decode else CHUNK
     with (
         tqdm(total=len(paths), unit="video", desc="check", disable=None) as bar,
-        closing(in_processes(options, paths, workers, options.crashed, chunk)) as results,
+        closing(in_processes(options, paths, workers, options.crashed)) as results,
     ):
         for path, report in results:
             found[path] = report
@@ -158,25 +158,24 @@ def inspect_all(
 
 def file_problems(report: SplitReport) -> Iterator[Problem]:
     """Files that are missing or broken, or not where they seem to be."""
-    records = report.dataset.records
-    for i, (record, video) in enumerate(zip(records, report.videos, strict=True)):
+    for i, (record, video) in enumerate(zip(report.dataset.records, report.videos, strict=True)):
         if video.kind:
-            yield Problem(report.name, record.path, records.where(i), video.kind, video.reason)
+            yield Problem(report.name, record.path, report.where(i), video.kind, video.reason)
         if video.outside:
             text = f"leads out of DATA.PATH_PREFIX, to {video.real}"
-            yield Problem(report.name, record.path, records.where(i), OUTSIDE, text)
+            yield Problem(report.name, record.path, report.where(i), OUTSIDE, text)
 
 
 def repeated(report: SplitReport) -> Iterator[Problem]:
-    """Videos that are more than once in a split, perhaps through links."""
+    """Videos that are more than once in a split, as links or copies."""
     records = report.dataset.records
     first: dict[tuple[str, int, int | None], int] = {}
     for i, (record, video) in enumerate(zip(records, report.videos, strict=True)):
-        before = first.setdefault((video.real, record.start, record.end), i)
+        before = first.setdefault((video.same, record.start, record.end), i)
         if before != i and video.kind != MISSING:
             other = "" if records[before].label == record.label else " with another label"
-            text = f"the same file as {records[before].path} ({records.where(before)}){other}"
-            yield Problem(report.name, record.path, records.where(i), TWICE, text)
+            text = f"the same video as {records[before].path} ({report.where(before)}){other}"
+            yield Problem(report.name, record.path, report.where(i), TWICE, text)
 
 
 def leaks(reports: Sequence[SplitReport]) -> Iterator[Problem]:
@@ -184,14 +183,14 @@ def leaks(reports: Sequence[SplitReport]) -> Iterator[Problem]:
     training = next((report for report in reports if report.name == "train"), None)
     if training is None:
         return
-    place = {video.real: i for i, video in enumerate(training.videos)}
+    place = {video.same: i for i, video in enumerate(training.videos)}
     for report in reports:
-        records = report.dataset.records
-        for i, (record, video) in enumerate(zip(records, report.videos, strict=True)):
-            if report is not training and video.real in place:
-                where = training.dataset.records.where(place[video.real])
+        pairs = zip(report.dataset.records, report.videos, strict=True)
+        for i, (record, video) in enumerate(pairs):
+            if report is not training and video.same in place:
+                where = training.where(place[video.same])
                 text = f"is for training as well ({where})"
-                yield Problem(report.name, record.path, records.where(i), LEAK, text)
+                yield Problem(report.name, record.path, report.where(i), LEAK, text)
 
 
 def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
@@ -202,11 +201,11 @@ def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
         if len(empty):
             some = ", ".join(names[k] if names else str(k) for k in empty[:5])
             more = ", …" if len(empty) > 5 else ""
-            yield f"{report.name}: {len(empty)} classes without a video: {some}{more}"
+            yield f"{report.name}: classes without a video, {len(empty)}: {some}{more}"
         if any(record.start or record.end is not None for record in report.dataset.records):
             yield f"{report.name}: the clean list has whole videos, no start and end frames"
-    reals = {report.name: {video.real for video in report.videos} for report in reports}
-    if both := len(reals.get("val", set()) & reals.get("test", set())):
+    videos = {report.name: {video.same for video in report.videos} for report in reports}
+    if both := len(videos.get("val", set()) & videos.get("test", set())):
         yield f"val and test share {both:,} videos, as is usual where only one of them is public"
     yield from size_warnings(reports, cfg.TRAIN.DATASET)
 
@@ -244,7 +243,7 @@ def size_warnings(reports: Sequence[SplitReport], dataset: str) -> Iterator[str]
 def print_tables(reports: Sequence[SplitReport], problems: Sequence[Problem]) -> None:
     """Prints counts, then measures, a row for each split."""
     kinds = (MISSING, BROKEN, OUTSIDE, LEAK, TWICE)
-    rows = [("split", "videos", "classes", *kinds)]
+    rows: list[tuple[str, ...]] = [("split", "videos", "classes", *kinds)]
     found = Counter((problem.split, problem.kind) for problem in problems)
     for report in reports:
         classes = f"{np.count_nonzero(report.class_counts)} / {report.num_classes}"
@@ -285,11 +284,7 @@ def write_results(
     output.mkdir(parents=True, exist_ok=True)
     partial = output / ".problems.csv.tmp"
     with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(("split", "path", "where", "problem"))
-        for problem in problems:
-            text = problem.problem if problem.kind == LIST else f"{problem.kind}: {problem.problem}"
-            writer.writerow((problem.split, problem.path, problem.where, text))
+        csv.writer(file).writerows([Problem._fields, *problems])
     partial.replace(output / "problems.csv")
     for report in reports:
         pairs = zip(report.dataset.records, report.videos, strict=True)

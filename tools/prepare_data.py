@@ -31,12 +31,15 @@ from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
 from timesformer.datasets.inspect_data import in_processes, read_splits, take_splits, write_list
 from timesformer.datasets.kinetics import Kinetics
+from timesformer.datasets.records import Records
+from timesformer.datasets.synthetic import Synthetic
 from timesformer.datasets.transcode import SUFFIX, TranscodeSettings, temporary_of, transcode
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.datasets.video_folder import VIDEO_SUFFIXES, VideoFolder
 from timesformer.utils.errors import AnnotationError, UserError, VideoError, run_tool
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
+NAMES = "classes.txt"  # there, too
 FORMAT = 1  # goes up when the same settings make other videos
 
 
@@ -106,6 +109,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(argv)
     args.splits, args.opts = take_splits(args.splits, args.opts)
+    if args.workers < 0:
+        raise UserError(f"--workers {args.workers}: must be 0 or more")
     return args
 
 
@@ -142,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if record.path in good
         ]
         write_list(args.output / f"{split}.csv", rows, cfg)
+        write_names(args.output / NAMES, dataset.class_names)
     summarise(outcomes, args.output)
     for hint in dict.fromkeys(how_to_train(dataset, args.output) for dataset in datasets.values()):
         print(hint)
@@ -295,12 +301,26 @@ def size_of(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
+def write_names(path: Path, names: Sequence[str]) -> None:
+    """Writes class names, a line each, as DATA.CLASS_NAMES reads them."""
+    if names:
+        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
 def how_to_train(dataset: VideoDataset, output: Path) -> str:
     """Says which keys make a recipe use the prepared videos."""
+    lists = f"DATA.PATH_TO_DATA_DIR {output}"
+    if isinstance(dataset, Synthetic):
+        return f"train with {lists}"
     if isinstance(dataset, Kinetics):
-        return f"train with DATA.PATH_TO_DATA_DIR {output} DATA.PATH_PREFIX {output}"
-    if isinstance(dataset, VideoFolder):
-        return f"train with DATA.PATH_TO_DATA_DIR {output}"
+        return f"train with {lists} DATA.PATH_PREFIX {output}"
+    if isinstance(dataset, VideoFolder):  # by itself it would split anew, as names have changed
+        return (
+            f"train with TRAIN.DATASET kinetics TEST.DATASET kinetics {lists} "
+            f"DATA.PATH_PREFIX {output} DATA.CLASS_NAMES {output / NAMES}"
+        )
+    if isinstance(dataset.records, Records) and dataset.records.source.endswith(".csv"):
+        return f"train with DATA.PATH_PREFIX {output} and .json annotations, not frame lists"
     return f"train with DATA.PATH_PREFIX {output}, annotations as they are"
 
 

@@ -53,6 +53,8 @@ def draw_report(splits: Sequence[SplitData], title: str, clip_seconds: float = 0
     FigureCanvasAgg(figure)  # without pyplot no global state is left behind
     figure.text(0.045, 0.955, title, size=17, weight="bold", color=INK)
     _legend(figure, splits)
+    note = "percent of the videos of each split that can be read"
+    figure.text(0.975, 0.912, note, size=10.5, color=FAINT, ha="right")
     rates, sides, durations, classes = figure.subplots(
         2,
         2,
