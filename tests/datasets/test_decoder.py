@@ -145,22 +145,22 @@ def test_an_index_that_leads_astray_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_video(tmp_path / "video.mp4", numbered_frames(120), options={"g": "8"})
-    read = video_file._index_of_header
+    read = video_file.index_of_header
     for shift in (1, 512, -512):
 
         def wrong(*args, shift=shift):
             index = read(*args)
             return replace(index, pts=index.pts + shift)
 
-        monkeypatch.setattr(video_file, "_index_of_header", wrong)
+        monkeypatch.setattr(video_file, "index_of_header", wrong)
         assert numbers(load_frames(path, [5, 70, 100]).frames[0]) == [5, 70, 100]
 
 
 def test_an_index_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, calls = write_video(tmp_path / "video.mkv", numbered_frames(20)), []
-    read = video_file._index_of_packets
+    read = video_file.read_packets
     monkeypatch.setattr(
-        video_file, "_index_of_packets", lambda *args: calls.append(1) or read(*args)
+        video_file, "read_packets", lambda *args: calls.append(1) or read(*args)
     )
     assert load_clip(path, 4, 4).equal(load_clip(path, 4, 4))
     assert len(calls) == 1

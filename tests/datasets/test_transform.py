@@ -11,7 +11,8 @@ from timesformer.datasets.transform import (
     TrainTransform,
     crop_corner,
     draw_short_side,
-    resize_short_side,
+    resize,
+    scaled_size,
 )
 
 
@@ -50,11 +51,13 @@ def resize_by_hand(image: np.ndarray, height: int, width: int) -> np.ndarray:
     ],
 )
 def test_resize(height: int, width: int, size: int, expected: tuple[int, int]) -> None:
-    clip = torch.rand(3, 2, height, width)
-    resized = resize_short_side(clip, size)
-    assert tuple(resized.shape) == (3, 2, *expected)
-    by_hand = resize_by_hand(clip[1, 1].double().numpy(), *expected)
+    images = torch.rand(2, 3, height, width)
+    assert scaled_size(height, width, size) == expected
+    resized = resize(images, expected)
+    assert tuple(resized.shape) == (2, 3, *expected)
+    by_hand = resize_by_hand(images[1, 1].double().numpy(), *expected)
     assert np.abs(resized[1, 1].numpy() - by_hand).max() < 1e-4
+    assert resize(images, expected, crop=(3, 5, 20)).equal(resized[..., 3:23, 5:25])
 
 
 @pytest.mark.parametrize(
@@ -109,9 +112,8 @@ def test_uint8_clips_are_the_float_ones_rounded(size: tuple[int, int]) -> None:
         rng = np.random.default_rng(seed)
         clip, mirrored = TrainTransform((40, 60), 40)(frames, rng)
         rng = np.random.default_rng(seed)
-        exact = resize_short_side(
-            frames.permute(3, 0, 1, 2).float(), draw_short_side(rng, (40, 60), False)
-        )
+        shape = scaled_size(*size, draw_short_side(rng, (40, 60), False))
+        exact = resize(frames.permute(0, 3, 1, 2).float(), shape).transpose(0, 1)
         room = [side - 40 for side in exact.shape[-2:]]
         y, x = (int(rng.integers(0, r, endpoint=True)) for r in room)
         exact = exact[..., y : y + 40, x : x + 40]

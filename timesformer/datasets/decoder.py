@@ -23,16 +23,13 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from timesformer.datasets.frame_index import CUT_SHORT, Deadline, FrameIndex, starts_as_indexed
 from timesformer.datasets.sampling import ClipPosition, RateSampler, view_start
 from timesformer.datasets.video_file import (
-    CUT_SHORT,
-    Deadline,
-    FrameIndex,
     StreamInfo,
     check_size,
     open_video,
     read_info,
-    starts_as_indexed,
     typed_errors,
 )
 from timesformer.utils.errors import VideoError

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from timesformer.datasets.decoder import Clips, Place, frame_numbers
-from timesformer.datasets.video_file import FrameIndex, StreamInfo, check_size
+from timesformer.datasets.frame_index import FrameIndex
+from timesformer.datasets.video_file import StreamInfo, check_size
 from timesformer.utils.errors import VideoError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -12,7 +12,8 @@ import numpy as np
 
 from timesformer.datasets import decoder
 from timesformer.datasets.decoder import Clips, Place, frame_numbers
-from timesformer.datasets.video_file import Deadline, open_video, read_info, typed_errors
+from timesformer.datasets.frame_index import Deadline
+from timesformer.datasets.video_file import open_video, read_info, typed_errors
 from timesformer.utils.errors import ConfigError
 
 

@@ -51,14 +51,14 @@ class TrainTransform:
             scale, ratio = self.resized_crop
             with seeded(int(rng.integers(2**63))):
                 y, x, height, width = RandomResizedCrop.get_params(images, [*scale], [*ratio])
-            images = images[..., y : y + height, x : x + width]
-            images = resize(images, (self.crop_size, self.crop_size), torch.uint8)
+            size = (self.crop_size, self.crop_size)
+            images = resize(images[..., y : y + height, x : x + width], size, torch.uint8)
         else:
             side = draw_short_side(rng, self.jitter, self.inverse)
-            images = resize_short_side(images, side, torch.uint8)
-            room_y, room_x = (side - self.crop_size for side in images.shape[-2:])
+            size = scaled_size(images.shape[-2], images.shape[-1], side)
+            room_y, room_x = (length - self.crop_size for length in size)
             y, x = (int(rng.integers(0, room, endpoint=True)) for room in (room_y, room_x))
-            images = images[..., y : y + self.crop_size, x : x + self.crop_size]
+            images = resize(images, size, torch.uint8, crop=(y, x, self.crop_size))
         mirrored = rng.random() < 0.5 and self.flip  # drawn in any case: the stream is the same
         clip = images.transpose(0, 1)
         return (clip.flip(-1) if mirrored else clip).contiguous(), mirrored
@@ -80,7 +80,8 @@ class EvalTransform:
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Map frames (T, H, W, 3) to float crops 0..255, (S, 3, T, crop_size, crop_size)."""
-        images = resize_short_side(frames.permute(0, 3, 1, 2), self.short_side)
+        size = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
+        images = resize(frames.permute(0, 3, 1, 2), size)
         places = [1] if self.num_crops == 1 else range(self.num_crops)
         crops = []
         for place in places:
@@ -105,32 +106,40 @@ def draw_short_side(rng: np.random.Generator, jitter: tuple[int, int], inverse: 
     return round(rng.uniform(low, high))
 
 
-def resize_short_side(
-    images: torch.Tensor, size: int, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-    """Resize images (T, 3, H, W) so that their short side has `size` pixels.
-
-    The long side is rounded down, as the published models were trained; see `resize`.
-    """
-    height, width = images.shape[-2:]
+def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Size that an image is resized to; the long side is rounded down, as published."""
     if width < height:
-        return resize(images, (math.floor(height / width * size), size), dtype)
-    return resize(images, (size, math.floor(width / height * size)), dtype)
+        return math.floor(height / width * short_side), short_side
+    return short_side, math.floor(width / height * short_side)
 
 
-def resize(images: torch.Tensor, size: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-    """Resize uint8 images (T, 3, H, W) to (height, width): float32, or rounded to uint8.
+def resize(
+    images: torch.Tensor,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    crop: tuple[int, int, int] | None = None,
+) -> torch.Tensor:
+    """Resize images (T, 3, H, W) to (height, width), and cut a square of them.
 
-    Bilinear without antialiasing, as the published models were trained. torch can resize uint8
-    itself, but errs by a whole level. One at a time, because all of a long clip in float takes
-    gigabytes, and a single image stays in the cache.
+    Bilinear in float without antialiasing, as the published models were trained; torch can resize
+    uint8 itself, but errs by a whole level. One image at a time, because all of a long clip in
+    float takes gigabytes, and a single image stays in the cache.
+
+    Args:
+        images: uint8 or float.
+        size: in pixels.
+        dtype: float32, or uint8 for rounded values.
+        crop: (y, x, side) of the square, None for all.
     """
+    y, x, height, width = (*crop, crop[2]) if crop else (0, 0, *size)
+    window = (..., slice(y, y + height), slice(x, x + width))
     if images.shape[-2:] == size:
-        return images.to(dtype)
+        return images[window].to(dtype)
     resized = []
     for image in images.split(1):
         large = F.interpolate(image.float(), size=size, mode="bilinear", align_corners=False)
-        resized.append(large if dtype.is_floating_point else large.round_().to(dtype))
+        cut = large[window]
+        resized.append(cut if dtype.is_floating_point else cut.round().to(dtype))
     return torch.cat(resized)
 
 

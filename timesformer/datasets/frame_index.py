@@ -1,0 +1,166 @@
+"""Where the frames of a file lie: an index of them from its header, or else from its packets."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from timesformer.utils.errors import VideoError
+
+CUT_SHORT = 0.95  # a file with a smaller share of what it promises is damaged
+REORDER_DEPTH = 32  # packets after which the first frame in time must have come
+
+
+class Deadline:
+    """A limit to the time spent on one file."""
+
+    def __init__(self, path: str, seconds: float) -> None:
+        self.path = path
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise a `VideoError` when the time is over."""
+        if time.monotonic() > self._end:
+            raise VideoError(
+                self.path, f"reading took more than {self.seconds:g} s (DATA.DECODE_TIMEOUT)"
+            )
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Where the frames of a file lie whose timestamps can be trusted.
+
+    Attributes:
+        pts: timestamp of each frame, ascending.
+        keys: numbers of the frames that decoding can start from, ascending.
+        seekable: the container finds a frame by its timestamp.
+    """
+
+    pts: np.ndarray
+    keys: np.ndarray
+    seekable: bool
+
+    @property
+    def constant_rate(self) -> bool:
+        """No timestamp is further than a frame from where a constant rate would put it."""
+        count = len(self.pts)
+        step = (self.pts[-1] - self.pts[0]) / max(count - 1, 1)
+        return bool(np.abs(self.pts - self.pts[0] - np.arange(count) * step).max() <= step)
+
+    def number(self, pts: int | None) -> int:
+        """Return the number of the frame with this timestamp, -1 if there is none."""
+        if pts is None:
+            return -1
+        place = int(np.searchsorted(self.pts, pts))
+        return place if place < len(self.pts) and self.pts[place] == pts else -1
+
+    def key_before(self, number: int) -> int:
+        """Return the last frame up to this one that decoding can start from, or 0."""
+        place = int(np.searchsorted(self.keys, number, side="right"))
+        return int(self.keys[place - 1]) if place else 0
+
+
+def index_of_header(container: InputContainer, stream: VideoStream) -> FrameIndex | None:
+    """Index of an mp4 or mov of constant rate: its header lists all frames, nothing is read.
+
+    The list has times of decoding; at a constant rate those of display are the same ones, moved.
+    """
+    entries = getattr(stream, "index_entries", None)  # PyAV from 16 on
+    if "mp4" not in container.format.name or entries is None:
+        return None
+    if not (
+        stream.frames == len(entries) > 1 and stream.duration and stream.start_time is not None
+    ):
+        return None
+    rows = np.array([(e.timestamp, e.is_keyframe, e.is_discard) for e in entries], np.int64)
+    steps = np.diff(rows[:, 0])
+    if rows[:, 2].any() or steps.min() != steps.max() or steps[0] < 1:
+        return None
+    pts = stream.start_time + steps[0] * np.arange(len(rows))
+    return FrameIndex(pts, np.flatnonzero(rows[:, 1]), seekable=True)
+
+
+@dataclass(frozen=True)
+class Packets:
+    """What all packets of a file say.
+
+    Attributes:
+        count: frames.
+        ticks: mean duration of a frame; 0 without timestamps.
+        index: where the frames lie; None if the timestamps can't be trusted.
+        video_end: seconds at which the last frame ends.
+        end: seconds at which the last packet of any stream ends.
+    """
+
+    count: int
+    ticks: float
+    index: FrameIndex | None
+    video_end: float
+    end: float
+
+
+def read_packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Packets:
+    """Read all packets without decoding.
+
+    AVI has times of decoding only, so its frames can't be told by their timestamps.
+    """
+    count, stamps, keys, end = 0, [], [], 0.0
+    for packet in container.demux():
+        if packet.pts is not None and packet.time_base:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index or packet.size == 0 or packet.is_discard:
+            continue
+        count += 1
+        if count % 1024 == 0:
+            deadline.check()
+        if packet.pts is not None:
+            stamps.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+    if len(stamps) < 2:
+        return Packets(count, 0.0, None, 0.0, 0.0)
+    pts = np.unique(np.array(stamps, np.int64))
+    ticks = float(pts[-1] - pts[0]) / (len(stamps) - 1)
+    video_end = (float(pts[-1]) + ticks) * float(stream.time_base or 0)
+    formats = container.format.name
+    index = None
+    if len(pts) == count and formats != "avi":
+        seekable = "mp4" in formats or "matroska" in formats
+        index = FrameIndex(pts, np.searchsorted(pts, sorted(keys)), seekable)
+    return Packets(count, ticks, index, video_end, max(end, video_end))
+
+
+def cut_short(container: InputContainer, stream: VideoStream, packets: Packets) -> str:
+    """Say what is missing of a file that ends before its header says; "" for nothing.
+
+    Matroska files say it of each stream. A whole file may be as long as its sound is.
+    """
+    if not any(name in container.format.name for name in ("matroska", "mp4", "flv", "asf")):
+        return ""  # for other files FFmpeg estimates the duration
+    ends = [(packets.end, (container.duration or 0) / av.time_base)]
+    text = stream.metadata.get("DURATION", "")
+    if re.fullmatch(r"\d+:\d+:\d+(\.\d+)?", text):
+        hours, minutes, seconds = map(float, text.split(":"))
+        ends.insert(0, (packets.video_end, 3600 * hours + 60 * minutes + seconds))
+    for end, promised in ends:
+        if 0 < end < CUT_SHORT * promised:
+            return f"ends after {end:.3g} of {promised:.3g} s"
+    return ""
+
+
+def starts_as_indexed(container: InputContainer, stream: VideoStream, index: FrameIndex) -> bool:
+    """Whether the first frame has the timestamp of the index; reads packets."""
+    first = [p.pts for p in islice(container.demux(stream), REORDER_DEPTH) if p.size]
+    return (
+        None not in first
+        and bool(first)
+        and min(p for p in first if p is not None) == int(index.pts[0])
+    )
