@@ -1,0 +1,56 @@
+"""What the benchmarks share: finding videos, tables, and a line on the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import av
+import torch
+import torchvision
+
+from timesformer.datasets.video_folder import VIDEO_SUFFIXES
+from timesformer.utils.errors import UserError
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """Return the video files of a folder and those within, sorted.
+
+    Raises:
+        UserError: there is none.
+    """
+    paths = [p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    if not paths:
+        raise UserError(f"--videos {folder}: no folder with videos")
+    return sorted(paths)
+
+
+def format_table(rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns: numbers to the right, the first column and sentences to the left."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    left = [max(cell.count(" ") for cell in column) > 3 for column in zip(*cells, strict=True)]
+    left[0] = True
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(row, widths, left, strict=True)
+        ).rstrip()
+        for row in cells
+    )
+
+
+def environment() -> str:
+    """Describe versions and processor."""
+    cpu = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
+    return (
+        f"Python {platform.python_version()}, torch {torch.__version__}, torchvision "
+        f"{torchvision.__version__}, PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}\n"
+        f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
+    )
