@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"- {note}")
     write_results(output, reports, problems, cfg)
     if problems:
-        print(f"{len(problems):,} problems: see {output / 'problems.csv'}")
+        print(f"problems: {len(problems):,}, see {output / 'problems.csv'}")
         sys.exit(1)
     print("no problems")
 

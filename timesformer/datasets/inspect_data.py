@@ -22,11 +22,11 @@ from fvcore.common.config import CfgNode
 from timesformer.datasets.build import SPLITS, build_dataset
 from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.frame_folder import list_frames
+from timesformer.datasets.frame_index import CUT_SHORT
 from timesformer.datasets.records import Record, Records
 from timesformer.datasets.sampling import RateSampler
 from timesformer.datasets.transcode import read_folder
 from timesformer.datasets.video_dataset import VideoDataset
-from timesformer.datasets.video_file import CUT_SHORT
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError, VideoError
 
 Item = TypeVar("Item")
@@ -158,7 +158,7 @@ class SplitReport:
         """Videos of each class (K,)."""
         counts = np.zeros(self.num_classes, np.int64)
         for record in self.dataset.records:
-            np.add.at(counts, record.label, 1)
+            counts[np.array(record.label)] += 1  # of one class or several
         return counts
 
     def values(self, name: str) -> np.ndarray:

@@ -27,11 +27,10 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from timesformer.datasets.frame_folder import list_frames, load_clips
+from timesformer.datasets.frame_index import CUT_SHORT, Deadline
 from timesformer.datasets.sampling import ClipPosition
 from timesformer.datasets.video_file import (
-    CUT_SHORT,
     PLAUSIBLE_FPS,
-    Deadline,
     StreamInfo,
     check_size,
     open_video,

@@ -72,8 +72,7 @@ def draw_report(splits: Sequence[SplitData], title: str, clip_seconds: float = 0
     _style(sides, "Short side", "pixels")
     _bars(sides, splits, [split.short_side for split in splits])
     _style(durations, "Duration", "seconds")
-    _histogram(durations, splits, [split.duration for split in splits])
-    _mark(durations, clip_seconds)
+    _histogram(durations, splits, [split.duration for split in splits], clip_seconds)
     _classes(classes, splits)
     return figure
 
@@ -132,9 +131,12 @@ def _bars(axes: Axes, splits: Sequence[SplitData], values: Sequence[NDArray[np.n
 
 
 def _histogram(
-    axes: Axes, splits: Sequence[SplitData], values: Sequence[NDArray[np.number]]
+    axes: Axes,
+    splits: Sequence[SplitData],
+    values: Sequence[NDArray[np.floating]],
+    clip_seconds: float,
 ) -> None:
-    """Bars side by side, each a share of the readable videos of its split."""
+    """Bars side by side, and a line at the length of a clip."""
     if not _share_axis(axes, values):
         return
     together = np.concatenate(values).astype(float)
@@ -146,9 +148,14 @@ def _histogram(
         color=[COLOURS[split.name] for split in splits],
         rwidth=0.86,
     )
+    notes = []
+    if edges[0] < clip_seconds < edges[-1]:
+        axes.axvline(clip_seconds, color=INK, linewidth=1.4, linestyle=(0, (4, 3)))
+        notes.append(f"dashed: a training clip, {clip_seconds:.3g} s")
     if tail:
-        note = f"last bar: up to {together.max():,.4g} s"
-        axes.text(1, 1.03, note, transform=axes.transAxes, ha="right", size=9.5, color=FAINT)
+        notes.append(f"last bar: up to {together.max():,.4g} s")
+    note = "   ".join(notes)
+    axes.text(1, 1.03, note, transform=axes.transAxes, ha="right", size=9.5, color=FAINT)
 
 
 def _edges(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], bool]:
@@ -160,26 +167,6 @@ def _edges(values: NDArray[np.floating]) -> tuple[NDArray[np.floating], bool]:
         margin = max(abs(low) * 0.1, 0.5)
         return np.linspace(low - margin, high + margin, 6), False
     return np.linspace(low, most if tail else high, BINS + 1), tail
-
-
-def _mark(axes: Axes, clip_seconds: float) -> None:
-    low, high = axes.get_xlim()
-    if not low < clip_seconds < high:
-        return
-    axes.axvline(clip_seconds, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    left = clip_seconds < (low + high) / 2
-    axes.annotate(
-        f"one training clip, {clip_seconds:.3g} s",
-        (clip_seconds, 0.97),
-        xycoords=("data", "axes fraction"),
-        xytext=(5 if left else -5, 0),
-        textcoords="offset points",
-        va="top",
-        ha="left" if left else "right",
-        size=9.5,
-        color=INK,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85},
-    )
 
 
 def _classes(axes: Axes, splits: Sequence[SplitData]) -> None:
@@ -198,5 +185,7 @@ def _classes(axes: Axes, splits: Sequence[SplitData]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     if max(split.class_counts.max() for split in splits) > 20:
         axes.set_yscale("symlog", linthresh=1)  # logarithmic, but has a 0
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
