@@ -35,7 +35,6 @@ from timesformer.datasets.inspect_data import (
     InspectOptions,
     SplitReport,
     VideoReport,
-    in_processes,
     list_path,
     read_splits,
     take_splits,
@@ -43,6 +42,7 @@ from timesformer.datasets.inspect_data import (
 )
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import UserError, run_tool
+from timesformer.utils.processes import in_processes
 
 LIST, OUTSIDE, LEAK, TWICE = "list", "link out", "leak", "twice"
 TOLERANCE = 0.03  # a smaller difference to the known sizes is nothing to speak of

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
-from timesformer.datasets.inspect_data import in_processes, read_splits, take_splits, write_list
+from timesformer.datasets.inspect_data import read_splits, take_splits, write_list
 from timesformer.datasets.kinetics import Kinetics
 from timesformer.datasets.records import Records
 from timesformer.datasets.synthetic import Synthetic
@@ -37,6 +37,7 @@ from timesformer.datasets.transcode import SUFFIX, TranscodeSettings, temporary_
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.datasets.video_folder import VIDEO_SUFFIXES, VideoFolder
 from timesformer.utils.errors import AnnotationError, UserError, VideoError, run_tool
+from timesformer.utils.processes import in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
 NAMES = "classes.txt"  # there, too

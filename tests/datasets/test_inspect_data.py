@@ -1,8 +1,7 @@
-"""What is found out about the files of a data set, whatever they do to the process."""
+"""What is found out about the files of a data set, missing, broken or linked."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from timesformer.datasets.inspect_data import (
     InspectOptions,
     SplitReport,
     VideoReport,
-    in_processes,
     list_path,
     read_splits,
     take_splits,
@@ -30,34 +28,6 @@ from timesformer.datasets.sampling import RateSampler, SegmentSampler
 from timesformer.datasets.transform import EvalTransform
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError
-
-DEADLY = 1
-
-
-def square_or_die(item: int) -> int:
-    if item == DEADLY:
-        os._exit(1)
-    return item**2
-
-
-def refuse(item: int) -> int:
-    raise UserError(f"not {item}")
-
-
-def test_a_crash_loses_no_other_item() -> None:
-    """0 is done before the crash, 2 is under way in the same process."""
-    results = in_processes(square_or_die, range(3), workers=1, crashed=lambda item: -item)
-    assert sorted(results) == [(0, 0), (1, -1), (2, 4)]
-
-
-def test_no_workers_means_this_process() -> None:
-    results = in_processes(lambda item: (item, os.getpid()), [5], 0, lambda item: (item, 0))
-    assert list(results) == [(5, (5, os.getpid()))]
-
-
-def test_what_the_function_raises_is_raised() -> None:
-    with pytest.raises(UserError, match="not 7"):
-        list(in_processes(refuse, [7, 8], 0, lambda item: item))
 
 
 @pytest.fixture(scope="module")

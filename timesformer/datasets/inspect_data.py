@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from fvcore.common.config import CfgNode
@@ -28,9 +22,6 @@ from timesformer.datasets.sampling import RateSampler
 from timesformer.datasets.transcode import read_folder
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError, VideoError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 MISSING, BROKEN = "missing", "broken"
 DECODE_ALL_TIMEOUT = 3600.0  # seconds to decode a whole file
@@ -254,76 +245,3 @@ def write_list(path: Path, rows: Iterable[tuple[str, int | tuple[int, ...]]], cf
             text = str(label) if isinstance(label, int) else ",".join(map(str, label))
             file.write(f"{video}{separator}{text}\n")
     partial.replace(path)
-
-
-def in_processes(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    workers: int,
-    crashed: Callable[[Item], Result],
-) -> Generator[tuple[Item, Result], None, None]:
-    """Apply a function to items in worker processes, even one that crashes its process.
-
-    Args:
-        function: picklable; what it raises ends the iteration.
-        items: picklable.
-        workers: number of processes; 0 does it in this one, where a crash is a crash.
-        crashed: makes the result of an item whose process died.
-
-    Yields:
-        Items with their results, in the order in which they are done.
-    """
-    waiting, suspects = deque(items), deque[Item]()
-    if workers == 0:
-        yield from ((item, function(item)) for item in waiting)
-        return
-    while waiting or suspects:
-        # A crash fails all that was under way, and only of one by one is known which it was.
-        alone = bool(suspects)
-        queue, ahead = (suspects, 1) if alone else (waiting, 2 * workers)
-        running: dict[Future[Result], Item] = {}
-        with _pool(1 if alone else min(workers, len(waiting))) as pool:
-            try:
-                while queue or running:
-                    while queue and len(running) < ahead:
-                        running[pool.submit(function, queue[0])] = queue[0]
-                        queue.popleft()
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        result = future.result()
-                        yield running.pop(future), result
-            except BrokenProcessPool:
-                pass
-        if alone:
-            yield from ((item, crashed(item)) for item in running.values())
-        else:
-            suspects.extend(running.values())
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that outlive neither an interrupt nor this process."""
-    others = set(multiprocessing.active_children())
-    # Forking a process that has threads (tqdm's, torch's) may deadlock.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
-    try:
-        yield pool
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Let a worker end when its parent does, however that happens, and not by itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

@@ -183,7 +183,9 @@ def _make_info(
 ) -> StreamInfo:
     """Fill in what is missing: the rate from the timestamps, or the other way round."""
     tick = float(stream.time_base) if stream.time_base else 0.0
-    fps, ticks = complete_rate(path, float(stream.average_rate or 0), ticks, tick)
+    varies = index is not None and not index.constant_rate
+    rate = 0.0 if varies else float(stream.average_rate or 0)  # a nominal one says nothing then
+    fps, ticks = complete_rate(path, rate, ticks, tick)
     return StreamInfo(
         frames=frames,
         fps=fps,
