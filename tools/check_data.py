@@ -5,6 +5,7 @@ python tools/check_data.py --cfg FILE [--splits train val] [--decode] [KEY VALUE
 Prints a table for each split and writes, to OUTPUT_DIR/check_data or --output:
 
     problems.csv          one row for each problem: split, path, where in which list, kind, problem
+    classes.csv           videos of each class in each split
     data.png              frame rates, sizes, durations, videos per class
     {train,val,test}.csv  the lists without files that are missing or broken
 
@@ -18,7 +19,7 @@ import csv
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -280,18 +281,27 @@ def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
 def write_results(
     output: Path, reports: Sequence[SplitReport], problems: Sequence[Problem], cfg: CfgNode
 ) -> None:
-    """Writes problems.csv, the clean lists and the picture."""
+    """Writes problems.csv, classes.csv, the clean lists and the picture."""
     output.mkdir(parents=True, exist_ok=True)
-    partial = output / ".problems.csv.tmp"
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([Problem._fields, *problems])
-    partial.replace(output / "problems.csv")
+    _write_csv(output / "problems.csv", [Problem._fields, *problems])
+    names = reports[0].dataset.class_names or [""] * reports[0].num_classes
+    counts = [report.class_counts.tolist() for report in reports]
+    classes = zip(range(len(names)), names, *counts, strict=True)
+    header = ("label", "name", *(report.name for report in reports))
+    _write_csv(output / "classes.csv", [header, *classes])
     for report in reports:
         pairs = zip(report.dataset.records, report.videos, strict=True)
         rows = [(list_path(r.path, cfg), r.label) for r, video in pairs if not video.kind]
         write_list(output / f"{report.name}.csv", rows, cfg)
         print(f"wrote {output / report.name}.csv, {len(rows):,} of {len(report.videos):,} videos")
     draw(output / "data.png", reports, cfg.TRAIN.DATASET)
+
+
+def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    partial = path.with_name(f".{path.name}.tmp")
+    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows(rows)
+    partial.replace(path)
 
 
 def draw(path: Path, reports: Sequence[SplitReport], title: str) -> None:

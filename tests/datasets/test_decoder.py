@@ -247,6 +247,49 @@ def test_damage_is_told_and_intact_files_have_none(tmp_path: Path, video: Path) 
     assert load_frames(cut, [0, 199]).damage == ""
 
 
+def test_packets_that_are_lost_in_the_middle_are_told(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "whole.mkv", numbered_frames(250, 96, 128), options={"g": "20"})
+    cluster = b"\x1f\x43\xb6\x75"
+    parts = whole.read_bytes().split(cluster)
+    assert len(parts) > 3
+    parts[2] = bytes(len(parts[2]))
+    data = cluster.join(parts[:2]) + bytes(4) + cluster.join(parts[2:])
+    (tmp_path / "hole.mkv").write_bytes(data)
+        cluster.join(parts[:2]) + bytes(4) + cluster.join(parts[2:])
+    )
+    for wanted in ([0, 1], [0, 100]):
+        assert re.fullmatch(
+            r"[\d.]+ s of it are missing", load_frames(tmp_path / "hole.mkv", wanted).damage
+        )
+    # A pause of a variable rate is none.
+    times = [*range(20), *range(400, 420)]
+    paused = write_video(tmp_path / "paused.mkv", numbered_frames(40, 96, 128), times=times)
+    assert load_frames(paused, [0, 39]).damage == ""
+
+
+def test_clips_are_placed_once_however_often_the_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "video.mp4", numbered_frames(120), options={"g": "8"})
+    sampler, placed = RateSampler(4, 4), []
+
+    def place(frames: int, fps: float) -> list:
+        placed.append(1)
+        return [sampler.place(frames, fps, None, rng)]
+
+    rng = np.random.default_rng(1)
+    expected = load_clips(path, place).frames[0]
+    read = video_file.index_of_header
+    monkeypatch.setattr(
+        video_file,
+        "index_of_header",
+        lambda *args: replace(read(*args), pts=read(*args).pts + 1),  # leads astray
+    )
+    rng = np.random.default_rng(1)
+    assert load_clips(path, place).frames[0].equal(expected)
+    assert len(placed) == 2
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_reading_leaves_nothing_open(tmp_path: Path, video: Path) -> None:
     def held() -> tuple[int, int]:

@@ -180,6 +180,14 @@ def test_a_part_of_a_video(cfg: CfgNode) -> None:
     assert dataset[1][0][0, :, 0, 0].round().tolist() == [45, 47, 47, 47]
 
 
+def test_a_whole_video_is_sampled_as_by_load_clip(
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a part of a video has an end that the file doesn't know."""
+    monkeypatch.setattr("timesformer.datasets.sampling.ClipPosition.within", None)
+    assert build_dataset("kinetics", cfg, "val")[0][0].ndim == 4
+
+
 def test_mirrored_clips_get_the_label_of_the_mirror(cfg: CfgNode) -> None:
     dataset = build_dataset("kinetics", cfg, "train")
     dataset.flip_labels = {2: 1}

@@ -33,6 +33,10 @@ def test_each_video_is_told_and_listed_once(
         "3.mp4 (train.csv, line 3): bad; used as decoded",
     ]
     assert broken.failed == [7]
+    broken.start_over()
+    assert broken.failed == []
+    broken.add([problem(7), problem(3, USED)])
+    assert len(caplog.messages) == 2
     broken.gather()
     assert rows(tmp_path) == [
         ["split", "path", "where", "reason", "treatment"],

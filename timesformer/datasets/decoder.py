@@ -127,9 +127,12 @@ def load_clips(path: str | os.PathLike[str], place: Place, timeout: float = TIME
     Raises:
         VideoError: the file can't be read.
     """
+    positions: list[ClipPosition] = []
 
     def requests(info: StreamInfo) -> Sequence[_Request]:
-        return [_request(info, position) for position in place(info.frames, info.fps)]
+        # Asked once, however often the file has to be read: the answer may be random.
+        positions[:] = positions or place(info.frames, info.fps)
+        return [_request(info, position) for position in positions]
 
     return _read(os.fspath(path), requests, timeout)
 

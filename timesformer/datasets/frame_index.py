@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,6 +16,7 @@ from av.video.stream import VideoStream
 from timesformer.utils.errors import VideoError
 
 CUT_SHORT = 0.95  # a file with a smaller share of what it promises is damaged
+HOLE = 256  # bytes between packets; those of a container's own are fewer
 REORDER_DEPTH = 32  # packets after which the first frame in time must have come
 
 
@@ -98,6 +100,7 @@ class Packets:
         index: where the frames lie; None if the timestamps can't be trusted.
         video_end: seconds at which the last frame ends.
         end: seconds at which the last packet of any stream ends.
+        lost: seconds of video missing where bytes of the file belong to no packet.
     """
 
     count: int
@@ -105,6 +108,7 @@ class Packets:
     index: FrameIndex | None
     video_end: float
     end: float
+    lost: float = 0.0
 
 
 def read_packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Packets:
@@ -113,7 +117,12 @@ def read_packets(container: InputContainer, stream: VideoStream, deadline: Deadl
     AVI has times of decoding only, so its frames can't be told by their timestamps.
     """
     count, stamps, keys, end = 0, [], [], 0.0
+    holes, read_to = [], 0  # a damaged Matroska file loses packets and says nothing
     for packet in container.demux():
+        if packet.size and packet.pos is not None:
+            if packet.pos > read_to + HOLE:
+                holes.append(len(stamps))
+            read_to = max(read_to, packet.pos) + packet.size
         if packet.pts is not None and packet.time_base:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         if packet.stream_index != stream.index or packet.size == 0 or packet.is_discard:
@@ -135,14 +144,30 @@ def read_packets(container: InputContainer, stream: VideoStream, deadline: Deadl
     if len(pts) == count and formats != "avi":
         seekable = "mp4" in formats or "matroska" in formats
         index = FrameIndex(pts, np.searchsorted(pts, sorted(keys)), seekable)
-    return Packets(count, ticks, index, video_end, max(end, video_end))
+    tick = float(stream.time_base or 0)
+    lost = _longest_gap(np.array(stamps, np.int64), holes) * tick if "matroska" in formats else 0.0
+    return Packets(count, ticks, index, video_end, max(end, video_end), lost)
 
 
-def cut_short(container: InputContainer, stream: VideoStream, packets: Packets) -> str:
-    """Say what is missing of a file that ends before its header says; "" for nothing.
+def _longest_gap(stamps: np.ndarray, holes: Sequence[int]) -> float:
+    """Longest time without a frame, in ticks, between packets [0, k) and [k, …) of any hole k."""
+    places = [k for k in holes if 0 < k < len(stamps)]
+    if not places:
+        return 0.0
+    before = np.maximum.accumulate(stamps)[np.array(places) - 1]
+    after = np.minimum.accumulate(stamps[::-1])[::-1][places]
+    step = float(np.median(np.diff(np.sort(stamps))))
+    longest = float((after - before).max())
+    return longest if longest > 2 * step else 0.0
+
+
+def missing_part(container: InputContainer, stream: VideoStream, packets: Packets) -> str:
+    """Say what is missing of a file that lost packets or ends too early; "" for nothing.
 
     Matroska files say it of each stream. A whole file may be as long as its sound is.
     """
+    if packets.lost:
+        return f"{packets.lost:.3g} s of it are missing"
     if not any(name in container.format.name for name in ("matroska", "mp4", "flv", "asf")):
         return ""  # for other files FFmpeg estimates the duration
     ends = [(packets.end, (container.duration or 0) / av.time_base)]

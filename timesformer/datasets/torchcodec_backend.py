@@ -46,7 +46,8 @@ def load_clips(path: str, place: Place, timeout: float) -> Clips:
         number, size = stream.index, (stream.codec_context.width, stream.codec_context.height)
     if info.index is None or any(side % 2 for side in size):
         return decoder.load_clips(path, place, timeout)
-    clips = [frame_numbers(info, position) for position in place(info.frames, info.fps)]
+    positions = place(info.frames, info.fps)
+    clips = [frame_numbers(info, position) for position in positions]
     wanted = sorted({frame for clip in clips for frame in clip})
     try:
         video = VideoDecoder(
@@ -56,5 +57,5 @@ def load_clips(path: str, place: Place, timeout: float) -> Clips:
             raise RuntimeError("torchcodec counts other frames")
         frames = video.get_frames_at(wanted).data
     except (RuntimeError, IndexError, ValueError):
-        return decoder.load_clips(path, place, timeout)
+        return decoder.load_clips(path, lambda *_: positions, timeout)
     return Clips([frames[np.searchsorted(wanted, clip)] for clip in clips])

@@ -218,6 +218,8 @@ class VideoDataset(Dataset):
         requests: Sequence[tuple[tuple[int, int] | None, np.random.Generator | None]],
     ) -> Clips:
         def place(frames: int, fps: float) -> list[ClipPosition]:
+            if not record.start and record.end is None:
+                return [self.sampler.place(frames, fps, view, rng) for view, rng in requests]
             end = frames if record.end is None else min(record.end, frames)
             start = min(record.start, end - 1)
             return [

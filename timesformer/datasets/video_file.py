@@ -21,8 +21,8 @@ from av.video.stream import VideoStream
 from timesformer.datasets.frame_index import (
     Deadline,
     FrameIndex,
-    cut_short,
     index_of_header,
+    missing_part,
     read_packets,
 )
 from timesformer.utils.errors import VideoError
@@ -145,7 +145,7 @@ def read_info(
     by_packets = index is None and not (container.format.name == "avi" and ticks)
     if by_packets:
         packets = read_packets(container, stream, deadline)
-        index, damage = packets.index, cut_short(container, stream, packets)
+        index, damage = packets.index, missing_part(container, stream, packets)
         if frames < 1 or not ticks:
             frames, ticks = packets.count, packets.ticks
     if frames < 1:

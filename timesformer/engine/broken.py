@@ -36,6 +36,7 @@ class BrokenVideos:
         self.total = total
         self.max_share = max_share
         self.problems: dict[int, Problem] = {}
+        self._told: set[tuple[int, str]] = set()
 
     def add(self, problems: Iterable[Problem]) -> None:
         """Take down the problems of a batch; each video is logged once.
@@ -47,11 +48,12 @@ class BrokenVideos:
             known = self.problems.get(problem.record)
             if known is None or (known.treatment == USED != problem.treatment):
                 self.problems[problem.record] = problem
-                where = f" ({problem.where})" if problem.where else ""
-                logger.warning(
-                    "%s%s: %s; %s", problem.path, where, problem.reason, problem.treatment
-                )
+                self._tell(problem)
         self._check()
+
+    def start_over(self) -> None:
+        """Forget the videos of the last pass, but not that they were told."""
+        self.problems.clear()
 
     def gather(self) -> None:
         """Join the problems of all ranks, and write them down.
@@ -85,6 +87,12 @@ class BrokenVideos:
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
         temporary.replace(self.path)
+
+    def _tell(self, problem: Problem) -> None:
+        if (problem.record, problem.treatment) not in self._told:
+            self._told.add((problem.record, problem.treatment))
+            where = f" ({problem.where})" if problem.where else ""
+            logger.warning("%s%s: %s; %s", problem.path, where, problem.reason, problem.treatment)
 
     def _check(self) -> None:
         replaced = [p for p in self.problems.values() if p.treatment == REPLACED]

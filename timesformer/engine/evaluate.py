@@ -195,9 +195,24 @@ def collect(per_view: Tensor, loader: VideoLoader, method: str, broken: BrokenVi
     )
 
 
-def eval_epoch(cfg: CfgNode, model: nn.Module, loader: VideoLoader, epoch: int) -> dict[str, Any]:
-    """Validates on one deterministic centre view of each video; returns and logs the metrics."""
-    broken = BrokenVideos(cfg.OUTPUT_DIR, "val", len(loader.dataset))
+def eval_epoch(
+    cfg: CfgNode,
+    model: nn.Module,
+    loader: VideoLoader,
+    epoch: int,
+    broken: BrokenVideos | None = None,
+) -> dict[str, Any]:
+    """Validates on one deterministic centre view of each video; returns and logs the metrics.
+
+    Args:
+        cfg: the config.
+        model: maps clips (B, 3, T, H, W) to (B, K).
+        loader: validation loader of this rank.
+        epoch: from 0.
+        broken: takes down videos that can't be read; the one of former epochs tells no video twice.
+    """
+    broken = broken or BrokenVideos(cfg.OUTPUT_DIR, "val", len(loader.dataset))
+    broken.start_over()
     per_view = score_videos(
         model,
         loader,

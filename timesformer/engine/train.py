@@ -70,6 +70,7 @@ def train(cfg: CfgNode) -> nn.Module:
     restore(state)
     log_start(state, train_loader)
 
+    val_broken = BrokenVideos(cfg.OUTPUT_DIR, "val", len(val_loader.dataset) if val_loader else 0)
     tensorboard = None
     if cfg.TENSORBOARD.ENABLE:
         log_dir = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR) / "tensorboard")
@@ -81,7 +82,7 @@ def train(cfg: CfgNode) -> nn.Module:
         if last or is_checkpoint_epoch(cfg, epoch):
             save(state, epoch)
         if val_loader and (last or (epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
-            val = eval_epoch(cfg, model, val_loader, epoch)
+            val = eval_epoch(cfg, model, val_loader, epoch, val_broken)
             if tensorboard:
                 names = ("map",) if cfg.DATA.MULTI_LABEL else ("top1_acc", "top5_acc")
                 names = (*names, "loss")
