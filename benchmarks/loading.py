@@ -331,13 +331,13 @@ def report(folder: Path, rounds: int, cycles: int) -> str:
     memory = [MEMORY_HEADER, *memory_rows([*paths, *(path for path, _ in bad)], cycles)]
     lines = [
         environment(),
-        f"{folder}: {len(paths)} files, {len(bad)} left out; {rounds} rounds",
-        *(f"  left out: {path}: {reason}" for path, reason in bad),
+        f"{folder.name}: {len(paths)} files, {len(bad)} left out; {rounds} rounds",
+        *(f"  left out: {Path(path).relative_to(folder)}: {reason}" for path, reason in bad),
         "",
         f"The same frames, to the bit, in {len(paths) - len(differing)} of {len(paths)} files. "
         "There pixels differ, of 255,",
         f"by at most {in_clips:.3f} in training clips (goal 1), {in_views:.5f} in views.",
-        *(f"  other frames: {path}" for path in differing),
+        *(f"  other frames: {Path(path).relative_to(folder)}" for path in differing),
         "",
         format_table(rows),
         RATIO_NOTES,

@@ -255,8 +255,6 @@ def test_packets_that_are_lost_in_the_middle_are_told(tmp_path: Path) -> None:
     parts[2] = bytes(len(parts[2]))
     data = cluster.join(parts[:2]) + bytes(4) + cluster.join(parts[2:])
     (tmp_path / "hole.mkv").write_bytes(data)
-        cluster.join(parts[:2]) + bytes(4) + cluster.join(parts[2:])
-    )
     for wanted in ([0, 1], [0, 100]):
         assert re.fullmatch(
             r"[\d.]+ s of it are missing", load_frames(tmp_path / "hole.mkv", wanted).damage
