@@ -116,8 +116,10 @@ def read_packets(container: InputContainer, stream: VideoStream, deadline: Deadl
 
     AVI has times of decoding only, so its frames can't be told by their timestamps.
     """
-    count, stamps, keys, end = 0, [], [], 0.0
-    holes, read_to = [], 0  # a damaged Matroska file loses packets and says nothing
+    count, end, read_to = 0, 0.0, 0
+    stamps: list[int] = []
+    keys: list[int] = []
+    holes: list[int] = []  # a damaged Matroska file loses packets and says nothing
     for packet in container.demux():
         if packet.size and packet.pos is not None:
             if packet.pos > read_to + HOLE:
