@@ -27,13 +27,14 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from report import find_videos, format_table
+from report import find_videos
 from tqdm import tqdm
 
 from timesformer.datasets import decoder
 from timesformer.datasets.sampling import ClipPosition
 from timesformer.utils.errors import UserError, VideoError, run_tool
 from timesformer.utils.misc import keyed_rng
+from timesformer.utils.table import format_table
 
 OUTCOMES = {
     "exact": "the frames of a plain strict decode",

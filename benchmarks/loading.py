@@ -35,7 +35,7 @@ from every_frame import (
     usual_train_clip,
     usual_view,
 )
-from report import environment, find_videos, format_table
+from report import environment, find_videos
 from tqdm import tqdm
 
 from timesformer.datasets import decoder
@@ -50,6 +50,7 @@ from timesformer.datasets.video_file import open_video, read_info
 from timesformer.datasets.views import ViewGrid
 from timesformer.utils.errors import ConfigError, UserError, VideoError, run_tool
 from timesformer.utils.misc import keyed_rng
+from timesformer.utils.table import format_table
 
 SEED, BATCH = 0, 4
 OURS, USUAL, ONE_THREAD = "ours", "every frame", "every frame, one thread"

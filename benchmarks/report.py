@@ -1,10 +1,9 @@
-"""What the benchmarks share: finding videos, tables, and a line on the machine."""
+"""What the benchmarks share: finding videos, and a line on the machine."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,21 +25,6 @@ def find_videos(folder: Path) -> list[Path]:
     if not paths:
         raise UserError(f"--videos {folder}: no folder with videos")
     return sorted(paths)
-
-
-def format_table(rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns: numbers to the right, the first column and sentences to the left."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    left = [max(cell.count(" ") for cell in column) > 3 for column in zip(*cells, strict=True)]
-    left[0] = True
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if to_left else cell.rjust(width)
-            for cell, width, to_left in zip(row, widths, left, strict=True)
-        ).rstrip()
-        for row in cells
-    )
 
 
 def environment() -> str:

@@ -1,3 +1,35 @@
-"""TimeSformer: space-time attention for video, rebuilt from the paper (arXiv 2102.05095)."""
+"""TimeSformer: space-time attention for video, rebuilt from the paper (arXiv 2102.05095).
+
+import timesformer
+
+timesformer.list_models("divST")
+model = timesformer.create_model("timesformer_divST_8x32_224_K400", num_classes=10)
+model = timesformer.TimeSformer.from_pretrained("path/to/folder")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+# Imported when first asked for: `import timesformer` alone takes no time and needs no torch.
+_LAZY = {
+    "TimeSformer": "timesformer.models.vit",
+    "create_model": "timesformer.models.hub",
+    "list_models": "timesformer.models.hub",
+    "load_pretrained": "timesformer.models.pretrained",
+}
+
+__all__ = ["TimeSformer", "__version__", "create_model", "list_models", "load_pretrained"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'timesformer' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

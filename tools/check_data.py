@@ -44,6 +44,7 @@ from timesformer.datasets.inspect_data import (
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import UserError, run_tool
 from timesformer.utils.processes import in_processes
+from timesformer.utils.table import format_table
 
 LIST, OUTSIDE, LEAK, TWICE = "list", "link out", "leak", "twice"
 TOLERANCE = 0.03  # a smaller difference to the known sizes is nothing to speak of
@@ -250,7 +251,7 @@ def print_tables(reports: Sequence[SplitReport], problems: Sequence[Problem]) ->
         classes = f"{np.count_nonzero(report.class_counts)} / {report.num_classes}"
         counts = (f"{found[report.name, kind]:,}" for kind in kinds)
         rows.append((report.name, f"{len(report.videos):,}", classes, *counts))
-    _print_aligned(rows)
+    print(format_table(rows, gap="   "))
     rows = [("min / median / max", "frames/s", "short side", "seconds", "shorter than a clip")]
     for report in reports:
         spans = (_span(report.values(name)) for name in ("fps", "short_side", "duration"))
@@ -258,7 +259,7 @@ def print_tables(reports: Sequence[SplitReport], problems: Sequence[Problem]) ->
         short = f"{report.shorter_than_a_clip:,} ({seconds:.3g} s)" if seconds else "-"
         rows.append((report.name, *spans, short))
     print()
-    _print_aligned(rows)
+    print(format_table(rows, gap="   "))
     print()
     for problem in problems:
         if problem.kind == LIST:
@@ -269,13 +270,6 @@ def _span(values: np.ndarray) -> str:
     if not len(values):
         return "-"
     return " / ".join(f"{x:.4g}" for x in (values.min(), np.median(values), values.max()))
-
-
-def _print_aligned(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for name, *cells in rows:
-        text = "   ".join(cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True))
-        print(f"{name.ljust(widths[0])}   {text}")
 
 
 def write_results(

@@ -20,6 +20,7 @@ from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import make_model
 from timesformer.models.profiling import Cost, profile
 from timesformer.utils.errors import run_tool
+from timesformer.utils.table import format_table
 
 HEADER = (
     "scheme", "params", "GMACs/view", "GFLOPs/view", "TFLOPs (paper)", "weights MiB",
@@ -55,18 +56,6 @@ def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
     # Tenths for large models, three digits for small ones.
     cells = (f"{x:,.1f}" if x >= 100 else f"{x:.3g}" for x in numbers)
     return (scheme, f"{cost.params:,}", *cells)
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

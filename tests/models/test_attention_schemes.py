@@ -4,164 +4,233 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attention_contract import (
+    GRIDS,
+    block_class,
+    check_checkpointing,
+    check_dense,
+    check_gradients,
+    check_rows,
+    check_sizes,
+    check_start,
+    check_still,
+    random_tokens,
+    registered_cases,
+    small_model,
+)
+from attention_oracles import ORACLES, STARTS
 from golden_model import tiny_model
 from golden_recipe import clip_for, fill_
-from torch import Tensor
 
 from timesformer.models.attention import ATTENTION_REGISTRY, TokenGrid
-from timesformer.models.layers import set_fused_attention
+from timesformer.models.layers import Attention, set_fused_attention
+from timesformer.models.pretrained import load_pretrained
 
-SCHEMES = [name for name, _ in ATTENTION_REGISTRY]
-GRID = TokenGrid(batch=2, frames=3, height=2, width=4)  # h != w
-STILL_VIDEO_SCHEMES = ("space_only", "divided_space_time")
+CASES = registered_cases()
 
-
-def small_model(scheme: str, **changes):
-    return tiny_model(scheme, embed_dim=24, depth=2, num_classes=5, **changes)
-
-
-def masked_attention(attention: torch.nn.Module, x: Tensor, mask: Tensor) -> Tensor:
-    """Dense attention where query i sees key j only if mask[i, j]."""
-    B, L, D = x.shape
-    q, k, v = attention.qkv(x).reshape(B, L, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
-    scores = (q @ k.transpose(-2, -1)) * (D // attention.num_heads) ** -0.5
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
-    return attention.proj((weights @ v).transpose(1, 2).reshape(B, L, D))
-
-
-def coordinates(grid: TokenGrid) -> tuple[Tensor, Tensor]:
-    """Frame and patch number of every patch token, time fastest."""
-    token = torch.arange(grid.frames * grid.height * grid.width)
-    return token % grid.frames, token // grid.frames
-
-
-def oracle_joint(block, x, grid):
-    full = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool)
-    return x + masked_attention(block.attn, block.norm1(x), full)
-
-
-def oracle_space_only(block, x, grid):
-    """All frames as one long sequence, where tokens see only their own frame."""
-    L = x.shape[1]
-    clip = x.reshape(grid.batch, grid.frames * L, -1)
-    frame = torch.arange(grid.frames).repeat_interleave(L)
-    out = clip + masked_attention(block.attn, block.norm1(clip), frame[:, None] == frame)
-    return out.reshape(x.shape)
-
-
-def oracle_divided(block, x, grid):
-    frame, patch = coordinates(grid)
-    cls, patches = x[:, :1], x[:, 1:]
-    same_patch = patch[:, None] == patch
-    time_step = masked_attention(block.temporal_attn, block.temporal_norm1(patches), same_patch)
-    patches = patches + block.temporal_fc(time_step)
-    # One copy of CLS a frame, in front; each sees its frame and itself only.
-    T = grid.frames
-    tokens = torch.cat([cls.expand(-1, T, -1), patches], dim=1)
-    frame = torch.cat([torch.arange(T), frame])
-    step = masked_attention(block.attn, block.norm1(tokens), frame[:, None] == frame)
-    cls = cls + step[:, :T].mean(dim=1, keepdim=True)
-    return torch.cat([cls, patches + step[:, T:]], dim=1)
-
-
-ORACLES = {
-    "joint_space_time": oracle_joint,
-    "space_only": oracle_space_only,
-    "divided_space_time": oracle_divided,
+IMAGE_KEYS = """norm1.weight norm1.bias attn.qkv.weight attn.qkv.bias attn.proj.weight
+attn.proj.bias norm2.weight norm2.bias mlp.fc1.weight mlp.fc1.bias mlp.fc2.weight mlp.fc2.bias"""
+TEMPORAL_KEYS = """temporal_norm1.weight temporal_norm1.bias temporal_attn.qkv.weight
+temporal_attn.qkv.bias temporal_attn.proj.weight temporal_attn.proj.bias"""
+FC_KEYS = "temporal_fc.weight temporal_fc.bias"
+NEW_KEYS = {  # of a block, besides those of an image ViT
+    "space_only": "",
+    "joint_space_time": "",
+    "divided_space_time": f"{TEMPORAL_KEYS} {FC_KEYS}",
+    "space_then_time": f"{TEMPORAL_KEYS} {FC_KEYS}",
+    "parallel_space_time": f"{TEMPORAL_KEYS} {FC_KEYS}",
+    "sparse_local_global": """local_norm1.weight local_norm1.bias local_attn.qkv.weight
+        local_attn.qkv.bias local_attn.proj.weight local_attn.proj.bias local_fc.weight
+        local_fc.bias""",
+    "axial": f"""{TEMPORAL_KEYS} {FC_KEYS} width_norm1.weight width_norm1.bias
+        width_attn.qkv.weight width_attn.qkv.bias width_attn.proj.weight width_attn.proj.bias
+        width_fc.weight width_fc.bias""",
+    "factorised_self_attention": """temporal_norm1.weight temporal_norm1.bias
+        temporal_attn.qkv.weight temporal_attn.qkv.bias temporal_fc.weight temporal_fc.bias""",
+    "factorised_dot_product": "",
 }
+WITHOUT_CLS = ("factorised_self_attention", "factorised_dot_product")
+
+# Where a key's number of copies among the keys of a query doesn't grow with the frames, or all
+# keys of a query grow alike. Not so in joint and L+G, where CLS stays one key beside T copies.
+SEES_NO_COPIES = sorted(set(CASES) - {"joint_space_time", "sparse_local_global"})
+STARTS_AS_IMAGE = sorted(
+    {case for case in CASES if case.startswith("divided")}
+    | {"space_only", "space_then_time", "parallel_space_time"}
+)
 
 
 def test_every_scheme_has_an_oracle():
-    assert sorted(SCHEMES) == sorted(ORACLES)
+    assert sorted(CASES) == sorted(ORACLES) == sorted(STARTS)
+    assert sorted(name for name, _ in ATTENTION_REGISTRY) == sorted(NEW_KEYS)
 
 
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("scheme", SCHEMES)
-@torch.no_grad()
-def test_equals_dense_attention_under_its_mask(scheme, fused):
-    model = fill_(small_model(scheme), seed=5).eval()
-    set_fused_attention(model, fused)
-    tokens = GRID.height * GRID.width
-    if model.one_sequence_per_clip:
-        x = torch.randn(GRID.batch, 1 + tokens * GRID.frames, 24)
-    else:
-        x = torch.randn(GRID.batch * GRID.frames, 1 + tokens, 24)
-    block = model.blocks[1]
-    torch.testing.assert_close(
-        block.attend(x, GRID), ORACLES[scheme](block, x, GRID), atol=2e-6, rtol=0
-    )
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: "×".join(map(str, grid)))
+@pytest.mark.parametrize("case", CASES)
+def test_equals_dense_attention_under_its_mask(case, grid, record_property):
+    record_property("difference", check_dense(case, ORACLES[case], grid))
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_parameter_gets_a_gradient(scheme):
-    model = fill_(small_model(scheme), seed=1).train()
-    model(clip_for("grad", (2, 3, 4, 64, 64))).square().sum().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().max() > 0, name
+@pytest.mark.parametrize("case", CASES)
+def test_every_parameter_gets_a_gradient(case):
+    check_gradients(case)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 64, 64), (2, 3, 7, 32, 80), (1, 3, 4, 16, 16)])
-@pytest.mark.parametrize("scheme", SCHEMES)
-@torch.no_grad()
-def test_other_sizes_than_built_for_and_eval_is_deterministic(scheme, shape):
-    model = fill_(small_model(scheme, drop_path_rate=0.5, drop_rate=0.2, attn_drop_rate=0.2)).eval()
-    clip = clip_for("size", shape)
-    logits = model(clip)
-    assert logits.shape == (shape[0], 5)
-    assert torch.equal(logits, model(clip))
+@pytest.mark.parametrize("case", CASES)
+def test_other_sizes_than_built_for_and_eval_is_deterministic(case, shape):
+    check_sizes(case, shape)
 
 
-@pytest.mark.parametrize("scheme", STILL_VIDEO_SCHEMES)
+@pytest.mark.parametrize("case", CASES)
+def test_batch_rows_do_not_mix(case):
+    check_rows(case)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_activation_checkpointing_changes_nothing(case):
+    check_checkpointing(case)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_starts_as_the_image_attention_in_its_groups(case):
+    check_start(case, STARTS[case])
+
+
+@pytest.mark.parametrize("case", SEES_NO_COPIES)
+def test_number_of_equal_frames_does_not_matter(case):
+    check_still(case)
+
+
+@pytest.mark.parametrize("case", ["joint_space_time", "sparse_local_global"])
+def test_number_of_equal_frames_matters_where_cls_is_one_key_among_copies(case):
+    with pytest.raises(AssertionError, match="not close"):
+        check_still(case)
+
+
+@pytest.mark.parametrize("case", STARTS_AS_IMAGE)
 @torch.no_grad()
-def test_still_video_is_the_image_model(scheme):
-    """With fresh time weights, any number of equal frames gives the features of the image."""
-    model = small_model(scheme).eval()
+def test_still_video_is_the_image_model(case):
+    """Image weights through the loader: a still video gives the image model's features."""
+    image_model = fill_(small_model("space_only"), seed=6).eval()
+    model = fill_(small_model(case), seed=7).eval()
+    load_pretrained(model, image_model.state_dict())
     image = clip_for("still", (2, 3, 1, 64, 64))
     torch.testing.assert_close(
-        model.forward_features(image.expand(-1, -1, 6, -1, -1)),
-        model.forward_features(image),
-        atol=2e-6,
+        model.forward_features(image.expand(-1, -1, 5, -1, -1)),
+        image_model.forward_features(image),
+        atol=1e-5,
         rtol=0,
     )
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_batch_rows_do_not_mix(scheme):
-    model = fill_(small_model(scheme)).eval()
-    clips = clip_for("rows", (3, 3, 4, 64, 64))
-    with torch.no_grad():
-        alone = torch.cat([model(clip[None]) for clip in clips])
-        torch.testing.assert_close(model(clips), alone, atol=2e-6, rtol=0)
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_loader_starts_every_scheme_from_an_image_model(case):
+    """What `image_init` and `zero_init` declare is what loading does, for every new weight."""
+    image_model = fill_(small_model("space_only", num_classes=0), seed=6)
+    model = fill_(small_model(case), seed=7)
+    state = image_model.state_dict()
+    if case in WITHOUT_CLS:
+        del state["cls_token"]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    load_pretrained(model, state)
+    for i, block in enumerate(model.blocks):
+        for name, value in block.state_dict().items():
+            module = name.split(".")[0]
+            source = f"blocks.{i}.{name.replace(module, block.image_init.get(module, module), 1)}"
+            if any(name.startswith(f"{zero}.") for zero in block.zero_init):
+                assert not value.any(), name
+            else:
+                assert torch.equal(value, state[source]), name
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_activation_checkpointing_changes_nothing(scheme):
-    clip, gradients = clip_for("ckpt", (2, 3, 4, 64, 64)), []
-    for act_checkpoint in (False, True):
-        model = fill_(small_model(scheme, act_checkpoint=act_checkpoint, drop_path_rate=0.3))
-        torch.manual_seed(3)
-        model.train()(clip).sum().backward()
-        gradients.append([p.grad for p in model.parameters()])
-    for plain, recomputed in zip(*gradients, strict=True):
-        assert torch.equal(plain, recomputed)
+@pytest.mark.parametrize("scheme", NEW_KEYS)
+def test_state_dict_names_are_golden(scheme):
+    model = small_model(scheme)
+    expected = "pos_embed patch_embed.proj.weight patch_embed.proj.bias norm.weight norm.bias "
+    expected += "head.weight head.bias"
+    expected += "" if scheme in WITHOUT_CLS else " cls_token"
+    expected += "" if scheme == "space_only" else " time_embed"
+    for i in range(2):
+        expected += "".join(f" blocks.{i}.{k}" for k in f"{IMAGE_KEYS} {NEW_KEYS[scheme]}".split())
+    assert sorted(model.state_dict()) == sorted(expected.split())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_drop_path_drops_rows_of_the_right_batch(scheme):
+B, T, h, w, N = 2, 4, 4, 4, 16
+DROP_PATH_ROWS = {
+    "space_only": [B * T, B * T],
+    "joint_space_time": [B, B],
+    "divided_space_time": [B * N, B * T, B],
+    "divided_space_time+cls_in_time": [B * N, B * T, B],
+    "space_then_time": [B * T, B * N, B],
+    "parallel_space_time": [B * N, B * T, B],
+    "sparse_local_global": [B * 4, B * 8, B],
+    "axial": [B * N, B * T * h, B * T * w, B],
+    "factorised_self_attention": [B * T, B * N, B],
+    "factorised_dot_product": [B, B],
+}
+
+
+@pytest.mark.parametrize("case", DROP_PATH_ROWS)
+def test_drop_path_drops_rows_of_the_right_batch(case):
     """Every residual branch draws once per row of its folded batch."""
-    model = small_model(scheme, drop_path_rate=0.9).train()
+    model = small_model(case, drop_path_rate=0.9).train()
     rows = []
     model.blocks[1].drop_path.register_forward_hook(lambda m, args, out: rows.append(len(out)))
-    model(clip_for("rows", (2, 3, 4, 64, 64)))
-    B, T, N = 2, 4, 16
-    expected = {
-        "space_only": [B * T, B * T],
-        "joint_space_time": [B, B],
-        "divided_space_time": [B * N, B * T, B],
-    }
-    assert rows == expected[scheme]
+    model(clip_for("rows", (B, 3, T, 16 * h, 16 * w)))
+    assert rows == DROP_PATH_ROWS[case]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "grid", "lengths"),
+    [
+        ("sparse_local_global", TokenGrid(1, 8, 14, 14), [(4, 8 * 7 * 7), (8, 1 + 4 * 7 * 7)]),
+        ("sparse_local_global", TokenGrid(1, 7, 13, 14), [(4, 8 * 7 * 7), (8, 1 + 4 * 7 * 7)]),
+        ("axial", TokenGrid(1, 8, 14, 10), [(140, 8), (8 * 14, 10), (8 * 10, 1 + 14)]),
+    ],
+)
+def test_sparse_schemes_never_attend_to_the_whole_clip(scheme, grid, lengths):
+    """One batched attention a step, over sequences of these numbers and lengths."""
+    block, seen = small_model(scheme).blocks[0], []
+    for module in block.modules():
+        if isinstance(module, Attention):
+            module.register_forward_hook(lambda m, args, out: seen.append(out.shape[:2]))
+    block.attend(random_tokens(scheme, grid), grid)
+    assert seen == lengths
+
+
+def test_cls_in_time_changes_patches_only_through_a_key():
+    """With the key's value alone the time step moves; CLS itself stays for the space step."""
+    grid = GRIDS[0]
+    models = [
+        fill_(small_model(case), seed=3).eval()
+        for case in ("divided_space_time", "divided_space_time+cls_in_time")
+    ]
+    assert models[0].state_dict().keys() == models[1].state_dict().keys()
+    x = random_tokens("divided_space_time", grid)
+    with torch.no_grad():
+        without, with_cls = (model.blocks[0].attend(x, grid) for model in models)
+    assert (without - with_cls)[:, 1:].abs().max() > 1e-3
+
+
+def test_factorised_dot_product_needs_two_heads():
+    with pytest.raises(ValueError, match="a head for space and one for time"):
+        block_class("factorised_dot_product")(12, 1)
+
+
+def test_padding_is_never_looked_at():
+    """What a key mask hides can be anything."""
+    attention = Attention(12, 3).eval()
+    x, mask = torch.randn(2, 5, 12), torch.tensor([[True] * 5, [True, False, True, False, False]])
+    other = torch.where(mask[..., None], x, 100 * torch.randn_like(x))
+    for fused in (True, False):
+        set_fused_attention(attention, fused)
+        with torch.no_grad():
+            out = attention(x, mask)
+            alone = attention(x[1:, [0, 2]])
+            assert torch.equal(out[mask], attention(other, mask)[mask])
+        torch.testing.assert_close(out[1:, [0, 2]], alone)
 
 
 def test_fresh_weights():

@@ -11,11 +11,22 @@ from timesformer.models.build import make_model
 from timesformer.models.layers import Attention
 from timesformer.models.profiling import PatchProduct, activation_bytes, count_macs, profile
 
-# Parameters with 174 and 400 classes, 10⁹ multiply-adds of a view of 8×224² (paper, Table 1).
-PUBLISHED = {
-    "space_only": (85_932_462, 86_106_256, 140.5),
-    "joint_space_time": (85_938_606, 86_112_400, 179.6),
-    "divided_space_time": (121_392_558, 121_566_352, 195.8),
+# Parameters with 174 and 400 classes (paper, Table 1: in millions).
+PARAMETERS = {
+    "space_only": (85_932_462, 86_106_256),
+    "joint_space_time": (85_938_606, 86_112_400),
+    "divided_space_time": (121_392_558, 121_566_352),
+    "sparse_local_global": (121_392_558, 121_566_352),
+    "axial": (156_846_510, 157_020_304),
+}
+# 10⁹ multiply-adds of a view of 8×224² (paper, Table 1).
+PUBLISHED = {"space_only": 140.5, "joint_space_time": 179.6, "divided_space_time": 195.8}
+# ViViT-B/16x2 on 32 frames, with 400 classes (arXiv 2103.15691, Table 2): 10⁶ parameters, 10⁹
+# multiply-adds. It learns a position for each of the 16·14² tubelets; ours for 14² + 16.
+VIVIT = {
+    "joint_space_time": (88.9, 455.2),
+    "factorised_self_attention": (117.3, 372.3),
+    "factorised_dot_product": (88.9, 277.1),
 }
 # frames, crop -> 10⁹ multiply-adds of a view, 10¹² of three views (paper, Table 5: TFLOPs).
 DIVIDED_VARIANTS = {(8, 224): (195.8, 0.59), (16, 448): (1702.7, 5.11), (96, 224): (2379.9, 7.14)}
@@ -35,18 +46,40 @@ def small_model(scheme, act_checkpoint=False):
     return meta_model(scheme, 4, 48, **{f"TIMESFORMER.{k}": v for k, v in options.items()})
 
 
-@pytest.mark.parametrize("scheme", PUBLISHED)
+@pytest.mark.parametrize("scheme", PARAMETERS)
 def test_parameters_are_exact(scheme):
-    ssv2, kinetics, _ = PUBLISHED[scheme]
-    for classes, expected in ((174, ssv2), (400, kinetics)):
+    for classes, expected in zip((174, 400), PARAMETERS[scheme], strict=True):
         model = meta_model(scheme, **{"MODEL.NUM_CLASSES": classes})
         assert sum(p.numel() for p in model.parameters()) == expected
+
+
+@pytest.mark.parametrize("scheme", ["divided_space_time", "sparse_local_global", "axial"])
+def test_an_extra_step_costs_the_same_parameters_in_every_block(scheme):
+    block = meta_model(scheme).model.blocks[3]
+    image = meta_model("space_only").model.blocks[3]
+    sizes = [sum(p.numel() for p in b.parameters()) for b in (block, image)]
+    assert sizes[0] - sizes[1] == 2_954_496 * len(block.extra_steps)
+
+
+def test_cls_in_time_has_no_parameters_of_its_own():
+    model = meta_model(**{"TIMESFORMER.CLS_IN_TIME": True})
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS["divided_space_time"][1]
+
+
+@pytest.mark.parametrize("scheme", VIVIT)
+def test_vivit_models(scheme):
+    model = meta_model(scheme, frames=32, **{"TIMESFORMER.TUBELET_SIZE": 2})
+    learned_positions = 16 * 14 * 14 - 14 * 14 - 16
+    parameters = sum(p.numel() for p in model.parameters()) + learned_positions * 768
+    macs = count_macs(model, (3, 32, 224, 224))
+    assert parameters / 1e6 == pytest.approx(VIVIT[scheme][0], abs=0.1)
+    assert macs / 1e9 == pytest.approx(VIVIT[scheme][1], rel=0.01)
 
 
 @pytest.mark.parametrize("scheme", PUBLISHED)
 def test_multiply_adds_of_the_schemes(scheme):
     macs = count_macs(meta_model(scheme), (3, 8, 224, 224))
-    assert macs / 1e9 == pytest.approx(PUBLISHED[scheme][2], abs=0.06)
+    assert macs / 1e9 == pytest.approx(PUBLISHED[scheme], abs=0.06)
 
 
 @pytest.mark.parametrize("variant", DIVIDED_VARIANTS)
@@ -67,6 +100,48 @@ def test_multiply_adds_by_hand():
     patches, head = N * T * D * 3 * 16 * 16, D * 400
     expected = patches + 3 * (time + space + mlp) + head
     assert count_macs(small_model("divided_space_time"), (3, 4, 48, 48)) == expected
+
+
+def attention_macs(scheme, T, h, w, D=768):
+    """q·k and a·v of a block: two products of D for every pair of tokens that see each other."""
+    pairs = {
+        "joint_space_time": (1 + T * h * w) ** 2,
+        "divided_space_time": h * w * T**2 + T * (1 + h * w) ** 2,
+        "sparse_local_global": 4 * (T * h * w // 4) ** 2 + 8 * (1 + T * h * w // 8) ** 2,
+        "axial": h * w * T**2 + T * h * w**2 + T * w * (1 + h) ** 2,
+    }
+    return 2 * D * pairs[scheme]
+
+
+@pytest.mark.parametrize("shape", [(8, 224), (16, 448), (96, 224)])
+@pytest.mark.parametrize("scheme", ["sparse_local_global", "axial"])
+def test_sparse_attention_costs_what_it_should(scheme, shape):
+    """All of ViT-B's products by hand, and attention itself far below joint attention."""
+    T, side = shape
+    h = w = side // 16
+    D, tokens = 768, T * h * w
+    copies = {"sparse_local_global": 8, "axial": T * w}[scheme]  # of CLS, in the last step
+    steps = {"sparse_local_global": 1, "axial": 2}[scheme] * tokens * 5 * D**2  # qkv, proj, fc
+    last = (tokens + copies) * 4 * D**2
+    mlp = (1 + tokens) * 8 * D**2
+    own = attention_macs(scheme, T, h, w)
+    patches, head = tokens * D * 3 * 16 * 16, D * 400
+    macs = count_macs(meta_model(scheme, T, side), (3, T, side, side))
+    assert macs == patches + 12 * (steps + last + mlp + own) + head
+    joint = attention_macs("joint_space_time", T, h, w)
+    assert own < {"sparse_local_global": 0.4, "axial": 0.05}[scheme] * joint
+
+
+@pytest.mark.parametrize("scheme", ["sparse_local_global", "axial"])
+def test_whole_network_is_cheaper_than_joint_where_clips_are_long(scheme):
+    """At 8×224 joint is still cheaper: its attention costs less than further projections."""
+    one_block = {"TIMESFORMER.DEPTH": 1}
+    for T, side, cheaper in [(8, 224, False), (16, 448, True), (96, 224, True)]:
+        sparse, joint = (
+            count_macs(meta_model(name, T, side, **one_block), (3, T, side, side))
+            for name in (scheme, "joint_space_time")
+        )
+        assert (sparse < joint) is cheaper
 
 
 @pytest.mark.parametrize("conv", [nn.Conv2d(3, 5, 4, 4), nn.Conv3d(3, 5, (2, 4, 3), (2, 4, 3))])
@@ -107,7 +182,7 @@ def saved_for_backward(model, clips):
     return size + logits.nbytes
 
 
-@pytest.mark.parametrize("scheme", PUBLISHED)
+@pytest.mark.parametrize("scheme", [*PARAMETERS, "factorised_dot_product"])
 def test_activations_are_what_autograd_saves(scheme):
     model = small_model(scheme).to_empty(device="cpu").train()
     for parameter in model.parameters():

@@ -13,6 +13,7 @@ from golden_model import SCHEMES, tiny_model
 from golden_recipe import clip_for, fill_, tensor_for
 from safetensors.torch import save_file
 
+from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.pretrained import load_pretrained
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import WeightsError
@@ -329,3 +330,233 @@ def test_half_a_video_checkpoint_is_not_taken_for_an_image_model():
     del state["time_embed"], state["blocks.0.temporal_fc.weight"]
     with pytest.raises(WeightsError, match="time_embed: missing"):
         load_pretrained(tiny_model("divided_space_time"), state)
+
+
+def shapes_of(model) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_time_embed_is_resized_as_asked(mode):
+    state = video_state()
+    state["time_embed"] = torch.arange(4.0)[None, :, None].expand(1, 4, 96)
+    longer = tiny_model("divided_space_time", num_frames=8)
+    report = load_pretrained(longer, state, time_embed_resize=mode)
+    assert report.resized == ("time_embed",)
+    expected = {
+        "nearest": [0, 0, 1, 1, 2, 2, 3, 3],
+        "linear": [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3],
+    }
+    assert longer.time_embed[0, :, 5].tolist() == expected[mode]
+    with pytest.raises(WeightsError, match="unknown resize mode 'cubic'"):
+        load_pretrained(longer, state, time_embed_resize="cubic")
+
+
+@torch.no_grad()
+def test_a_smaller_patch_kernel_gives_the_same_tokens_of_an_enlarged_image():
+    """FlexiViT (arXiv 2212.08013, §3.4): what resampling the kernel promises."""
+    small = tiny_model("space_only", img_size=32, patch_size=8)
+    large = tiny_model("space_only", img_size=64, patch_size=16)
+    report = load_pretrained(large, fill_(small).state_dict())
+    assert report.resized == ("patch_embed.proj.weight",)
+    image = clip_for("flexi", (1, 3, 1, 32, 32))
+    patches = image.reshape(1, 3, 4, 8, 4, 8).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    patches = torch.nn.functional.interpolate(patches, size=16, mode="bicubic", antialias=True)
+    enlarged = (
+        patches.reshape(1, 4, 4, 3, 16, 16).permute(0, 3, 1, 4, 2, 5).reshape(1, 3, 1, 64, 64)
+    )
+    expected, _, _ = small.patch_embed(image)
+    tokens, _, _ = large.patch_embed(enlarged)
+    torch.testing.assert_close(tokens, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["central", "average"])
+@torch.no_grad()
+def test_tubelets_of_a_still_video_start_as_the_image_model(how):
+    image = fill_(tiny_model("space_only")).eval()
+    model = tiny_model("divided_space_time", num_frames=6, tubelet_size=3).eval()
+    report = load_pretrained(model, image.state_dict(), tubelet_init=how)
+    assert report.resized == ("patch_embed.proj.weight",)
+    assert accounted(report) == sorted(model.state_dict())
+    still = clip_for("still", (1, 3, 1, 64, 64)).expand(-1, -1, 6, -1, -1)
+    torch.testing.assert_close(model(still), image(still[:, :, :1]), atol=1e-5, rtol=1e-5)
+    kernel, weight = image.patch_embed.proj.weight, model.patch_embed.proj.weight
+    assert torch.equal(weight[:, :, 1], kernel if how == "central" else kernel / 3)
+    assert bool(weight[:, :, 0].any()) == (how == "average")
+    assert load_pretrained(tiny_model("axial", num_frames=6, tubelet_size=3), image.state_dict())
+
+
+def test_unknown_tubelet_init():
+    with pytest.raises(ValueError, match="unknown tubelet_init 'first': central or average"):
+        load_pretrained(tiny_model("space_only"), image_state(), tubelet_init="first")
+
+
+def test_tubelets_of_another_patch_size_and_of_another_length():
+    source = fill_(tiny_model("divided_space_time", img_size=32, patch_size=8, tubelet_size=2))
+    model = tiny_model("divided_space_time", tubelet_size=2)
+    assert load_pretrained(model, source.state_dict()).resized == ("patch_embed.proj.weight",)
+    with pytest.raises(WeightsError, match=r"TUBELET_SIZE 2\).*\(96, 3, 2, 8, 8\) in the file"):
+        load_pretrained(tiny_model("divided_space_time", tubelet_size=4), source.state_dict())
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_image_weights_without_place_for_cls(size):
+    """ViViT's models 3 and 4 average patches: CLS and its position are dropped, and it is told."""
+    state = image_state()
+    model = tiny_model("factorised_self_attention", img_size=size)
+    report = load_pretrained(model, state)
+    assert report.unexpected == ("cls_token", "head.weight", "head.bias")
+    assert report.resized == ("pos_embed",)
+    assert accounted(report) == sorted(model.state_dict())
+    if size == 64:
+        assert torch.equal(model.pos_embed, state["pos_embed"][:, 1:])
+    again = tiny_model("factorised_self_attention", img_size=size)
+    assert len(load_pretrained(again, model.state_dict()).loaded) == len(again.state_dict())
+
+
+def test_weights_without_cls_leave_it_as_it_was():
+    pooled = fill_(tiny_model("factorised_dot_product"))
+    state = {k: v for k, v in pooled.state_dict().items() if k != "time_embed"}
+    model = tiny_model("divided_space_time")
+    before = model.cls_token.clone()
+    report = load_pretrained(model, state)
+    assert report.missing == ("cls_token",)
+    assert torch.equal(model.cls_token, before)
+    assert torch.equal(model.pos_embed[:, 1:], pooled.pos_embed)
+
+
+def test_positions_that_the_model_does_not_have():
+    report = load_pretrained(tiny_model("divided_space_time", pos_embed_type="none"), image_state())
+    assert report.unexpected == ("pos_embed", "head.weight", "head.bias")
+    assert not report.resized
+
+
+@pytest.mark.parametrize("scheme", sorted(name for name, _ in ATTENTION_REGISTRY))
+def test_image_weights_start_every_scheme(scheme):
+    model = fill_(tiny_model(scheme), 5)
+    report = load_pretrained(model, image_state())
+    assert accounted(report) == sorted(model.state_dict())
+    own = model.state_dict()
+    assert not any(own[name].any() for name in report.zeroed)
+    for name in report.copied:
+        block, number, part, tail = name.split(".", 3)
+        image = "attn" if part.endswith("_attn") else "norm1"
+        assert torch.equal(own[name], own[f"{block}.{number}.{image}.{tail}"])
+
+
+class Wrapped(torch.nn.Module):
+    """A model with an image part, a resizable table and a head of its own."""
+
+    classifier_name = "last.1"
+
+    def __init__(self, classes: int = 4, length: int = 6) -> None:
+        super().__init__()
+        self.spatial = tiny_model("space_only", num_classes=0)
+        self.table_pos = torch.nn.Parameter(torch.ones(length, 5))
+        self.last = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(96, classes))
+
+    def image_part(self):
+        return "spatial.", self.spatial
+
+    def fit_positions(self, state):
+        table = state["table_pos"]
+        same = table.shape == self.table_pos.shape
+        return {} if same else {"table_pos": table[: len(self.table_pos)]}
+
+
+def test_image_weights_go_into_the_image_part():
+    model, state = Wrapped(), image_state()
+    report = load_pretrained(model, state)
+    assert accounted(report) == sorted(model.state_dict())
+    assert report.missing == ("table_pos", "last.1.weight", "last.1.bias")
+    assert report.unexpected == ("head.weight", "head.bias")
+    assert "spatial.blocks.0.attn.qkv.weight" in report.loaded
+    assert torch.equal(model.spatial.pos_embed, state["pos_embed"])
+
+
+def test_a_whole_model_goes_by_name():
+    source = Wrapped(classes=3, length=9)
+    model, other_head = Wrapped(classes=3, length=9), Wrapped(classes=4)
+    state = {f"module.{key}": value for key, value in source.state_dict().items()}
+    assert len(load_pretrained(model, {"model_state": state}).loaded) == len(source.state_dict())
+    report = load_pretrained(other_head, state)
+    assert report.unexpected == report.missing == ("last.1.weight", "last.1.bias")
+    assert report.resized == ("table_pos",)
+    assert accounted(report) == sorted(other_head.state_dict())
+    before = shapes_of(other_head)
+    state["module.table_pos"] = torch.ones(2, 2)
+    with pytest.raises(WeightsError, match=r"table_pos: \(2, 2\) in the file, \(6, 5\) in the"):
+        load_pretrained(other_head, state)
+    assert shapes_of(other_head) == before
+
+
+def fake_torchvision(monkeypatch, answer):
+    import torchvision.models
+
+    calls = []
+
+    def get_state_dict(self, *args, **kwargs):
+        calls.append((str(self), kwargs))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", get_state_dict)
+    return calls
+
+
+def test_torchvision_names(monkeypatch):
+    state = Wrapped().state_dict()
+    calls = fake_torchvision(monkeypatch, state)
+    for name in ("mvit_v2_s", "mvit_v2_s.KINETICS400_V1"):
+        report = load_pretrained(Wrapped(), f"torchvision/{name}")
+        assert report.source == f"torchvision/{name}"
+        assert len(report.loaded) == len(state)
+    assert [name for name, _ in calls] == ["MViT_V2_S_Weights.KINETICS400_V1"] * 2
+    assert all(kwargs["check_hash"] and kwargs["weights_only"] for _, kwargs in calls)
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("mvit_v2_x", r"no model mvit_v2_x; did you mean torchvision/mvit_v2_s\?"),
+        ("s3d.IMAGENET", r"no such weights; there are torchvision/s3d\.KINETICS400_V1"),
+        ("s3d", r"can't fetch torchvision/s3d \(no route\); .*download https://\S+/s3d-"),
+    ],
+)
+def test_torchvision_errors_are_one_line(name, complaint, monkeypatch):
+    fake_torchvision(monkeypatch, OSError("no route\nto host"))
+    with pytest.raises(WeightsError, match=complaint) as caught:
+        load_pretrained(Wrapped(), f"torchvision/{name}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        ({}, "holds no weights: neither model.safetensors nor pytorch_model.bin"),
+        ({"model.safetensors": b"", "config.json": b"{"}, "not a readable safetensors file"),
+        ({"pytorch_model.bin": b"junk"}, r"pytorch_model\.bin: not a readable weights file"),
+    ],
+)
+def test_folders_without_sound_weights(files, complaint, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=complaint) as caught:
+        load_pretrained(tiny_model("space_only"), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ("{", "config.json: not readable JSON"),
+        ("[]", "config.json: holds a list, not an object"),
+        ('{"model_type": "timesformer", "qkv_bias": false}', "qkv_bias is False"),
+    ],
+)
+def test_folders_with_a_wrong_config(config, complaint, tmp_path):
+    save_file(image_state(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(WeightsError, match=complaint):
+        load_pretrained(tiny_model("space_only"), tmp_path)

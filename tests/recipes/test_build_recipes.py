@@ -12,12 +12,16 @@ from timesformer.config.validate import check
 from timesformer.models.build import make_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-RECIPES = sorted(CONFIGS.glob("**/*.yaml"))
+RECIPES = sorted(path for path in CONFIGS.glob("**/*.yaml") if path.parent.name != "Baselines")
 PARAMS = {  # (scheme, classes) for 8 frames of 224×224
     ("space_only", 400): 86_106_256,
     ("joint_space_time", 400): 86_112_400,
     ("divided_space_time", 400): 121_566_352,
     ("divided_space_time", 174): 121_392_558,
+    ("sparse_local_global", 174): 121_392_558,
+    ("sparse_local_global", 400): 121_566_352,
+    ("axial", 174): 156_846_510,
+    ("axial", 400): 157_020_304,
     # 769 a class, 768 weights and a bias, less or more than with 400 of them
     ("divided_space_time", 48): 121_295_664,
     ("divided_space_time", 600): 121_720_152,
@@ -43,4 +47,6 @@ def test_builds(path):
         expected = PARAMS[cfg.TIMESFORMER.ATTENTION_TYPE, cfg.MODEL.NUM_CLASSES] + 768 * positions
         assert params == expected
     assert model.model.pos_embed.shape[1] == (side // cfg.TIMESFORMER.PATCH_SIZE) ** 2 + 1
-    assert getattr(model.model, "time_embed", torch.empty(1, frames)).shape[1] == frames
+    one_sequence = cfg.TIMESFORMER.ATTENTION_TYPE != "space_only"
+    assert (model.model.time_embed is not None) == one_sequence
+    assert not one_sequence or model.model.time_embed.shape[1] == frames

@@ -151,17 +151,29 @@ _C.AUG.CROP_RATIO = [0.75, 1.3333]
 _C.TIMESFORMER = CfgNode()
 # Name of a registered scheme: divided_space_time | joint_space_time | space_only | ...
 _C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"
-# Image or video weights to start from when training starts fresh: a path, timm/NAME, or
-# empty for none. The default is what the published models started from.
+# Image or video weights to start from when training starts fresh: a file, a folder, timm/NAME,
+# torchvision/NAME, hf/ORG/NAME, or empty for none (docs/weights.md). The default is what the
+# published models started from.
 _C.TIMESFORMER.PRETRAINED_MODEL = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
-# Resizing of pos_embed when those weights are for another grid: bicubic (2-D) | legacy
+# Resizing of pos_embed when those weights are for another grid: bicubic | bilinear (2-D) | legacy
 # (published: 1-D nearest over the flattened grid, which scrambles it).
 _C.TIMESFORMER.POS_EMBED_RESIZE = "bicubic"
+# Resizing of time_embed when they are for another number of frames: nearest (published) | linear.
+_C.TIMESFORMER.TIME_EMBED_RESIZE = "nearest"
 # Initial values: image (published; expects image weights) | scratch (embeddings that let
 # the order of time be learnt without any).
 _C.TIMESFORMER.INIT = "image"
+# CLS is a key in temporal attention (the paper's Eq. 13; the published model leaves it out). For
+# divided_space_time.
+_C.TIMESFORMER.CLS_IN_TIME = False
+# What tokens know of their place: space_time | space | none (the paper's Table 4).
+_C.TIMESFORMER.POS_EMBED = "space_time"
 # Side of a patch in pixels.
 _C.TIMESFORMER.PATCH_SIZE = 16
+# Frames that a token covers (tubelets of ViViT); 1 = patches of single frames.
+_C.TIMESFORMER.TUBELET_SIZE = 1
+# How image weights become those of a tubelet: central (frame) | average.
+_C.TIMESFORMER.TUBELET_INIT = "central"
 # Width D of a token.
 _C.TIMESFORMER.EMBED_DIM = 768
 # Number of blocks.

@@ -23,7 +23,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform", "tiled"),
     "DATA.DECODING_BACKEND": ("pyav", "torchcodec"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max", "prob"),
-    "TIMESFORMER.POS_EMBED_RESIZE": ("bicubic", "legacy"),
+    "TIMESFORMER.POS_EMBED_RESIZE": ("bicubic", "bilinear", "legacy"),
+    "TIMESFORMER.TIME_EMBED_RESIZE": ("nearest", "linear"),
+    "TIMESFORMER.POS_EMBED": ("space_time", "space", "none"),
+    "TIMESFORMER.TUBELET_INIT": ("central", "average"),
     "TIMESFORMER.INIT": ("image", "scratch"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "bce"),
     "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
@@ -37,6 +40,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         """NUM_SHARDS LOG_PERIOD TRAIN.BATCH_SIZE TRAIN.EVAL_PERIOD TRAIN.CHECKPOINT_PERIOD
         TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
         DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
+        TIMESFORMER.TUBELET_SIZE
         TIMESFORMER.EMBED_DIM TIMESFORMER.DEPTH TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
         SOLVER.MAX_EPOCH DATA.NUM_SAMPLES""",
     ),
@@ -203,6 +207,11 @@ def _check_model(cfg: CfgNode) -> None:
         raise ConfigError(
             f"TIMESFORMER.EMBED_DIM {model.EMBED_DIM} is not divisible by "
             f"TIMESFORMER.NUM_HEADS {model.NUM_HEADS}"
+        )
+    if cfg.DATA.NUM_FRAMES % model.TUBELET_SIZE:
+        raise ConfigError(
+            f"DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES} is not divisible by TIMESFORMER.TUBELET_SIZE "
+            f"{model.TUBELET_SIZE}"
         )
     for key in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
         size, patch = cfg.DATA[key], model.PATCH_SIZE

@@ -91,8 +91,23 @@ def draw_trajectory(rng: np.random.Generator, motion: int) -> Trajectory:
     return Trajectory(x, y, radius)
 
 
-def render(rng: np.random.Generator, trajectory: Trajectory) -> NDArray[np.uint8]:
-    """Draws an object of random look on a random still background: RGB (T, H, W, 3)."""
+@dataclass(frozen=True)
+class Scene:
+    """Frames, and what can be seen in each of them.
+
+    Attributes:
+        frames: RGB (T, H, W, 3).
+        shape: of the object, one of SHAPES.
+        colour: mean of the object's two colours, RGB in [0, 255].
+    """
+
+    frames: NDArray[np.uint8]
+    shape: str
+    colour: Floats
+
+
+def render(rng: np.random.Generator, trajectory: Trajectory) -> Scene:
+    """Draws an object of random look on a random still background."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     background = _background(rng, rows, columns)
 
@@ -104,7 +119,8 @@ def render(rng: np.random.Generator, trajectory: Trajectory) -> NDArray[np.uint8
     u, v = right * cos + down * sin, down * cos - right * sin
 
     # One pixel wide ramp at the edge: motion below a pixel shows, too.
-    opacity = np.clip(0.5 - _distance(str(rng.choice(SHAPES)), u, v) * radius, 0, 1)
+    shape = str(rng.choice(SHAPES))
+    opacity = np.clip(0.5 - _distance(shape, u, v) * radius, 0, 1)
     first, second = _object_colours(rng, background.mean(axis=(1, 2)))
     pattern = _pattern(rng, str(rng.choice(TEXTURES)), u, v)
     noise = rng.standard_normal(u.shape, dtype=np.float32) * np.float32(rng.uniform(2, 8))
@@ -113,7 +129,7 @@ def render(rng: np.random.Generator, trajectory: Trajectory) -> NDArray[np.uint8
     for channel, still in enumerate(background):
         drawn = first[channel] + (second[channel] - first[channel]) * pattern
         frames[..., channel] = np.clip(still + (drawn - still) * opacity + noise, 0, 255)
-    return frames
+    return Scene(frames, shape, ((first + second) / 2).astype(np.float32))
 
 
 def _background(rng: np.random.Generator, rows: Floats, columns: Floats) -> Floats:

@@ -84,7 +84,7 @@ class SyntheticSpec:
         """Draws that video: RGB (T, H, W, 3)."""
         scene = index if split == "train" else index // 2
         rng = keyed_rng(self.seed, SPLITS.index(split), scene)
-        frames = render(rng, draw_trajectory(rng, self.label(index) // 2))
+        frames = render(rng, draw_trajectory(rng, self.label(index) // 2)).frames
         return frames[::-1] if self.label(index) % 2 else frames
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from timesformer.datasets.augment import ClipAugment
 from timesformer.engine.broken import BrokenVideos
 from timesformer.models.losses import ClipMixup
 from timesformer.models.pretrained import LoadReport, load_pretrained
+from timesformer.models.sources import read_weights
 from timesformer.utils.checkpoint import (
     bare,
     get_last_checkpoint,
@@ -98,11 +99,18 @@ def restore(state: TrainState) -> None:
             "training starts as without it"
         )
     if source := source or cfg.TIMESFORMER.PRETRAINED_MODEL:
-        load_pretrained(
-            bare(state.model), source, pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE
-        )
+        load_pretrained(bare(state.model), source, **_resizing(cfg))
     else:
         logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
+
+
+def _resizing(cfg: CfgNode) -> dict[str, str]:
+    """How weights of other sizes are fitted: arguments of `load_pretrained`."""
+    return {
+        "pos_embed_resize": cfg.TIMESFORMER.POS_EMBED_RESIZE,
+        "time_embed_resize": cfg.TIMESFORMER.TIME_EMBED_RESIZE,
+        "tubelet_init": cfg.TIMESFORMER.TUBELET_INIT,
+    }
 
 
 def save(state: TrainState, epoch: int) -> None:
@@ -148,19 +156,17 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> TestWeights:
             f"nothing to test: {cfg.OUTPUT_DIR} holds no checkpoint; set "
             "TEST.CHECKPOINT_FILE_PATH to one, or train first (TRAIN.ENABLE True)"
         )
-    source: str | Mapping[str, Any] = str(path)
-    class_names: tuple[str, ...] = ()
-    if Path(path).suffix != ".safetensors":
-        source = read_checkpoint(path)
-        _compare_preprocessing(cfg, path, source.get("preprocessing"))
-        class_names = tuple(map(str, source.get("class_names") or ()))
+    source = read_weights(path)
+    _compare_preprocessing(cfg, path, source.get("preprocessing"))
+    class_names = tuple(map(str, source.get("class_names") or ()))
     report: LoadReport = load_pretrained(
         bare(model),
         source,
-        pos_embed_resize=cfg.TIMESFORMER.POS_EMBED_RESIZE,
+        **_resizing(cfg),
         name=str(path),
     )
     invented = [*report.missing, *report.copied, *report.zeroed]
+    invented += [name for name in report.resized if name.startswith("patch_embed")]
     if invented:
         raise WeightsError(
             f"{path}: not a checkpoint of this model: it lacks {len(invented)} weights "
@@ -173,7 +179,7 @@ def load_test_weights(cfg: CfgNode, model: nn.Module) -> TestWeights:
 
 def _compare_preprocessing(cfg: CfgNode, path: str | Path, trained: Any) -> None:
     wanted = preprocessing(cfg)
-    if trained and trained != wanted:
+    if trained and {key: trained.get(key) for key in wanted} != wanted:
         logger.warning(
             "%s was trained with %s, but the config says %s: set DATA.MEAN, DATA.STD and "
             "DATA.REVERSE_INPUT_CHANNEL as in training, or scores will be too low",

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.config.node import did_you_mean
-from timesformer.models import vit  # noqa: F401  (registers the models)
+from timesformer.models import baselines, factorised_encoder, vit  # noqa: F401  (register models)
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world
@@ -52,4 +52,10 @@ def make_model(cfg: CfgNode) -> nn.Module:
             names = sorted(name for name, _ in registry)
             hint = did_you_mean(value, names) or f"; choose from {', '.join(names)}"
             raise ConfigError(f"{key} {value!r} is not registered{hint}")
+    scheme = cfg.TIMESFORMER.ATTENTION_TYPE
+    if cfg.TIMESFORMER.CLS_IN_TIME and "cls_in_time" not in ATTENTION_REGISTRY.get(scheme).options:
+        raise ConfigError(
+            f"TIMESFORMER.CLS_IN_TIME True is for divided_space_time, not for {scheme}: set it to "
+            "False"
+        )
     return MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg)

@@ -53,19 +53,38 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attends within each sequence: (B, L, D) -> (B, L, D)."""
+    def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Attends within each sequence: (B, L, D) -> (B, L, D).
+
+        Args:
+            x: token sequences.
+            key_mask: (B, L) bool, False where a token is padding that nobody may look at; every
+                sequence needs a True.
+        """
+        return self.join_heads(self.mix(*self.split_heads(x), key_mask))
+
+    def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, L, D) -> queries, keys and values, each (B, A, L, D/A)."""
         B, L, D = x.shape
         qkv = self.qkv(x).reshape(B, L, 3, self.num_heads, D // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, A, L, D/A)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
+        """Averages values by softmax(q·k): three times (B, A, L, D/A) -> (B, A, L, D/A)."""
+        mask = None if key_mask is None else key_mask[:, None, None]
         if self.fused:
             # SDPA drops whenever it is told to: unlike nn.Dropout it doesn't know about eval mode.
             dropout = self.attn_drop.p if self.training else 0.0
-            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        else:
-            weights = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
-            x = weights @ v
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(B, L, D)))
+            return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale)
+        scores = (q * self.scale) @ k.transpose(-2, -1)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return self.attn_drop(scores.softmax(dim=-1)) @ v
+
+    def join_heads(self, x: Tensor) -> Tensor:
+        """What the heads gathered (B, A, L, D/A), projected -> (B, L, D)."""
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
 
 def set_fused_attention(model: nn.Module, fused: bool) -> None:

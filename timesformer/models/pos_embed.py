@@ -17,16 +17,19 @@ def resize_pos_embed(
     grid: tuple[int, int],
     mode: str = "bicubic",
     source_grid: tuple[int, int] | None = None,
+    prefix_tokens: int = 1,
 ) -> Tensor:
     """Resizes the spatial embedding to another patch grid; the CLS row stays as it is.
 
     Args:
         pos_embed: (1, 1 + N, D), row 0 belongs to CLS, patches row-major.
         grid: wanted (h, w) in patches.
-        mode: "nearest" (what the model does in forward), "bicubic" (what loading does), or
-            "legacy": 1-D nearest over the flattened patches, which is how the published loader
-            stretched image weights. It scrambles rows and exists to score old runs the same.
+        mode: "nearest" (what the model does in forward), "bicubic" (what loading does), "bilinear"
+            (what timm's reader of Google's files does), or "legacy": 1-D nearest over the
+            flattened patches, which is how the published loader stretched image weights. It
+            scrambles rows and exists to score old runs the same.
         source_grid: (h, w) of `pos_embed`; a square when None.
+        prefix_tokens: rows before the patches: 1 for CLS, 0 for a scheme without it.
 
     Returns:
         (1, 1 + h·w, D).
@@ -34,26 +37,32 @@ def resize_pos_embed(
     Raises:
         ValueError: for an unknown mode, or if N doesn't fit the source grid.
     """
-    cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
+    cls, patches = pos_embed[:, :prefix_tokens], pos_embed[:, prefix_tokens:]
     h, w = source_grid or (math.isqrt(patches.shape[1]),) * 2
     if h * w != patches.shape[1]:
         raise ValueError(f"{patches.shape[1]} patch positions don't form a {h}×{w} grid")
     if mode == "legacy":
         patches = F.interpolate(patches.transpose(1, 2), size=grid[0] * grid[1], mode="nearest")
-    elif mode in ("nearest", "bicubic"):
+    elif mode in ("nearest", "bilinear", "bicubic"):
         frame = patches.transpose(1, 2).unflatten(2, (h, w))
         frame = F.interpolate(frame, size=grid, mode=mode)
         patches = frame.flatten(2)
     else:
-        raise ValueError(f"unknown resize mode {mode!r}: nearest, bicubic or legacy")
+        raise ValueError(f"unknown resize mode {mode!r}: nearest, bilinear, bicubic or legacy")
     return torch.cat([cls, patches.transpose(1, 2)], dim=1)
 
 
-def resize_time_embed(time_embed: Tensor, frames: int) -> Tensor:
-    """Resizes the temporal embedding (1, T, D) to (1, frames, D), nearest along time."""
+def resize_time_embed(time_embed: Tensor, frames: int, mode: str = "nearest") -> Tensor:
+    """Resizes the temporal embedding (1, T, D) to (1, frames, D): nearest, as published, or linear.
+
+    Raises:
+        ValueError: for an unknown mode.
+    """
+    if mode not in ("nearest", "linear"):
+        raise ValueError(f"unknown resize mode {mode!r}: nearest or linear")
     if time_embed.shape[1] == frames:
         return time_embed
-    return F.interpolate(time_embed.transpose(1, 2), size=frames, mode="nearest").transpose(1, 2)
+    return F.interpolate(time_embed.transpose(1, 2), size=frames, mode=mode).transpose(1, 2)
 
 
 def sinusoidal_embed(positions: int, dim: int) -> Tensor:

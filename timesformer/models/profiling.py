@@ -66,9 +66,16 @@ def count_macs(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
 
     model = copy.deepcopy(model).eval()
     set_fused_attention(model, False)
-    for name, module in list(model.named_modules()):
-        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+    convolutions = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Conv3d))
+    }
+    if all(map(PatchProduct.serves, convolutions.values())):
+        for name, module in convolutions.items():
             model.set_submodule(name, PatchProduct(module))
+    elif next(model.parameters()).is_meta:
+        model.to_empty(device="cpu")  # a convolutional network has to be run, which takes longer
     clip = torch.empty(1, *clip_shape, device=next(model.parameters()).device)
     analysis = FlopCountAnalysis(model, clip)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -86,11 +93,16 @@ class PatchProduct(nn.Module):
 
     def __init__(self, conv: nn.Conv2d | nn.Conv3d) -> None:
         super().__init__()
+        if not self.serves(conv):
+            raise ValueError(f"{conv} isn't a patch embedding")
+        self.conv = conv
+
+    @staticmethod
+    def serves(conv: nn.Conv2d | nn.Conv3d) -> bool:
+        """Whether kernels neither overlap nor leave gaps."""
         ones, zeros = (1,) * len(conv.kernel_size), (0,) * len(conv.kernel_size)
         how = (conv.stride, conv.padding, conv.dilation, conv.groups)
-        if how != (conv.kernel_size, zeros, ones, 1):
-            raise ValueError(f"can't count the products of {conv}: it isn't a patch embedding")
-        self.conv = conv
+        return how == (conv.kernel_size, zeros, ones, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *sizes) -> (B, D, *patches)."""

@@ -2,65 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Any
 
 import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from timesformer.models.attention.base import SpaceTimeBlock, TokenGrid, register_scheme
-from timesformer.models.layers import Attention
+from timesformer.models.attention.base import (
+    SPACE,
+    TIME,
+    SpaceTimeBlock,
+    TokenGrid,
+    register_scheme,
+)
 
 
 @register_scheme("divided_space_time")
 class DividedSpaceTimeBlock(SpaceTimeBlock):
     """Each patch attends to its own position in all frames, then to all patches of its frame.
 
-    CLS: takes no part in time (Eq. 13 of the paper has it as a key; the published model doesn't).
-    In space it joins every frame as a copy, and what the copies gather is averaged over frames.
+    CLS: takes no part in time, as in the published model; with `cls_in_time` it is one key and
+    value more for every patch, as in Eq. 13 of the paper, and isn't updated by that step. In space
+    it joins every frame as a copy, and what the copies gather is averaged over frames.
 
     Every time step ends in `temporal_fc`, zero at the start: with copied image weights the network
     then begins as the image model.
+
+    Args:
+        *args: of `SpaceTimeBlock`.
+        cls_in_time: whether patches see CLS in the time step.
+        **kwargs: of `SpaceTimeBlock`.
     """
 
-    image_init: ClassVar[Mapping[str, str]] = {"temporal_attn": "attn", "temporal_norm1": "norm1"}
-    zero_init = ("temporal_fc",)
+    extra_steps = ("temporal",)
+    options = frozenset({"cls_in_time"})
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        qk_scale: float | None = None,
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: type[nn.Module] = nn.GELU,
-        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
-    ) -> None:
-        super().__init__(
-            dim, num_heads, mlp_ratio, qkv_bias, qk_scale, drop, attn_drop, drop_path,
-            act_layer, norm_layer,
-        )  # fmt: skip
-        self.temporal_norm1 = norm_layer(dim)
-        self.temporal_attn = Attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop)
-        self.temporal_fc = nn.Linear(dim, dim)
+    def __init__(self, *args: Any, cls_in_time: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cls_in_time = cls_in_time
 
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, 1 + N·T, D) -> the same: time step, then space step, each with its residual."""
-        B, T = grid.batch, grid.frames
         cls, patches = x[:, :1], x[:, 1:]
-
-        along_time = rearrange(patches, "b (n t) d -> (b n) t d", t=T)
-        step = self.drop_path(self.temporal_attn(self.temporal_norm1(along_time)))
-        # temporal_fc comes after drop_path, so its bias acts on dropped rows too, as published.
-        patches = patches + rearrange(self.temporal_fc(step), "(b n) t d -> b (n t) d", b=B)
-
-        frames = rearrange(patches, "b (n t) d -> (b t) n d", t=T)
-        frames = torch.cat([cls.repeat_interleave(T, dim=0), frames], dim=1)
-        step = rearrange(self.drop_path(self.attn(self.norm1(frames))), "(b t) l d -> b l t d", b=B)
-        cls = cls + step[:, :1].mean(dim=2)
-        patches = patches + step[:, 1:].flatten(1, 2)
-        return torch.cat([cls, patches], dim=1)
+        if self.cls_in_time:
+            _, step = self.extra_step_with_cls("temporal", cls, patches, TIME, grid.axes)
+        else:
+            step = self.extra_step("temporal", patches, TIME, grid.axes)
+        patches = patches + step
+        cls_step, step = self.image_step(cls, patches, SPACE, grid.axes)
+        return torch.cat([cls + cls_step, patches + step], dim=1)

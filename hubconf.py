@@ -1,0 +1,9 @@
+"""Entry points of torch.hub: `torch.hub.load(REPOSITORY, "create_model", NAME, **overrides)`."""
+
+from __future__ import annotations
+
+dependencies = ["torch", "torchvision", "timm", "einops", "fvcore", "safetensors", "yaml"]
+
+from timesformer.models.hub import create_model, from_pretrained, list_models  # noqa: E402
+
+__all__ = ["create_model", "from_pretrained", "list_models"]

@@ -1,0 +1,182 @@
+"""What users of timm expect of a model, and the options of the video transformer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from timesformer.config.defaults import get_cfg
+from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.build import make_model
+from timesformer.models.vit import TimeSformer
+from timesformer.utils.errors import ConfigError
+
+SCHEMES = sorted(name for name, _ in ATTENTION_REGISTRY)
+SIZES = {"img_size": 32, "num_classes": 5, "num_frames": 4, "embed_dim": 24, "depth": 3}
+
+
+def make(attention_type: str = "divided_space_time", **options) -> TimeSformer:
+    return TimeSformer(
+        attention_type=attention_type, num_heads=3, init="scratch", **(SIZES | options)
+    ).eval()
+
+
+def clip(frames: int = 4, height: int = 32, width: int = 32) -> torch.Tensor:
+    return torch.rand(2, 3, frames, height, width)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_head_and_features(scheme: str) -> None:
+    model, x = make(scheme), clip()
+    features = model.forward_features(x)
+    assert features.shape == (2, 24)
+    assert model.forward_head(features).equal(model(x))
+    assert model.forward_head(features, pre_logits=True) is features
+    assert model.get_classifier() is model.model.head
+    model.reset_classifier(7)
+    assert model(x).shape == (2, 7)
+    model.reset_classifier(0)
+    assert model(x).equal(features)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_intermediate_layers(scheme: str) -> None:
+    model, x = make(scheme), clip(4, 32, 48)
+    (last,) = model.get_intermediate_layers(x)
+    assert last.shape == (2, 4, 2, 3, 24)
+    first, again = model.get_intermediate_layers(x, [0, -1])
+    assert again.equal(last)
+    assert not first.equal(last)
+    assert len(model.get_intermediate_layers(x, 3)) == 3
+    if ATTENTION_REGISTRY.get(scheme).cls_token:
+        ((patches, cls),) = model.get_intermediate_layers(x, return_cls=True)
+        assert patches.equal(last)
+        if scheme == "space_only":  # the head averages before it normalises
+            assert cls.shape == (2, 24)
+        else:
+            assert cls.equal(model.forward_features(x))
+    else:
+        torch.testing.assert_close(last.mean(dim=(1, 2, 3)), model.forward_features(x))
+        with pytest.raises(ValueError, match="has no CLS"):
+            model.get_intermediate_layers(x, return_cls=True)
+    for wrong in (4, [3], [-4]):
+        with pytest.raises(ValueError, match="has 3 blocks"):
+            model.get_intermediate_layers(x, wrong)
+
+
+def test_intermediate_tokens_lie_where_their_pixels_are() -> None:
+    """Without attention a token depends on the pixels of its own patch and frame alone."""
+    model, x = make("space_only", depth=1), clip(4, 32, 48)
+    for block in model.model.blocks:
+        torch.nn.init.zeros_(block.attn.proj.weight)
+    (before,) = model.get_intermediate_layers(x)
+    x[1, :, 2, 16:, 32:] += 1
+    (after,) = model.get_intermediate_layers(x)
+    changed = (before != after).any(dim=-1)
+    assert changed.nonzero().tolist() == [[1, 2, 1, 2]]
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory() -> None:
+    model, x = make(drop_path_rate=0.0).train(), clip()
+    gradients = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(x).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        assert one.equal(other)
+
+
+def test_names_for_optimizers() -> None:
+    model = make()
+    expected = {"model.cls_token", "model.pos_embed", "model.time_embed"}
+    assert model.no_weight_decay() == expected
+    assert model.no_weight_decay() <= dict(model.named_parameters()).keys()
+    assert make(pos_embed_type="none").no_weight_decay() == {"model.cls_token"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [("space_time", {"pos_embed", "time_embed"}), ("space", {"pos_embed"}), ("none", set())],
+)
+def test_positions(kind: str, names: set[str]) -> None:
+    model, x = make(pos_embed_type=kind), clip()
+    assert {n.removeprefix("model.") for n, _ in model.named_parameters()} & {
+        "pos_embed",
+        "time_embed",
+    } == names
+    for name, parameter in model.named_parameters():  # so that time and place can be told at all
+        if name.endswith("_fc.weight"):
+            torch.nn.init.normal_(parameter, std=0.2)
+    backwards = torch.allclose(model(x), model(x.flip(2)), atol=1e-5)
+    assert backwards == (kind != "space_time")
+    with torch.no_grad():
+        moved = x.unflatten(3, (2, 16)).flip(3).flatten(3, 4)  # rows of patches change places
+    assert torch.allclose(model(x), model(moved), atol=1e-5) == (kind == "none")
+    assert model(clip(2, 48, 32)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_tubelets(scheme: str) -> None:
+    model = make(scheme, tubelet_size=2, num_frames=8)
+    assert model.model.patch_embed.proj.weight.shape == (24, 3, 2, 16, 16)
+    assert model(clip(8)).shape == (2, 5)
+    assert model.get_intermediate_layers(clip(8))[0].shape == (2, 4, 2, 2, 24)
+    with pytest.raises(ValueError, match="7 frames don't divide into tubelets of 2"):
+        model(clip(7))
+    with pytest.raises(ValueError, match="9 frames don't divide"):
+        make(scheme, tubelet_size=2, num_frames=9)
+
+
+def test_a_tubelet_of_equal_frames_is_a_patch() -> None:
+    """Weights shared out over t frames give what the patch of one of these frames gives."""
+    single, double = make(num_frames=4), make(num_frames=8, tubelet_size=2)
+    state = single.state_dict()
+    kernel = state.pop("model.patch_embed.proj.weight")
+    double.load_state_dict(
+        state | {"model.patch_embed.proj.weight": torch.stack([kernel, kernel], 2) / 2}
+    )
+    x = clip()
+    torch.testing.assert_close(double(x.repeat_interleave(2, 2)), single(x))
+
+
+def test_cls_in_time_is_for_schemes_that_know_it() -> None:
+    assert not make(cls_in_time=True)(clip()).isnan().any()
+    with pytest.raises(ValueError, match="axial attention has no option cls_in_time"):
+        make("axial", cls_in_time=True)
+
+
+def test_unknown_positions() -> None:
+    with pytest.raises(ValueError, match="unknown pos_embed_type 'sine'"):
+        make(pos_embed_type="sine")
+
+
+def test_options_come_from_the_config() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(
+        [
+            "DATA.NUM_FRAMES",
+            "4",
+            "DATA.TRAIN_CROP_SIZE",
+            "32",
+            "TIMESFORMER.EMBED_DIM",
+            "24",
+            "TIMESFORMER.DEPTH",
+            "1",
+            "TIMESFORMER.NUM_HEADS",
+            "3",
+            "TIMESFORMER.POS_EMBED",
+            "space",
+            "TIMESFORMER.TUBELET_SIZE",
+            "2",
+        ]
+    )
+    model = make_model(cfg)
+    assert model.model.time_embed is None
+    assert model.model.patch_embed.tubelet_size == 2
+    cfg.TIMESFORMER.CLS_IN_TIME = True
+    assert make_model(cfg).model.blocks[0].cls_in_time
+    cfg.TIMESFORMER.ATTENTION_TYPE = "axial"
+    with pytest.raises(ConfigError, match=r"TIMESFORMER.CLS_IN_TIME True .* not for axial"):
+        make_model(cfg)

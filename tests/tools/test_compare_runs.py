@@ -1,0 +1,51 @@
+"""tools/compare_runs.py on runs of a few seconds."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_run import ROOT, small_cfg
+
+from timesformer.engine.evaluate import test as run_test
+from timesformer.engine.train import train
+from timesformer.utils.errors import UserError
+
+main = runpy.run_path(str(ROOT / "tools" / "compare_runs.py"))["main"]
+
+
+@pytest.fixture(scope="module")
+def runs(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("joint_space_time", "axial"):
+        cfg = small_cfg(
+            synthetic_dir, folder / name, SOLVER__MAX_EPOCH=1, TIMESFORMER__ATTENTION_TYPE=name
+        )
+        train(cfg)
+        if name == "axial":
+            run_test(cfg)
+    return [folder / "joint_space_time", folder / "axial"]
+
+
+def test_table_and_picture(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*map(str, runs), "--plot", str(tmp_path / "runs.png")])
+    header, joint, axial = capsys.readouterr().out.splitlines()[:3]
+    assert header.split()[:4] == ["run", "model", "params", "GMACs/clip"]
+    assert joint.split()[:2] == ["joint_space_time", "joint_space_time"]
+    assert "ms" in joint
+    assert joint.split()[-3:] == ["-", "-", "-"]  # not tested
+    assert axial.split()[-1] == "1x3"
+    assert float(axial.split()[3]) > float(joint.split()[3]) > 0
+    with Image.open(tmp_path / "runs.png") as image:
+        assert image.size == (1100, 660)
+
+
+def test_mistakes(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"stats\.jsonl: can't be read .*is .* a run"):
+        main([str(tmp_path)])
+    with pytest.raises(UserError, match="none of the runs has been tested"):
+        main([str(runs[0]), "--plot", str(tmp_path / "x.png")])

@@ -1,0 +1,35 @@
+"""Space and time attention side by side (paper, §4.1, in the text)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from timesformer.models.attention.base import (
+    SPACE,
+    TIME,
+    SpaceTimeBlock,
+    TokenGrid,
+    register_scheme,
+)
+
+
+@register_scheme("parallel_space_time")
+class ParallelSpaceTimeBlock(SpaceTimeBlock):
+    """Each patch attends to its frame and to its position in time from the same input; both add up.
+
+    The paper finds it 0.4 % less accurate than divided attention on Kinetics-400.
+
+    CLS: joins every frame as a copy in space and every patch's sequence in time; what the copies
+    gather is averaged. Without CLS in time, the last block's time step would reach nothing that the
+    head reads. The time step ends in `temporal_fc`, zero at the start.
+    """
+
+    extra_steps = ("temporal",)
+
+    def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
+        """(B, 1 + N·T, D) -> the same: x plus the residuals of both steps."""
+        cls, patches = x[:, :1], x[:, 1:]
+        cls_time, time = self.extra_step_with_cls("temporal", cls, patches, TIME, grid.axes)
+        cls_space, space = self.image_step(cls, patches, SPACE, grid.axes)
+        return torch.cat([cls + cls_space + cls_time, patches + space + time], dim=1)

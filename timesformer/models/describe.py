@@ -1,0 +1,113 @@
+"""What a set of weights is, read off its names and shapes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock
+
+PATCH = "patch_embed.proj.weight"
+
+
+def _block_parts(state: Mapping[str, Tensor]) -> set[str]:
+    return {key.split(".")[2] for key in state if re.match(r"blocks\.\d+\.", key)}
+
+
+def _depth(state: Mapping[str, Tensor]) -> int:
+    return len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+
+
+def schemes_of(state: Mapping[str, Tensor]) -> list[str]:
+    """Registered schemes whose weights have these (native) names, in order of registration.
+
+    Some schemes differ in nothing but the order of their steps, so there may be several.
+    """
+    parts, cls_token = _block_parts(state), "cls_token" in state
+    return [
+        name
+        for name, block in ATTENTION_REGISTRY
+        if block.cls_token == cls_token
+        and {"norm1", "attn", "norm2", "mlp"} | new_parts(block) == parts
+    ]
+
+
+def new_parts(block: type[SpaceTimeBlock]) -> set[str]:
+    """Submodules of a scheme's block that an image ViT's block lacks."""
+    return {name.partition(".")[0] for name in (*block.image_init, *block.zero_init)}
+
+
+def describe(state: Mapping[str, Tensor]) -> str:
+    """What the weights look like, in words that lead to the key to change."""
+    if any("encoder.layer." in key for key in state):
+        return "a Hugging Face model"
+    if any("layer1.0.conv" in key for key in state):
+        return "a ResNet"
+    if PATCH not in state or not _block_parts(state):
+        return "something that isn't a ViT"
+    schemes = [
+        name
+        for name in schemes_of(state)
+        if ATTENTION_REGISTRY.get(name).one_sequence_per_clip == ("time_embed" in state)
+    ]
+    scheme = " or ".join(schemes) or f"blocks of {', '.join(sorted(_block_parts(state)))}"
+    patch = state[PATCH].shape
+    sizes = f"EMBED_DIM {patch[0]}, DEPTH {_depth(state)}"
+    if len(patch) >= 4:
+        sizes += f", PATCH_SIZE {patch[-1]}"
+    if len(patch) == 5:
+        sizes += f", TUBELET_SIZE {patch[2]}"
+    return f"a ViT with {scheme} ({sizes})"
+
+
+def infer_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of the `TimeSformer` that weights with native names are of.
+
+    Names and shapes don't tell the number of heads, which here is D / 64 as in all of ViT-Ti to
+    ViT-L, nor which of several `schemes_of` it is: divided if that is among them. There is no
+    img_size where frames aren't square, or there is no pos_embed.
+
+    Raises:
+        ValueError: if they aren't a ViT's of a registered scheme.
+    """
+    schemes = schemes_of(state) if PATCH in state else []
+    if not schemes:
+        raise ValueError(f"no model is known for these weights: they are {describe(state)}")
+    timed = "time_embed" in state
+    fitting = [name for name in schemes if _ordered(name) == timed] or schemes
+    divided = "divided_space_time"
+    scheme = divided if divided in fitting else fitting[0]
+    patch = state[PATCH].shape
+    width = patch[0]
+    tubelet = patch[2] if len(patch) == 5 else 1
+    side = patch[-1] if len(patch) >= 4 else math.isqrt(patch[1] // 3)
+    arguments: dict[str, Any] = {
+        "patch_size": side,
+        "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
+        "attention_type": scheme,
+        "embed_dim": width,
+        "depth": _depth(state),
+        "num_heads": max(1, width // 64),
+        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
+        "tubelet_size": tubelet,
+        "pos_embed_type": "space_time",
+    }
+    if timed:
+        arguments["num_frames"] = state["time_embed"].shape[1] * tubelet
+    elif _ordered(scheme):
+        arguments["pos_embed_type"] = "space" if "pos_embed" in state else "none"
+    if "pos_embed" in state:
+        patches = state["pos_embed"].shape[1] - ("cls_token" in state)
+        if math.isqrt(patches) ** 2 == patches:
+            arguments["img_size"] = math.isqrt(patches) * side
+    else:
+        arguments["pos_embed_type"] = "none"
+    return arguments
+
+
+def _ordered(scheme: str) -> bool:
+    return ATTENTION_REGISTRY.get(scheme).one_sequence_per_clip

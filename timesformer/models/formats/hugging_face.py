@@ -1,0 +1,189 @@
+"""Hugging Face's TimeSformer: names of weights, config.json and preprocessor_config.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+_PREFIX = "timesformer."
+_BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
+_BLOCK_NAMES = {
+    "temporal_layernorm": "temporal_norm1",
+    "temporal_attention.attention.qkv": "temporal_attn.qkv",
+    "temporal_attention.output.dense": "temporal_attn.proj",
+    "temporal_dense": "temporal_fc",
+    "layernorm_before": "norm1",
+    "attention.attention.qkv": "attn.qkv",
+    "attention.output.dense": "attn.proj",
+    "layernorm_after": "norm2",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+_STEM = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.time_embeddings": "time_embed",
+    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+    "layernorm.weight": "norm.weight",
+    "layernorm.bias": "norm.bias",
+}
+_HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
+
+
+def matches(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are names of theirs, with or without the head."""
+    return any(
+        key.removeprefix(_PREFIX).startswith("embeddings.patch_embeddings.projection.")
+        for key in state
+    ) and any(".attention.attention.qkv." in key for key in state)
+
+
+def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names; a name that isn't known stays, and loading will report it."""
+    native = {}
+    for key, value in state.items():
+        name = key.removeprefix(_PREFIX)
+        match = _BLOCK.fullmatch(name)
+        if match and match[2] in _BLOCK_NAMES:
+            native[f"blocks.{match[1]}.{_BLOCK_NAMES[match[2]]}.{match[3]}"] = value
+        else:
+            native[_STEM.get(name) or _HEAD.get(name) or key] = value
+    return native
+
+
+def without_unused(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Leaves out the temporal layers that earlier `transformers` stored for every scheme."""
+    if config.get("attention_type", "divided_space_time") == "divided_space_time":
+        return dict(state)
+    return {key: value for key, value in state.items() if ".temporal_" not in key}
+
+
+def from_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of their TimesformerForVideoClassification.
+
+    Raises:
+        ValueError: if the model has parts that theirs lacks.
+    """
+    blocks = {ours: theirs for theirs, ours in _BLOCK_NAMES.items()}
+    stem = {ours: _PREFIX + theirs for theirs, ours in _STEM.items()}
+    stem |= {ours: theirs for theirs, ours in _HEAD.items()}
+    renamed = {}
+    for key, value in state.items():
+        match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key)
+        if key in stem:
+            renamed[stem[key]] = value
+        elif match and match[2] in blocks:
+            name = f"{_PREFIX}encoder.layer.{match[1]}.{blocks[match[2]]}.{match[3]}"
+            renamed[name] = value
+        else:
+            raise ValueError(f"Hugging Face's TimeSformer has no {key}")
+    if missing := stem.keys() - state.keys():
+        raise ValueError(f"Hugging Face's TimeSformer needs {', '.join(sorted(missing))}")
+    return renamed
+
+
+def to_config(arguments: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
+    """Their config.json of the model that `TimeSformer(**arguments)` is.
+
+    Raises:
+        ValueError: if their model can't compute the same.
+    """
+    scheme = arguments["attention_type"]
+    # Their space_only takes the CLS of the first frame where ours averages over frames.
+    if scheme not in ("divided_space_time", "joint_space_time") or arguments.get("cls_in_time"):
+        raise ValueError(
+            "Hugging Face's TimeSformer computes divided_space_time (without CLS in time) and "
+            f"joint_space_time as ours does, but not {scheme}"
+        )
+    if arguments.get("tubelet_size", 1) != 1:
+        raise ValueError("Hugging Face's TimeSformer has patches of one frame, no tubelets")
+    if not isinstance(arguments["img_size"], int):
+        raise ValueError(f"Hugging Face's frames are square, not {arguments['img_size']}")
+    classes = arguments["num_classes"]
+    labels = list(class_names) or [f"LABEL_{i}" for i in range(classes)]
+    if len(labels) != classes:
+        raise ValueError(f"{len(labels)} class names for {classes} classes")
+    return {
+        "model_type": "timesformer",
+        "architectures": ["TimesformerForVideoClassification"],
+        "attention_type": scheme,
+        "image_size": arguments["img_size"],
+        "patch_size": arguments["patch_size"],
+        "num_channels": 3,
+        "num_frames": arguments["num_frames"],
+        "hidden_size": arguments["embed_dim"],
+        "num_hidden_layers": arguments["depth"],
+        "num_attention_heads": arguments["num_heads"],
+        "intermediate_size": int(arguments["embed_dim"] * arguments["mlp_ratio"]),
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": 1e-6,
+        "qkv_bias": True,
+        "drop_path_rate": 0,  # theirs has to be whole; it only matters for training
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+
+
+def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `TimeSformer` for a config.json of theirs, whose own defaults fill gaps.
+
+    Raises:
+        ValueError: if our model can't compute the same.
+    """
+    for key, ours in (("layer_norm_eps", 1e-6), ("qkv_bias", True), ("hidden_act", "gelu")):
+        if config.get(key, ours) != ours:
+            raise ValueError(f"config.json: {key} is {config[key]}, and the model here has {ours}")
+    width = config.get("hidden_size", 768)
+    return {
+        "img_size": config.get("image_size", 224),
+        "patch_size": config.get("patch_size", 16),
+        "num_frames": config.get("num_frames", 8),
+        "attention_type": config.get("attention_type", "divided_space_time"),
+        "embed_dim": width,
+        "depth": config.get("num_hidden_layers", 12),
+        "num_heads": config.get("num_attention_heads", 12),
+        "mlp_ratio": config.get("intermediate_size", 3072) / width,
+        "drop_path_rate": float(config.get("drop_path_rate", 0.0)),
+    }
+
+
+def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names in label order; () where there are only placeholders."""
+    labels = config.get("id2label") or {}
+    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+
+
+def to_processor(preprocessing: Mapping[str, Any], crop_size: int) -> dict[str, Any]:
+    """preprocessor_config.json: resize, centre crop, /255, normalise; RGB, as theirs always is."""
+    return {
+        "image_processor_type": "VideoMAEImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": preprocessing.get("short_side", crop_size)},
+        "resample": 2,  # PIL's number for bilinear
+        "do_center_crop": True,
+        "crop_size": {"height": crop_size, "width": crop_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(preprocessing["mean"]),
+        "image_std": list(preprocessing["std"]),
+    }
+
+
+def from_processor(processor: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ours calls preprocessing; None if the file doesn't say mean and std."""
+    mean, std = processor.get("image_mean"), processor.get("image_std")
+    if not mean or not std or not processor.get("do_normalize", True):
+        return None
+    found = {"mean": list(mean), "std": list(std), "channel_order": "RGB"}
+    size = processor.get("size")
+    if isinstance(size, Mapping) and "shortest_edge" in size:
+        found["short_side"] = size["shortest_edge"]
+    return found
