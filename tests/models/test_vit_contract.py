@@ -8,6 +8,7 @@ import torch
 from timesformer.config.defaults import get_cfg
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import make_model
+from timesformer.models.pretrained import load_pretrained
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import ConfigError
 
@@ -145,6 +146,27 @@ def test_cls_in_time_is_for_schemes_that_know_it() -> None:
     assert not make(cls_in_time=True)(clip()).isnan().any()
     with pytest.raises(ValueError, match="axial attention has no option cls_in_time"):
         make("axial", cls_in_time=True)
+
+
+def test_time_starts_as_sines_of_an_amplitude() -> None:
+    def start(**options) -> torch.Tensor:
+        return TimeSformer(**(SIZES | {"num_heads": 3} | options)).model.time_embed
+
+    assert not start().any()
+    assert start(init="scratch").abs().max() == 1.0
+    torch.testing.assert_close(start(time_embed_amplitude=6.0), 6 * start(init="scratch"))
+    assert not start(init="scratch", time_embed_amplitude=0.0).any()
+
+
+@pytest.mark.parametrize("amplitude", [0.0, 6.0])
+def test_image_weights_leave_the_amplitude_as_it_is(amplitude: float) -> None:
+    model = make(time_embed_amplitude=amplitude)
+    before = model.model.time_embed.clone()
+    image = make("space_only").model.state_dict()
+    report = load_pretrained(model, image)
+    assert model.model.time_embed.equal(before)
+    assert ("time_embed" in report.missing) == bool(amplitude)
+    assert ("time_embed" in report.zeroed) == (not amplitude)
 
 
 def test_unknown_positions() -> None:

@@ -163,6 +163,9 @@ _C.TIMESFORMER.TIME_EMBED_RESIZE = "nearest"
 # Initial values: image (published; expects image weights) | scratch (embeddings that let
 # the order of time be learnt without any).
 _C.TIMESFORMER.INIT = "image"
+# Amplitude of the sines that time_embed starts as where no weights give it; -1 = as INIT says: 0
+# (published) for image, 1 for scratch. See docs/synthetic.md.
+_C.TIMESFORMER.TIME_EMBED_AMPLITUDE = -1.0
 # CLS is a key in temporal attention (the paper's Eq. 13; the published model leaves it out). For
 # divided_space_time.
 _C.TIMESFORMER.CLS_IN_TIME = False

@@ -186,8 +186,11 @@ def _image_start(state: StateDict, vit: Any, own: Mapping[str, Tensor], fate: Fa
     """What a file without this scheme's new submodules lacks: copies, and zeros to start from."""
     start: StateDict = {}
     if "time_embed" in own and "time_embed" not in state:
-        start["time_embed"] = torch.zeros_like(own["time_embed"])
-        fate["zeroed"].append("time_embed")
+        if vit.time_embed_amplitude:
+            fate["missing"].append("time_embed")
+        else:
+            start["time_embed"] = torch.zeros_like(own["time_embed"])
+            fate["zeroed"].append("time_embed")
     for i, block in enumerate(vit.blocks):
         zeros = tuple(f"{name}." for name in block.zero_init)
         for inner in block.state_dict():

@@ -47,6 +47,7 @@ _KEYS = {
     "pos_embed_type": "TIMESFORMER.POS_EMBED",
     "tubelet_size": "TIMESFORMER.TUBELET_SIZE",
     "cls_in_time": "TIMESFORMER.CLS_IN_TIME",
+    "time_embed_amplitude": "TIMESFORMER.TIME_EMBED_AMPLITUDE",
 }
 
 

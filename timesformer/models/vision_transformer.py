@@ -51,6 +51,10 @@ class VisionTransformer(nn.Module):
         tubelet_size: frames t that a token covers; T is a multiple of it.
         cls_in_time: CLS is a key in temporal attention (paper, Eq. 13), which the published model
             leaves out; for schemes that know the option.
+        time_embed_amplitude: of the sines that time_embed starts as; 0, published, starts it at
+            zero. None means 0 for init "image" and 1 for "scratch". From image weights, a model
+            learns the order of time sooner with about twice the std of its patch tokens
+            (docs/synthetic.md).
         init: "image", as published, expects image weights to follow: time_embed 0, pos_embed and
             Linear weights of std .02. "scratch" is for training without them: sinusoidal
             time_embed of unit amplitude, pos_embed of std .5, Linear weights of std
@@ -87,6 +91,7 @@ class VisionTransformer(nn.Module):
         pos_embed_type: str = "space_time",
         tubelet_size: int = 1,
         cls_in_time: bool = False,
+        time_embed_amplitude: float | None = None,
     ) -> None:
         super().__init__()
         block_class: type[SpaceTimeBlock] = ATTENTION_REGISTRY.get(attention_type)
@@ -103,6 +108,9 @@ class VisionTransformer(nn.Module):
         self.num_features = self.embed_dim = embed_dim
         self.num_frames = num_frames
         self.act_checkpoint = act_checkpoint
+        if time_embed_amplitude is None:
+            time_embed_amplitude = 1.0 if init == "scratch" else 0.0
+        self.time_embed_amplitude = time_embed_amplitude
 
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, tubelet_size)
         self.num_prefix_tokens = int(block_class.cls_token)
@@ -155,11 +163,12 @@ class VisionTransformer(nn.Module):
             for name in block.zero_init:
                 for parameter in block.get_submodule(name).parameters():
                     parameter.zero_()
-        if init == "scratch":
-            if self.pos_embed is not None:
-                nn.init.normal_(self.pos_embed, std=SCRATCH_POS_EMBED_STD)
-            if self.time_embed is not None:
-                self.time_embed.copy_(sinusoidal_embed(self.time_embed.shape[1], self.embed_dim))
+        if init == "scratch" and self.pos_embed is not None:
+            nn.init.normal_(self.pos_embed, std=SCRATCH_POS_EMBED_STD)
+        if self.time_embed is not None:
+            self.time_embed.zero_()
+            sines = sinusoidal_embed(self.time_embed.shape[1], self.embed_dim)
+            self.time_embed.add_(sines, alpha=self.time_embed_amplitude)
 
     def get_classifier(self) -> nn.Module:
         """The last layer, from D features to K logits."""

@@ -61,6 +61,7 @@ class TimeSformer(nn.Module):
         pos_embed_type: space_time, space or none.
         tubelet_size: frames that a token covers.
         cls_in_time: CLS is a key in temporal attention (paper, Eq. 13).
+        time_embed_amplitude: of the sines that time_embed starts as.
 
     Attributes:
         preprocessing: what the weights expect of their input (mean, std, channel_order, …), where
@@ -90,6 +91,7 @@ class TimeSformer(nn.Module):
         pos_embed_type: str = "space_time",
         tubelet_size: int = 1,
         cls_in_time: bool = False,
+        time_embed_amplitude: float | None = None,
     ) -> None:
         super().__init__()
         self.preprocessing: dict[str, Any] = {}
@@ -112,6 +114,7 @@ class TimeSformer(nn.Module):
             pos_embed_type=pos_embed_type,
             tubelet_size=tubelet_size,
             cls_in_time=cls_in_time,
+            time_embed_amplitude=time_embed_amplitude,
         )
         if pretrained_model:
             load_pretrained(self.model, pretrained_model)
@@ -166,6 +169,7 @@ class TimeSformer(nn.Module):
 
 def _from_config(cfg: CfgNode, embed_dim: int, depth: int, num_heads: int) -> TimeSformer:
     options = cfg.TIMESFORMER
+    amplitude = options.TIME_EMBED_AMPLITUDE
     return TimeSformer(
         img_size=cfg.DATA.TRAIN_CROP_SIZE,
         patch_size=options.PATCH_SIZE,
@@ -182,6 +186,7 @@ def _from_config(cfg: CfgNode, embed_dim: int, depth: int, num_heads: int) -> Ti
         pos_embed_type=options.POS_EMBED,
         tubelet_size=options.TUBELET_SIZE,
         cls_in_time=options.CLS_IN_TIME,
+        time_embed_amplitude=None if amplitude < 0 else amplitude,
     )
 
 
