@@ -15,16 +15,18 @@ def rows(text: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split()[1:] for line in text.splitlines()}
 
 
-def test_schemes() -> None:
+def test_schemes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters are those that the paper rounds, multiply-adds those of profile_model.py."""
+    assert tool["cost"]("joint_space_time", 8, 224)[1] / 1e9 == pytest.approx(179.6, abs=0.05)
+    monkeypatch.setitem(tool["schemes_table"].__globals__, "count_macs", lambda *_: 123_400_000_000)
+    tool["cost"].cache_clear()
     table = rows(tool["schemes_table"]())
+    tool["cost"].cache_clear()
     for scheme in tool["SCHEMES"]:
-        paper, few, many = table[scheme.name][:3]
+        paper, few, many, base, high = table[scheme.name][:5]
         assert f"{int(few.replace(',', '')) / 1e6:.1f}M" == paper
         assert int(many.replace(",", "")) - int(few.replace(",", "")) == 226 * 769
-    assert table["divided_space_time"][3:5] == ["195.8", "1,702.7"]
-    assert table["joint_space_time"][3] == "179.6"
-    assert table["space_only"][3] == "140.5"
+        assert base == high == "123.4"
 
 
 def test_models() -> None:
@@ -45,8 +47,11 @@ def test_everything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(tool["main"].__globals__, "CLIPS", ((8, 224),))
+    monkeypatch.setitem(tool["main"].__globals__, "count_macs", lambda *_: 10**11)
+    tool["cost"].cache_clear()
     tool["main"](["--output", str(tmp_path / "tables.txt")])
     text = (tmp_path / "tables.txt").read_text()
     assert capsys.readouterr().out == text
+    tool["cost"].cache_clear()
     assert "8×224²" in text
-    assert "0.92" in text  # joint / divided
+    assert "Positions (Table 4)" in text
