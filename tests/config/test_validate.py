@@ -190,9 +190,10 @@ def test_empty_text_and_separators() -> None:
 def test_an_existing_checkpoint_passes(tmp_path: Path) -> None:
     path = tmp_path / "model.pyth"
     path.touch()
-    check(make(f"TRAIN.CHECKPOINT_FILE_PATH {path}"))
+    for source in (path, tmp_path, "hf/someone/timesformer", "timm/vit_base_patch16_224"):
+        check(make(f"TRAIN.CHECKPOINT_FILE_PATH {source}"))
     with pytest.raises(ConfigError, match="no file"):
-        check(make(f"TRAIN.CHECKPOINT_FILE_PATH {tmp_path}"))
+        check(make(f"TRAIN.CHECKPOINT_FILE_PATH {tmp_path}/absent"))
 
 
 def test_what_python_code_sets_is_checked_too() -> None:

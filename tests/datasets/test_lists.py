@@ -186,6 +186,15 @@ def test_provider_lists(tmp_path: Path, folder: str, expected: tuple) -> None:
     assert found == [(f"{root}/{expected[0]}", 3), (f"{root}/{expected[1]}", 1)]
 
 
+@pytest.mark.parametrize("word", ["val", "validate"])
+def test_a_copy_of_the_validation_list_finds_its_videos(tmp_path: Path, word: str) -> None:
+    root = tmp_path / "videos"
+    (root / "val").mkdir(parents=True)
+    (tmp_path / "test.csv").write_text(f"{PROVIDER}drumming,xyz,1,2,{word}\n")
+    (record,) = read_list(tmp_path / "test.csv", 4, prefix=str(root), class_names=NAMES)
+    assert record.path == f"{root}/val/xyz_000001_000002.mp4"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -75,6 +75,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING",
     ),
 )
+HUBS = ("timm/", "torchvision/", "hf/")  # weights that are fetched: docs/weights.md
 NOT_EMPTY = (
     "OUTPUT_DIR",
     "TRAIN.DATASET",
@@ -337,7 +338,7 @@ def _check_test(cfg: CfgNode) -> None:
 
 
 def _check_file(key: str, path: str) -> None:
-    if path and not Path(path).is_file():
+    if path and not path.startswith(HUBS) and not Path(path).exists():
         raise ConfigError(f"{key}: there is no file {path}")
 
 

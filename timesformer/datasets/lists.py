@@ -17,7 +17,8 @@ is a first row such as `path,label`. Text is UTF-8, with or without byte order m
 
 The provider's files of Kinetics, with columns label, youtube_id, time_start and time_end, are read
 too. The videos are `<youtube_id>_%06d_%06d.mp4`, times in seconds, in folders of their classes, if
-there are such, or all in one; either may lie in a folder of the split's (the list's) name.
+there are such, or all in one; either may lie in a folder of the list's name, or of the split that
+its rows name.
 
 Paths are checked as text alone: a million rows load in seconds, and a missing video shows later.
 """
@@ -38,6 +39,7 @@ BETWEEN = " \t,:"
 UNIT = "\x1f"  # stands for a separator where there may be only one character
 MAX_INSIDE_LABEL = 50  # separators; bounds the time that a hostile row can take
 LABEL_COLUMNS = {"label", "labels", "class", "label_id", "class_id", "class_name", "target", "tag"}
+SPLIT_FOLDERS = {"validate": "val", "validation": "val"}  # the provider's word -> people's folder
 PROVIDER_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 
 
@@ -215,12 +217,20 @@ class ProviderParser:
         label = self.read_label(name)
         if label is None:
             raise self.read_label.unknown(name)
-        words = {"split": self.split, "name": name, "name_": name.replace(" ", "_")}
+        words = {"name": name, "name_": name.replace(" ", "_")}
         if self.folder is None:
-            layouts = ("{split}/{name}/", "{split}/{name_}/", "{name}/", "{name_}/", "{split}/")
-            found = (x for x in layouts if os.path.isdir(self.root / x.format(**words)))  # noqa: PTH112
-            self.folder = next(found, "")
+            self.folder = self._find_folder(words, fields.get("split", ""))
         return f"{self.folder.format(**words)}{video}_{start:06d}_{end:06d}.mp4", label
+
+    def _find_folder(self, words: dict[str, str], split: str) -> str:
+        """Pattern of the folders that are there; a copy of the val list may be the test list."""
+        classes = ("{name}/", "{name_}/", "")
+        splits = dict.fromkeys((self.split, split, SPLIT_FOLDERS.get(split, split)))
+        patterns = [f"{folder}/{name}" for folder in splits if folder for name in classes]
+        for pattern in (*patterns, *classes):
+            if pattern and os.path.isdir(self.root / pattern.format(**words)):  # noqa: PTH112
+                return pattern
+        return ""
 
 
 def _fields(row: str, separator: str) -> list[str]:

@@ -40,8 +40,8 @@ class LoadReport:
         copied: made from other weights of the file (temporal from spatial attention).
         zeroed: not in an image model, and set to zero so that training starts there.
         missing: not in the file and left as initialised (the head, where the file has none or one
-            for other classes; CLS, where the file's model pools instead; what stands around the
-            image part of a model).
+            for other classes; time_embed that starts as sines; CLS, where the file's model pools
+            instead; what stands around the image part of a model).
         unexpected: in the file, with no place in the model (a head for other classes; CLS and its
             position, for a model without).
         ignored: in the file, and nothing that a video model needs (pre_logits, counters).
