@@ -5,7 +5,7 @@
     model.save_pretrained("my_model")
 
 A model made here from weights or a recipe knows its `preprocessing` and `class_names`. Names are
-either registered models (MODEL.MODEL_NAME), or the recipes of published checkpoints.
+either registered models (MODEL.MODEL_NAME), or recipes of the published release.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a published checkpoint is of.
+    """A recipe of the published release, which its checkpoints are of.
 
     Attributes:
         arguments: of `TimeSformer`.
