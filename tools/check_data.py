@@ -43,6 +43,7 @@ from timesformer.datasets.inspect_data import (
 )
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import UserError, run_tool
+from timesformer.utils.files import written_whole
 from timesformer.utils.processes import in_processes
 from timesformer.utils.table import format_table
 
@@ -292,16 +293,18 @@ def write_results(
 
 
 def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (
+        written_whole(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         csv.writer(file).writerows(rows)
-    partial.replace(path)
 
 
 def draw(path: Path, reports: Sequence[SplitReport], title: str) -> None:
     """Draws the splits, if matplotlib is there."""
     try:
-        from timesformer.visualization.data_report import SplitData, draw_report, write_report
+        from timesformer.visualization.data_report import SplitData, draw_report
+        from timesformer.visualization.figures import write_png
     except ModuleNotFoundError as error:
         print(f"no {path.name}: {error}; pip install 'timesformer[viz]'")
         return
@@ -316,7 +319,7 @@ def draw(path: Path, reports: Sequence[SplitReport], title: str) -> None:
         )
         for report in reports
     ]
-    write_report(path, draw_report(splits, title, reports[0].clip_seconds))
+    write_png(path, draw_report(splits, title, reports[0].clip_seconds))
     print(f"wrote {path}")
 
 

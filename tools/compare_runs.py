@@ -131,12 +131,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = [read_run(folder) for folder in args.runs]
     print(format_table([COLUMNS, *(run.cells for run in runs)]))
     if args.plot:
-        from timesformer.visualization.runs import Point, draw_runs, write_runs  # needs matplotlib
+        # These need matplotlib.
+        from timesformer.visualization.figures import write_png
+        from timesformer.visualization.runs import Point, draw_runs
 
         points = [Point(*run.point) for run in runs if run.point]
         if not points:
             raise UserError("--plot: none of the runs has been tested")
-        write_runs(args.plot, draw_runs(points, "Accuracy and cost"))
+        write_png(args.plot, draw_runs(points, "Accuracy and cost"))
         print(f"wrote {args.plot}")
 
 

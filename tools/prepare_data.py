@@ -33,10 +33,11 @@ from timesformer.datasets.inspect_data import read_splits, take_splits, write_li
 from timesformer.datasets.kinetics import Kinetics
 from timesformer.datasets.records import Records
 from timesformer.datasets.synthetic import Synthetic
-from timesformer.datasets.transcode import SUFFIX, TranscodeSettings, temporary_of, transcode
+from timesformer.datasets.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.datasets.video_folder import VIDEO_SUFFIXES, VideoFolder
 from timesformer.utils.errors import AnnotationError, UserError, VideoError, run_tool
+from timesformer.utils.files import temporary_of
 from timesformer.utils.processes import in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from timesformer.visualization.data_report import COLOURS, SplitData, draw_report, write_report
+from timesformer.visualization.data_report import COLOURS, SplitData, draw_report
+from timesformer.visualization.figures import write_png
 
 
 def split(name: str, fps=(), side=(), seconds=(), counts=(1, 0)) -> SplitData:
@@ -81,7 +82,7 @@ def test_classes_are_sorted_in_each_split() -> None:
 def test_little_to_draw(tmp_path: Path, readable: int) -> None:
     one = split("train", [30.0] * readable, [256] * readable, [10.0] * readable)
     figure = draw_report([one, split("val")], "odd", 2.1)
-    write_report(tmp_path / "data.png", figure)
+    write_png(tmp_path / "data.png", figure)
     with Image.open(tmp_path / "data.png") as picture:
         assert picture.size == (1320, 836)
     assert [path.name for path in tmp_path.iterdir()] == ["data.png"]

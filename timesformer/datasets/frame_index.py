@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import av
@@ -50,7 +51,7 @@ class FrameIndex:
     keys: np.ndarray
     seekable: bool
 
-    @property
+    @cached_property
     def constant_rate(self) -> bool:
         """No timestamp is further than a frame from where a constant rate would put it."""
         count = len(self.pts)

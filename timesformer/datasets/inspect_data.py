@@ -22,6 +22,7 @@ from timesformer.datasets.sampling import RateSampler
 from timesformer.datasets.transcode import read_folder
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError, VideoError
+from timesformer.utils.files import written_whole
 
 MISSING, BROKEN = "missing", "broken"
 DECODE_ALL_TIMEOUT = 3600.0  # seconds to decode a whole file
@@ -239,9 +240,10 @@ def write_list(path: Path, rows: Iterable[tuple[str, int | tuple[int, ...]]], cf
     separator = cfg.DATA.PATH_LABEL_SEPARATOR
     if separator == "," and cfg.DATA.MULTI_LABEL:
         separator = " "
-    partial = path.with_name(f".{path.name}.tmp")
-    with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+    with (
+        written_whole(path) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
         for video, label in rows:
             text = str(label) if isinstance(label, int) else ",".join(map(str, label))
             file.write(f"{video}{separator}{text}\n")
-    partial.replace(path)

@@ -26,6 +26,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer.utils.files import written_whole
+
 HEIGHT, WIDTH = 64, 80  # wider than high, so that the three test crops differ
 LENGTHS = (17, 19, 21)
 FPS = Fraction(30000, 1001)
@@ -194,9 +196,12 @@ def _pattern(rng: np.random.Generator, texture: str, u: Floats, v: Floats) -> Fl
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
     """Writes RGB frames (T, H, W, 3) as H.264; `path` appears only when it is complete."""
-    partial = path.with_name(f".{path.name}.tmp")
     # bitexact leaves out time and versions: equal frames give equal files.
-    with av.open(str(partial), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    options = {"fflags": "+bitexact"}
+    with (
+        written_whole(path) as partial,
+        av.open(str(partial), "w", format="mp4", options=options) as container,
+    ):
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.thread_count = 1
@@ -204,7 +209,6 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
         for planes in _yuv420(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode())
-    partial.replace(path)
 
 
 def _yuv420(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from timesformer.datasets.synthetic_video import MOTIONS, draw_trajectory, render, write_video
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import written_whole
 from timesformer.utils.misc import keyed_rng
 
 SPLITS = ("train", "val", "test")
@@ -185,6 +186,5 @@ def _write_videos(output: Path, spec: SyntheticSpec, videos: Sequence[tuple[str,
 
 
 def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_text(text)
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(text)

@@ -38,6 +38,7 @@ from timesformer.datasets.video_file import (
     typed_errors,
 )
 from timesformer.utils.errors import UserError, VideoError
+from timesformer.utils.files import written_whole
 
 SUFFIX = ".mp4"
 REORDERED = 32  # timestamps held back to sort them; H.264 reorders 16 frames at most
@@ -119,13 +120,12 @@ def transcode(
         UserError: the target can't be written, as no other could.
     """
     name, target = os.fspath(source), Path(target)
-    partial = temporary_of(target)
     clock, frames = _open_folder(name, settings) if Path(name).is_dir() else _open_file(name)
     try:
-        count = _write(partial, name, clock, frames, settings)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
+        with written_whole(target) as partial:
+            count = _write(partial, name, clock, frames, settings)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
     except VideoError:
         raise
     except Exception as error:
@@ -133,14 +133,7 @@ def transcode(
         if number in DISK_ERRORS:
             raise UserError(f"{target}: can't be written: {os.strerror(number)}") from error
         raise VideoError(name, f"can't be encoded ({type(error).__name__}: {error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return count
-
-
-def temporary_of(target: Path) -> Path:
-    """Return where a video is written until it is complete."""
-    return target.with_name(f".{target.name}.tmp")
 
 
 def prepared_size(width: int, height: int, short_side: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from timesformer.datasets.video_dataset import REPLACED, USED, Problem
 from timesformer.utils.distributed import gather_objects, is_main
 from timesformer.utils.errors import AnnotationError
+from timesformer.utils.files import written_whole
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -84,9 +85,8 @@ class BrokenVideos:
         text = StringIO()
         csv.writer(text).writerows([HEADER, *sorted(kept + list(rows.values()))])
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
-        temporary.replace(self.path)
+        with written_whole(self.path) as partial:
+            partial.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
 
     def _tell(self, problem: Problem) -> None:
         if (problem.record, problem.treatment) not in self._told:

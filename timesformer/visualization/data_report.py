@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -75,13 +74,6 @@ def draw_report(splits: Sequence[SplitData], title: str, clip_seconds: float = 0
     _histogram(durations, splits, [split.duration for split in splits], clip_seconds)
     _classes(classes, splits)
     return figure
-
-
-def write_report(path: Path, figure: Figure) -> None:
-    """Save the picture as a PNG."""
-    partial = path.with_name(f".{path.name}.tmp")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
 
 
 def _legend(figure: Figure, splits: Sequence[SplitData]) -> None:

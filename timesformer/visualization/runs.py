@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -67,10 +66,3 @@ def _bars(axes: Axes, name: str, numbers: Sequence[float], form: str, colour: st
     for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)
     axes.spines["left"].set_color(GRID)
-
-
-def write_runs(path: Path, figure: Figure) -> None:
-    """Save the picture as a PNG."""
-    partial = path.with_name(f".{path.name}.tmp")
-    figure.savefig(partial, format="png")
-    partial.replace(path)

@@ -1,0 +1,26 @@
+"""Files that are whole or not there at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def temporary_of(path: Path) -> Path:
+    """Return where a file is written until it is complete."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a place to write to, which becomes `path` at the end unless something is raised.
+
+    For what can be made again. Checkpoints are synced to the disk as well: see `torch_file`.
+    """
+    partial = temporary_of(path)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
