@@ -4,6 +4,6 @@ from __future__ import annotations
 
 dependencies = ["torch", "torchvision", "timm", "einops", "fvcore", "safetensors", "yaml"]
 
-from timesformer.models.hub import create_model, from_pretrained, list_models  # noqa: E402
+from timesformer.models.create import create_model, from_pretrained, list_models  # noqa: E402
 
 __all__ = ["create_model", "from_pretrained", "list_models"]

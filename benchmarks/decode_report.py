@@ -30,11 +30,11 @@ from av.video.frame import VideoFrame
 from report import find_videos
 from tqdm import tqdm
 
-from timesformer.datasets import decoder
-from timesformer.datasets.sampling import ClipPosition
+from timesformer.datasets.clips.sampling import ClipPosition
+from timesformer.datasets.video import decode as decoder
 from timesformer.utils.errors import UserError, VideoError, run_tool
 from timesformer.utils.misc import keyed_rng
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 OUTCOMES = {
     "exact": "the frames of a plain strict decode",

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from timesformer.datasets.augment import Normalize
-from timesformer.datasets.sampling import ClipPosition, RateSampler
-from timesformer.datasets.transform import (
+from timesformer.datasets.clips.augment import Normalize
+from timesformer.datasets.clips.sampling import ClipPosition, RateSampler
+from timesformer.datasets.clips.transform import (
     EvalTransform,
     TrainTransform,
     crop_corner,
     draw_short_side,
     scaled_size,
 )
-from timesformer.datasets.video_file import complete_rate
+from timesformer.datasets.video.file import complete_rate
 
 # The Kinetics recipe: 8 frames, one in 32, 224 × 224.
 SAMPLER = RateSampler(8, 32)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 
 from timesformer.models.attention import TokenGrid
-from timesformer.models.layers import Attention
+from timesformer.models.attention.layers import Attention
 
 
 class FlexLocalGlobal:

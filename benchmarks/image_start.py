@@ -29,11 +29,11 @@ from tqdm import tqdm
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
-from timesformer.datasets.synthetic_video import SHAPES, Trajectory, render
 from timesformer.engine.train import train
+from timesformer.prepare.synthetic_video import SHAPES, Trajectory, render
 from timesformer.utils.errors import run_tool
 from timesformer.utils.misc import keyed_rng
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs/Synthetic/TimeSformer_divST_8_64.yaml"
 SIDE = 64

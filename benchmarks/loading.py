@@ -38,19 +38,18 @@ from every_frame import (
 from report import environment, find_videos
 from tqdm import tqdm
 
-from timesformer.datasets import decoder
-from timesformer.datasets.frame_index import Deadline
+from timesformer.datasets.clips.sampling import ClipPosition, ViewGrid
+from timesformer.datasets.lists.records import Record
 from timesformer.datasets.loader import Batch, TrainBatchSampler, VideoLoader, collate
-from timesformer.datasets.reader import VideoReader
-from timesformer.datasets.records import Record
-from timesformer.datasets.sampling import ClipPosition
-from timesformer.datasets.transcode import TranscodeSettings, transcode
+from timesformer.datasets.video import decode as decoder
+from timesformer.datasets.video.file import open_video, read_info
+from timesformer.datasets.video.index import Deadline
+from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import VideoDataset
-from timesformer.datasets.video_file import open_video, read_info
-from timesformer.datasets.views import ViewGrid
+from timesformer.prepare.transcode import TranscodeSettings, transcode
 from timesformer.utils.errors import ConfigError, UserError, VideoError, run_tool
 from timesformer.utils.misc import keyed_rng
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 SEED, BATCH = 0, 4
 OURS, USUAL, ONE_THREAD = "ours", "every frame", "every frame, one thread"

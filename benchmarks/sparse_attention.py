@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
-from timesformer.models.layers import set_fused_attention
+from timesformer.models.attention.layers import set_fused_attention
 from timesformer.models.profiling import LiveStorages, count_macs
 from timesformer.utils.errors import UserError, run_tool
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 JOINT, LOCAL_GLOBAL = "joint_space_time", "sparse_local_global"
 SCHEMES = (JOINT, "divided_space_time", LOCAL_GLOBAL, "axial")

@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def synthetic_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Synthetic dataset: 24 training, 6 validation and 12 test videos."""
-    from timesformer.datasets.synthetic_writer import SyntheticSpec, write_dataset
+    from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
 
     folder = tmp_path_factory.mktemp("synthetic")
     write_dataset(folder, SyntheticSpec(seed=0, train=24, val=6, test=12), processes=1)

@@ -17,9 +17,9 @@ __version__ = "0.1.0"
 # Imported when first asked for: `import timesformer` alone takes no time and needs no torch.
 _LAZY = {
     "TimeSformer": "timesformer.models.vit",
-    "create_model": "timesformer.models.hub",
-    "list_models": "timesformer.models.hub",
-    "load_pretrained": "timesformer.models.pretrained",
+    "create_model": "timesformer.models.create",
+    "list_models": "timesformer.models.create",
+    "load_pretrained": "timesformer.models.weights.load",
 }
 
 __all__ = ["TimeSformer", "__version__", "create_model", "list_models", "load_pretrained"]

@@ -30,7 +30,8 @@ from tqdm import tqdm
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
-from timesformer.datasets.inspect_data import (
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.prepare.inspect import (
     BROKEN,
     MISSING,
     InspectOptions,
@@ -41,11 +42,10 @@ from timesformer.datasets.inspect_data import (
     take_splits,
     write_list,
 )
-from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import UserError, run_tool
 from timesformer.utils.files import written_whole
 from timesformer.utils.processes import in_processes
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 LIST, OUTSIDE, LEAK, TWICE = "list", "link out", "leak", "twice"
 TOLERANCE = 0.03  # a smaller difference to the known sizes is nothing to speak of
@@ -304,7 +304,7 @@ def draw(path: Path, reports: Sequence[SplitReport], title: str) -> None:
     """Draws the splits, if matplotlib is there."""
     try:
         from timesformer.visualization.data_report import SplitData, draw_report
-        from timesformer.visualization.figures import write_png
+        from timesformer.visualization.style import write_png
     except ModuleNotFoundError as error:
         print(f"no {path.name}: {error}; pip install 'timesformer[viz]'")
         return

@@ -23,7 +23,7 @@ from timesformer.models.build import make_model
 from timesformer.models.profiling import count_macs
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError, run_tool
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 COLUMNS = (
     "run", "model", "params", "GMACs/clip", "epochs", "step", "train", "val top-1", "top-1",
@@ -132,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(format_table([COLUMNS, *(run.cells for run in runs)]))
     if args.plot:
         # These need matplotlib.
-        from timesformer.visualization.figures import write_png
         from timesformer.visualization.runs import Point, draw_runs
+        from timesformer.visualization.style import write_png
 
         points = [Point(*run.point) for run in runs if run.point]
         if not points:

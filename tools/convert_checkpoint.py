@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from timesformer.models.bundle import (
+from timesformer.models.weights.bundle import (
     Bundle,
     read_bundle,
     write_hugging_face,

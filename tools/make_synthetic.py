@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from timesformer.datasets.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
+from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
 from timesformer.utils.errors import run_tool
 
 

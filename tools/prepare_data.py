@@ -29,13 +29,13 @@ from tqdm import tqdm
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
-from timesformer.datasets.inspect_data import read_splits, take_splits, write_list
-from timesformer.datasets.kinetics import Kinetics
-from timesformer.datasets.records import Records
-from timesformer.datasets.synthetic import Synthetic
-from timesformer.datasets.transcode import SUFFIX, TranscodeSettings, transcode
+from timesformer.datasets.catalogue.kinetics import Kinetics
+from timesformer.datasets.catalogue.synthetic import Synthetic
+from timesformer.datasets.catalogue.video_folder import VIDEO_SUFFIXES, VideoFolder
+from timesformer.datasets.lists.records import Records
 from timesformer.datasets.video_dataset import VideoDataset
-from timesformer.datasets.video_folder import VIDEO_SUFFIXES, VideoFolder
+from timesformer.prepare.inspect import read_splits, take_splits, write_list
+from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.utils.errors import AnnotationError, UserError, VideoError, run_tool
 from timesformer.utils.files import temporary_of
 from timesformer.utils.processes import in_processes

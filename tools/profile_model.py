@@ -20,7 +20,7 @@ from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import make_model
 from timesformer.models.profiling import Cost, profile
 from timesformer.utils.errors import run_tool
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 HEADER = (
     "scheme", "params", "GMACs/view", "GFLOPs/view", "TFLOPs (paper)", "weights MiB",

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from timesformer.models.profiling import count_macs
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import run_tool
-from timesformer.utils.table import format_table
+from timesformer.utils.text import format_table
 
 VIEWS = 3  # of a test in the paper
 NOTES = """\

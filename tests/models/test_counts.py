@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from timesformer.config.defaults import get_cfg
+from timesformer.models.attention.layers import Attention
 from timesformer.models.build import make_model
-from timesformer.models.layers import Attention
 from timesformer.models.profiling import PatchProduct, activation_bytes, count_macs, profile
 
 # Parameters with 174 and 400 classes (paper, Table 1: in millions).

@@ -34,7 +34,7 @@ def test_state_dict_names_and_shapes(scheme, numbers):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_logits_and_features(scheme, case, fused, numbers, record_property):
-    from timesformer.models.layers import set_fused_attention
+    from timesformer.models.attention.layers import set_fused_attention
 
     model = fill_(tiny_model(scheme)).eval()
     set_fused_attention(model, fused)
@@ -61,8 +61,8 @@ def test_gradients(scheme, numbers):
 def test_loss_trajectory(scheme, optimizer, numbers):
     """Eight steps through our own optimizer factory and training step's loss."""
     from timesformer.config.defaults import get_cfg
-    from timesformer.models.losses import build_loss
-    from timesformer.models.optimizer import construct_optimizer
+    from timesformer.engine.losses import build_loss
+    from timesformer.engine.optimizer import construct_optimizer
 
     cfg = get_cfg()
     cfg.SOLVER.OPTIMIZING_METHOD = optimizer

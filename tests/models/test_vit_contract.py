@@ -8,8 +8,8 @@ import torch
 from timesformer.config.defaults import get_cfg
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import make_model
-from timesformer.models.pretrained import load_pretrained
 from timesformer.models.vit import TimeSformer
+from timesformer.models.weights.load import load_pretrained
 from timesformer.utils.errors import ConfigError
 
 SCHEMES = sorted(name for name, _ in ATTENTION_REGISTRY)

@@ -16,7 +16,7 @@ from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
 from timesformer.models.build import make_model
-from timesformer.models.hub import RECIPES
+from timesformer.models.create import RECIPES
 from timesformer.models.profiling import count_macs
 
 ROOT = Path(__file__).resolve().parents[2]

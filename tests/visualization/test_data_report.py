@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from timesformer.visualization.data_report import COLOURS, SplitData, draw_report
-from timesformer.visualization.figures import write_png
+from timesformer.visualization.style import write_png
 
 
 def split(name: str, fps=(), side=(), seconds=(), counts=(1, 0)) -> SplitData:

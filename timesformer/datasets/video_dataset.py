@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from timesformer.datasets.augment import Normalize
-from timesformer.datasets.decoder import Clips
-from timesformer.datasets.reader import VideoReader
-from timesformer.datasets.records import Record
-from timesformer.datasets.sampling import ClipPosition, Sampler
-from timesformer.datasets.transform import EvalTransform, TrainTransform
-from timesformer.datasets.views import ViewGrid
+from timesformer.datasets.clips.augment import Normalize
+from timesformer.datasets.clips.sampling import ClipPosition, Sampler, ViewGrid
+from timesformer.datasets.clips.transform import EvalTransform, TrainTransform
+from timesformer.datasets.lists.records import Record
+from timesformer.datasets.video.decode import Clips
+from timesformer.datasets.video.reader import VideoReader
 from timesformer.utils.errors import VideoError
 from timesformer.utils.misc import keyed_rng
 

@@ -12,11 +12,11 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.validate import BatchLayout
-from timesformer.datasets.augment import ClipAugment
+from timesformer.datasets.clips.augment import ClipAugment
 from timesformer.engine.broken import BrokenVideos
-from timesformer.models.losses import ClipMixup
-from timesformer.models.pretrained import LoadReport, load_pretrained
-from timesformer.models.sources import read_weights
+from timesformer.engine.losses import ClipMixup
+from timesformer.models.weights.load import LoadReport, load_pretrained
+from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import (
     bare,
     get_last_checkpoint,

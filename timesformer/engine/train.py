@@ -17,10 +17,10 @@ from timesformer.datasets.build import build_augment
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import autocast, eval_epoch
+from timesformer.engine.losses import build_loss, build_mixup
+from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.state import TrainState, restore, save
 from timesformer.models.build import build_model
-from timesformer.models.losses import build_loss, build_mixup
-from timesformer.models.optimizer import construct_optimizer, set_lr
 from timesformer.utils.checkpoint import is_checkpoint_epoch
 from timesformer.utils.distributed import all_reduce_sum, device_for, get_world
 from timesformer.utils.errors import TrainingError

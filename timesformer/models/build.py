@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.config.node import did_you_mean
-from timesformer.models import baselines, factorised_encoder, vit  # noqa: F401  (register models)
+from timesformer.models import others, vit  # noqa: F401  (register models)
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world

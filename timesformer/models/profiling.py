@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from timesformer.models.layers import set_fused_attention
+from timesformer.models.attention.layers import set_fused_attention
 
 
 class Cost(NamedTuple):

@@ -13,13 +13,13 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models import hub
+from timesformer.models import create as hub
 from timesformer.models.attention import SpaceTimeBlock
-from timesformer.models.layers import Attention, Mlp
-from timesformer.models.patch_embed import PatchEmbed
-from timesformer.models.pretrained import load_pretrained
+from timesformer.models.attention.layers import Attention, Mlp
+from timesformer.models.network.patch_embed import PatchEmbed
+from timesformer.models.network.vision_transformer import VisionTransformer, layer_patterns
 from timesformer.models.registry import MODEL_REGISTRY
-from timesformer.models.vision_transformer import VisionTransformer, layer_patterns
+from timesformer.models.weights.load import load_pretrained
 from timesformer.utils.errors import ConfigError
 
 __all__ = [
@@ -50,7 +50,7 @@ class TimeSformer(nn.Module):
         num_frames: frames T of a clip.
         attention_type: name of a registered scheme.
         pretrained_model: weights to load: a file, `timm/NAME`, or '' for none
-            (see `timesformer.models.pretrained.load_pretrained`).
+            (see `timesformer.models.weights.load.load_pretrained`).
         embed_dim: embedding width D; like all below, ViT-B when not given.
         depth: number of blocks.
         num_heads: heads of every attention.
@@ -121,11 +121,11 @@ class TimeSformer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> TimeSformer:
-        """The model of a folder, file or hub id; see `timesformer.models.hub.from_pretrained`."""
+        """The model of a folder, file or hub id; see `create.from_pretrained`."""
         return hub.from_pretrained(source, **overrides)
 
     def save_pretrained(self, folder: str | Path, **more: Any) -> None:
-        """Writes weights and config; see `timesformer.models.hub.save_pretrained`."""
+        """Writes weights and config; see `timesformer.models.create.save_pretrained`."""
         hub.save_pretrained(self, folder, **more)
 
     def forward(self, x: Tensor) -> Tensor:

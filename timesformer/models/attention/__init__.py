@@ -1,35 +1,13 @@
-"""Space-time attention schemes, one per file; importing this package registers them."""
+"""Space-time attention schemes, one file each. A new file here registers a new one."""
 
-from timesformer.models.attention import (
-    axial,
-    divided,
-    factorised_dot_product,
-    factorised_self,
-    joint,
-    local_global,
-    parallel,
-    space_only,
-    space_then_time,
-)
 from timesformer.models.attention.base import (
     ATTENTION_REGISTRY,
     SpaceTimeBlock,
     TokenGrid,
     register_scheme,
 )
+from timesformer.utils.discover import import_modules
 
-__all__ = [
-    "ATTENTION_REGISTRY",
-    "SpaceTimeBlock",
-    "TokenGrid",
-    "axial",
-    "divided",
-    "factorised_dot_product",
-    "factorised_self",
-    "joint",
-    "local_global",
-    "parallel",
-    "register_scheme",
-    "space_only",
-    "space_then_time",
-]
+__all__ = ["ATTENTION_REGISTRY", "SpaceTimeBlock", "TokenGrid", "register_scheme"]
+
+import_modules(__name__, __path__)

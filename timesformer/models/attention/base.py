@@ -21,7 +21,7 @@ from einops import rearrange
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from timesformer.models.layers import Attention, DropPath, Mlp
+from timesformer.models.attention.layers import Attention, DropPath, Mlp
 
 ATTENTION_REGISTRY = Registry("ATTENTION")
 ATTENTION_REGISTRY.__doc__ = "Space-time attention schemes: name -> `SpaceTimeBlock` subclass."

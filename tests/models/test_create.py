@@ -1,0 +1,279 @@
+"""Models by name, and to and from folders; nothing is fetched."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+from golden_recipe import clip_for, fill_
+from small_run import ROOT
+
+import timesformer
+from timesformer.models import create as hub
+from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.vit import TimeSformer
+from timesformer.models.weights.bundle import Bundle, write_hugging_face
+from timesformer.utils.errors import ConfigError, WeightsError
+
+SMALL = {"img_size": 32, "num_classes": 3, "num_frames": 4, "embed_dim": 24, "depth": 2}
+SMALL |= {"num_heads": 3}
+BGR = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "channel_order": "BGR"}
+
+
+def small_model(**changes):
+    return fill_(TimeSformer(**(SMALL | changes))).eval()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"attention_type": name} for name, _ in ATTENTION_REGISTRY),
+        {"cls_in_time": True},
+        {"tubelet_size": 2, "patch_size": 8},
+        {"pos_embed_type": "space"},
+        {"pos_embed_type": "none"},
+        {"img_size": (32, 48), "mlp_ratio": 2.0, "drop_path_rate": 0.25},
+        {"num_classes": 0},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_saved_and_loaded_is_the_same_model(changes, tmp_path):
+    model = small_model(**changes)
+    hub.save_pretrained(model, tmp_path / "a" / "b")
+    again = hub.from_pretrained(tmp_path / "a" / "b")
+    assert hub.arguments_of(again) == hub.arguments_of(model)
+    assert {k: v.tolist() for k, v in again.state_dict().items()} == {
+        k: v.tolist() for k, v in model.state_dict().items()
+    }
+    clip = clip_for("hub", (1, 3, 4, 32, 32))
+    with torch.no_grad():
+        assert torch.equal(again(clip), model(clip))
+    assert not again.training
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == [
+        "config.json", "model.safetensors",
+    ]  # fmt: skip
+
+
+def test_preprocessing_and_class_names_travel(tmp_path):
+    names = ["a", "ü", "c"]
+    hub.save_pretrained(small_model(), tmp_path, preprocessing=BGR, class_names=names)
+    model = hub.from_pretrained(tmp_path)
+    assert model.preprocessing == BGR
+    assert model.class_names == ("a", "ü", "c")
+    hub.save_pretrained(model, tmp_path / "again")
+    again = hub.from_pretrained(tmp_path / "again")
+    assert (again.preprocessing, again.class_names) == (BGR, model.class_names)
+    assert hub.from_pretrained(tmp_path, num_classes=5).class_names == ()
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["arguments"]["embed_dim"] == 24
+    assert config["class_names"] == names
+
+
+def test_overrides_resize_and_start_afresh(tmp_path, caplog):
+    hub.save_pretrained(small_model(), tmp_path)
+    with caplog.at_level("INFO"):
+        model = hub.from_pretrained(tmp_path, num_frames=8, num_classes=5, img_size=48)
+    assert model.model.time_embed.shape == (1, 8, 24)
+    assert "resized 2 (pos_embed, time_embed)" in caplog.text
+    assert "missing 2 (head.weight, head.bias)" in caplog.text
+
+
+def test_what_does_not_make_sense_to_save(tmp_path):
+    with pytest.raises(ConfigError, match="2 class names for 3 classes"):
+        hub.save_pretrained(small_model(), tmp_path, class_names=["a", "b"])
+    with pytest.raises(ConfigError, match="needs mean, std and channel_order"):
+        hub.save_pretrained(small_model(), tmp_path, preprocessing={"mean": [0.5] * 3})
+    with pytest.raises(ConfigError, match="a TimeSformer is needed, not Linear"):
+        hub.save_pretrained(torch.nn.Linear(2, 2), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(WeightsError, match="can't write it"):
+        hub.save_pretrained(small_model(), tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
+    hub.save_pretrained(small_model(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("timesformer.models.weights.bundle.save_file", full)
+    with pytest.raises(WeightsError, match="No space left"):
+        hub.save_pretrained(fill_(small_model(), 7), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("nowhere/weights.pth", "no such weights file"),
+        ("./nowhere", "no such weights file"),
+        ("a/b/c", "no such weights file"),
+        ("timm/vit_tiny_patch16_225", "timm has no weights of that name"),
+    ],
+)
+def test_from_pretrained_without_weights(source, complaint):
+    with pytest.raises(WeightsError, match=complaint):
+        hub.from_pretrained(source)
+
+
+def test_from_pretrained_of_weights_that_are_no_vit(tmp_path):
+    torch.save({"fc.weight": torch.ones(2, 2)}, tmp_path / "fc.pth")
+    with pytest.raises(WeightsError, match=r"fc\.pth: no model is known .* isn't a ViT"):
+        hub.from_pretrained(tmp_path / "fc.pth")
+    torch.save(small_model().state_dict(), tmp_path / "bare.pth")
+    with pytest.raises(ConfigError, match="with num_heads"):
+        hub.from_pretrained(tmp_path / "bare.pth", num_heads="many")
+    torch.save(small_model(img_size=(32, 48)).state_dict(), tmp_path / "wide.pth")
+    with pytest.raises(WeightsError, match="nothing says their img_size"):
+        hub.from_pretrained(tmp_path / "wide.pth")
+
+
+def test_a_config_that_does_not_belong_to_the_weights(tmp_path):
+    hub.save_pretrained(small_model(attention_type="joint_space_time"), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for changes, complaint in (
+        ({"attention_type": "divided_space_time"}, r"config\.json asks for weights it lacks"),
+        ({"num_heads": "three"}, "unsupported operand|not all arguments"),
+        ({"heads": 3}, "can't make the model, its arguments"),
+    ):
+        wrong = config | {"arguments": config["arguments"] | changes}
+        (tmp_path / "config.json").write_text(json.dumps(wrong))
+        with pytest.raises((WeightsError, ConfigError), match=complaint):
+            hub.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["hf/someone/model", "someone/model"])
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_hugging_face_hub(name, suffix, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    model, calls = small_model(), []
+    bundle = Bundle(model.model.state_dict(), hub.arguments_of(model), BGR, ("a", "b", "c"))
+
+    def snapshot_download(repository, allow_patterns):
+        calls.append((repository, *allow_patterns))
+        write_hugging_face(tmp_path, bundle)
+        if suffix == "bin":
+            state = timesformer.models.weights.sources.read_weights(tmp_path / "model.safetensors")
+            torch.save(dict(state), tmp_path / "pytorch_model.bin")
+            (tmp_path / "model.safetensors").unlink()
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    fetched = hub.from_pretrained(name)
+    assert fetched.class_names == ("a", "b", "c")
+    assert fetched.preprocessing["channel_order"] == "RGB"  # its kernels are turned round
+    assert fetched.preprocessing["mean"] == [0.3, 0.2, 0.1]
+    clip = clip_for("hub", (1, 3, 4, 32, 32))
+    with torch.no_grad():
+        torch.testing.assert_close(fetched(clip.flip(1)), model(clip))
+    assert calls[0] == ("someone/model", "*.json", "model.safetensors")
+    assert len(calls) == (2 if suffix == "bin" else 1)
+
+
+def test_hugging_face_hub_out_of_reach_or_not_installed(monkeypatch):
+    import huggingface_hub
+
+    def no_network(*args, **kwargs):
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", no_network)
+    with pytest.raises(WeightsError, match=r"can't fetch hf/a/b \(no route\); .*co/a/b to a") as e:
+        hub.from_pretrained("hf/a/b")
+    assert "\n" not in str(e.value)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(WeightsError, match=r"needs huggingface_hub \(pip install .timesformer\["):
+        hub.from_pretrained("hf/a/b")
+
+
+def test_list_models_has_registered_models_and_recipes():
+    names = timesformer.list_models()
+    assert names == sorted(set(names))
+    assert {"vit_base_patch16_224", "timesformer_divST_8x32_224_K400"} <= set(names)
+    assert timesformer.list_models("*divST*K600") == [
+        "timesformer_divST_16x16_448_K600",
+        "timesformer_divST_8x32_224_K600",
+        "timesformer_divST_96x4_224_K600",
+    ]
+    assert len(timesformer.list_models("SSv2")) == 3
+    assert timesformer.list_models("nothing*") == []
+
+
+@pytest.mark.parametrize("name", sorted(hub.RECIPES))
+def test_recipes_have_the_papers_parameters(name):
+    with torch.device("meta"):
+        model = timesformer.create_model(name)
+    frames, classes = model.model.num_frames, model.model.num_classes
+    arguments = hub.arguments_of(model)
+    side = arguments["img_size"] // 16
+    base = 121_566_352 if "divST" in name else 86_112_400 if "jointST" in name else 86_106_256
+    expected = base + (classes - 400) * 769
+    expected += (frames - 8) * 768 + (side**2 - 14**2) * 768
+    assert sum(p.numel() for p in model.parameters()) == expected
+    assert len(model.class_names) == classes
+    assert model.preprocessing["channel_order"] == ("BGR" if "SSv2" in name else "RGB")
+
+
+def test_recipe_with_a_file_and_other_classes(tmp_path):
+    sizes = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 32}
+    name = "timesformer_divST_8x32_224_K400"
+    with pytest.raises(ConfigError, match="no argument 'pretrained_model'"):
+        timesformer.create_model(name, pretrained_model="x")
+    source = timesformer.create_model(name, **sizes)
+    torch.save({"model_state": source.state_dict()}, tmp_path / "k400.pyth")
+    model = timesformer.create_model(name, pretrained=tmp_path / "k400.pyth", **sizes)
+    assert torch.equal(model.model.head.weight, source.model.head.weight)
+    assert model.class_names[0] == "abseiling"
+    other = timesformer.create_model(name, tmp_path / "k400.pyth", num_classes=10, **sizes)
+    assert other.class_names == ()
+    assert other.preprocessing["mean"] == [0.45] * 3
+    assert torch.equal(other.model.norm.weight, source.model.norm.weight)
+
+
+def test_registered_models_with_overrides():
+    model = timesformer.create_model("vit_base_patch16_224", **SMALL, attention_type="axial")
+    assert hub.arguments_of(model) == hub.arguments_of(TimeSformer(**SMALL, attention_type="axial"))
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "complaint"),
+    [
+        ("timesformer_divST_8x32_224_K401", {}, "did you mean timesformer_divST_8x32_224_K400"),
+        ("vit_base_patch16_224", {"num_class": 3}, "did you mean num_classes"),
+        ("vit_base_patch16_224", {"num_classes": "3"}, "MODEL.NUM_CLASSES must be a whole number"),
+        ("vit_base_patch16_224", {"attention_type": "axia"}, "did you mean axial"),
+        ("vit_base_patch16_224", {"init": "zeros"}, "unknown init 'zeros'"),
+        ("vit_tiny_patch16_224", {"embed_dim": 96}, "of width, depth, heads"),
+        ("timesformer_divST_8x32_224_K400", {"attention_type": "axia"}, "axia"),
+    ],
+)
+def test_create_model_says_what_is_wrong(name, overrides, complaint):
+    with torch.device("meta"), pytest.raises(ConfigError, match=complaint) as caught:
+        timesformer.create_model(name, **overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_importing_the_package_is_light():
+    program = (
+        "import sys, timesformer; assert 'torch' not in sys.modules; "
+        "assert {'create_model', 'TimeSformer'} <= set(dir(timesformer)); "
+        "assert timesformer.create_model.__name__ == 'create_model'"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = timesformer.nothing
+
+
+def test_hubconf_has_the_same_entry_points():
+    found = runpy.run_path(str(ROOT / "hubconf.py"))
+    assert found["create_model"] is timesformer.create_model
+    assert found["list_models"] is timesformer.list_models
+    assert found["from_pretrained"] is hub.from_pretrained
+    assert all(find_spec(name) for name in found["dependencies"])

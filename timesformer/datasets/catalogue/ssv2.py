@@ -1,0 +1,157 @@
+"""Something-Something V2 (SSv2): 174 classes that are told apart by what happens in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from timesformer.datasets.clips.sampling import SegmentSampler
+from timesformer.datasets.lists.frame_rows import read_frame_list
+from timesformer.datasets.lists.json_entries import read_entries, read_json
+from timesformer.datasets.lists.records import Records
+from timesformer.datasets.parts import video_options
+from timesformer.datasets.registry import DATASET_REGISTRY
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.utils.errors import AnnotationError, ConfigError
+
+PREFIXES = ("something-something-v2-", "")  # of the two namings of the JSON files
+CLASSES = 174
+MIRRORED = {86: 87, 93: 94, 166: 167}  # pulling, pushing, turning the camera: left <-> right
+MIRRORED |= {right: left for left, right in MIRRORED.items()}
+TRIES = 100  # videos looked for before the folder is held to be the wrong one
+
+
+@DATASET_REGISTRY.register()
+class Ssv2(VideoDataset):
+    """T frames, one from each of T equal parts of a video.
+
+    Labels are `{labels,train,validation}.json`, plain or `something-something-v2-*.json`, in
+    DATA.PATH_TO_DATA_DIR or its folder `labels`; without them, frame lists `{train,val}.csv`. The
+    labels of the test split aren't public, so mode test reads the validation split, as papers do.
+
+    Videos are `<id>.webm`, folders `<id>/` of frames, or `<id>.mp4`, below DATA.PATH_PREFIX.
+    Whether a model takes BGR or RGB is a property of its weights, not of this data set: the
+    published SSv2 models take BGR (DATA.REVERSE_INPUT_CHANNEL True).
+    """
+
+    def __init__(self, cfg: CfgNode, mode: str) -> None:
+        """Read the annotations; no video is decoded.
+
+        Args:
+            cfg: reads DATA.*, TEST.*, AUG.*, MODEL.NUM_CLASSES and RNG_SEED.
+            mode: train, val or test.
+
+        Raises:
+            AnnotationError: annotations are missing or malformed, or their videos aren't there.
+            ConfigError: several clips a video, or another number of classes.
+        """
+        data, classes, options = cfg.DATA, cfg.MODEL.NUM_CLASSES, video_options(cfg, mode)
+        if cfg.TEST.ENABLE and cfg.TEST.NUM_ENSEMBLE_VIEWS > 1:
+            raise ConfigError(
+                f"TEST.NUM_ENSEMBLE_VIEWS {cfg.TEST.NUM_ENSEMBLE_VIEWS}: a clip covers the whole "
+                "video in SSv2, so all of them would be equal; set it to 1"
+            )
+        if data.RANDOM_FLIP and classes != CLASSES:
+            raise ConfigError(
+                f"DATA.RANDOM_FLIP swaps left and right among the {CLASSES} classes of SSv2; with "
+                f"MODEL.NUM_CLASSES {classes} set it to False"
+            )
+        root = Path(data.PATH_TO_DATA_DIR)
+        media, names = Path(data.PATH_PREFIX or root), options["class_names"]
+        if found := find_json(root, "train" if mode == "train" else "validation"):
+            labels, split = found
+            ids = read_labels(labels, classes)
+            records = read_split(split, ids, media)
+            names = names or tuple(sorted(ids, key=lambda name: ids[name]))
+        else:
+            path = root / ("train.csv" if mode == "train" else "val.csv")
+            records = read_frame_list(path, classes, media)
+        own = {
+            "sampler": SegmentSampler(data.NUM_FRAMES),
+            "class_names": names,
+            "flip_labels": MIRRORED if data.RANDOM_FLIP else None,
+        }
+        super().__init__(records, **(options | own))
+
+
+def find_json(root: Path, split: str) -> tuple[Path, Path] | None:
+    """Return the files of labels and of a split; None if there are frame lists instead.
+
+    Raises:
+        AnnotationError: neither is there, or only one of the two files.
+    """
+    for folder in (root, root / "labels"):
+        for prefix in PREFIXES:
+            files = folder / f"{prefix}labels.json", folder / f"{prefix}{split}.json"
+            there = [file for file in files if file.is_file()]
+            if len(there) == 1:
+                (missing,) = set(files) - set(there)
+                raise AnnotationError(f"{missing}: not there, though {there[0].name} is")
+            if there:
+                return files
+    if (root / "train.csv").is_file() or (root / "val.csv").is_file():
+        return None
+    raise AnnotationError(
+        f"{root}: DATA.PATH_TO_DATA_DIR must have labels.json and {split}.json (or "
+        f"{PREFIXES[0]}labels.json, …), itself or in a folder `labels`, or frame lists train.csv "
+        "and val.csv"
+    )
+
+
+def read_labels(path: Path, classes: int) -> dict[str, int]:
+    """Read {template: "id"}.
+
+    Raises:
+        AnnotationError: it isn't that, or the ids aren't 0, 1, 2, …
+        ConfigError: MODEL.NUM_CLASSES is another number.
+    """
+    labels = read_json(path)
+    if not isinstance(labels, dict) or not labels:
+        raise AnnotationError(f'{path}: must be an object {{"template": "id"}}')
+    ids: dict[str, int] = {}
+    for number, (template, label) in enumerate(labels.items(), 1):
+        if not re.fullmatch("[0-9]{1,9}", str(label)):
+            raise AnnotationError(f"{path}, entry {number}: {label!r:.60} is not the id of a class")
+        ids[template] = int(label)
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise AnnotationError(f"{path}: the ids must be 0 to {len(ids) - 1}, each of them once")
+    if len(ids) != classes:
+        raise ConfigError(f"MODEL.NUM_CLASSES is {classes}, but {path} has {len(ids)} classes")
+    return ids
+
+
+def read_split(path: Path, ids: dict[str, int], media: Path) -> Records:
+    """Read a JSON list of {id, template}; the class is the template without [ and ].
+
+    Raises:
+        AnnotationError: it is malformed, or the videos aren't below `media`.
+    """
+    labels: dict[str, int] = {}
+    for entry in read_entries(path):
+        template = entry.text("template").replace("[", "").replace("]", "")
+        if template not in ids:
+            raise AnnotationError(f"{entry.where}: there is no class {template!r}")
+        video = entry.name("id")
+        if video in labels:
+            raise AnnotationError(f"{entry.where}: the id {video!r} came before")
+        labels[video] = ids[template]
+    ending, records = find_ending(list(labels), media), Records(str(path))
+    for video, label in labels.items():
+        records.append(str(media / f"{video}{ending}"), label)
+    return records
+
+
+def find_ending(videos: Sequence[str], media: Path) -> str:
+    """Return what follows an id: `.webm`, nothing (a folder of frames) or `.mp4`."""
+    for video in videos[:TRIES]:
+        for ending in (".webm", "", ".mp4"):
+            path = media / f"{video}{ending}"
+            if path.is_dir() if not ending else path.is_file():
+                return ending
+    raise AnnotationError(
+        f"{media}: neither {videos[0]}.webm nor the folder {videos[0]}/ of frames is there; "
+        "DATA.PATH_PREFIX must be the folder of the videos"
+    )

@@ -1,0 +1,42 @@
+"""Synthetic: generated videos whose classes differ only in the order of time.
+
+`tools/make_synthetic.py` writes them, docs/synthetic.md explains them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from timesformer.datasets.lists.class_names import read_class_names
+from timesformer.datasets.lists.rows import read_list
+from timesformer.datasets.parts import video_options
+from timesformer.datasets.registry import DATASET_REGISTRY
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.utils.errors import AnnotationError
+
+
+@DATASET_REGISTRY.register()
+class Synthetic(VideoDataset):
+    """Lists as of Kinetics; paths are relative to the lists, class names lie beside them."""
+
+    def __init__(self, cfg: CfgNode, mode: str) -> None:
+        """Read the list; no video is touched.
+
+        Args:
+            cfg: reads DATA.*, TEST.*, AUG.*, MODEL.NUM_CLASSES and RNG_SEED.
+            mode: train, val or test.
+
+        Raises:
+            AnnotationError: the videos haven't been made yet, or not all of them.
+        """
+        folder, classes = Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES
+        path = folder / f"{mode}.csv"
+        if not path.is_file():
+            raise AnnotationError(
+                f"{path}: not there yet; run `python tools/make_synthetic.py --output {folder}`"
+            )
+        names = read_class_names(str(folder / "classes.txt"), classes)
+        records = read_list(path, classes, prefix=str(folder))
+        super().__init__(records, **(video_options(cfg, mode) | {"class_names": names}))

@@ -1,0 +1,1 @@
+"""Which frames make a clip, and which pixels: arithmetic and tensors, no files."""

@@ -1,0 +1,1 @@
+"""Lists of videos, as people have them."""

@@ -1,0 +1,45 @@
+"""Names of classes, in label order: shipped with the package, or from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timesformer.datasets.lists.text_file import read_text
+from timesformer.utils.errors import ConfigError
+
+LABELS_DIR = Path(__file__).parents[1] / "labels"
+
+
+def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
+    """Read class names in label order.
+
+    Args:
+        source: DATA.CLASS_NAMES, a text file with a name a line or the name of a shipped list;
+            empty for none.
+        num_classes: how many names there must be.
+
+    Returns:
+        The names; () where `source` is empty.
+
+    Raises:
+        AnnotationError: the file can't be read.
+        ConfigError: there is no such list, or it has another number of names.
+    """
+    if not source:
+        return ()
+    path = Path(source)
+    if not path.is_file():
+        path = LABELS_DIR / f"{source}.txt"
+        shipped = sorted(file.stem for file in LABELS_DIR.glob("*.txt"))
+        if source not in shipped:
+            raise ConfigError(
+                f"DATA.CLASS_NAMES {source!r} is neither a file nor a shipped list "
+                f"({', '.join(shipped)})"
+            )
+    names = tuple(line.strip() for line in read_text(path).rstrip().split("\n"))
+    if len(names) != num_classes:
+        raise ConfigError(
+            f"DATA.CLASS_NAMES {source!r} has {len(names)} names, "
+            f"but MODEL.NUM_CLASSES is {num_classes}"
+        )
+    return names

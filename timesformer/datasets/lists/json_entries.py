@@ -1,0 +1,81 @@
+"""Annotations in JSON, with errors that name the file and the entry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from timesformer.datasets.lists.text_file import read_text
+from timesformer.utils.errors import AnnotationError
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        AnnotationError: it is missing, isn't text or isn't JSON; names the line.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise AnnotationError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    except (RecursionError, ValueError) as error:  # nested too deep, a number of 5,000 digits
+        raise AnnotationError(f"{path}: not JSON that can be read: {error}") from None
+
+
+class Entry:
+    """One object of a JSON list; knows its place for messages."""
+
+    def __init__(self, where: str, values: dict[str, Any]) -> None:
+        self.where = where
+        self._values = values
+
+    def text(self, key: str) -> str:
+        """Return a value that must be text and not empty."""
+        value = self._value(key)
+        if not isinstance(value, str) or not value:
+            raise AnnotationError(f"{self.where}: {key!r} must be text, not {value!r:.60}")
+        return value
+
+    def name(self, key: str) -> str:
+        """Return the name of a file in the folder of videos; text that leads elsewhere is wrong."""
+        value = self._value(key)
+        name = str(value) if type(value) is int else self.text(key)
+        plain = {PurePosixPath(name).name, PureWindowsPath(name).name} == {name}
+        if not plain or name == ".." or "\0" in name:
+            raise AnnotationError(f"{self.where}: {key!r} must be a plain name, not {name!r:.60}")
+        return name
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        """Return a whole number from `low` to `high`."""
+        value = self._value(key)
+        if type(value) is not int or not low <= value <= high:  # a bool is an int as well
+            raise AnnotationError(
+                f"{self.where}: {key!r} must be a whole number from {low} to {high}, "
+                f"not {value!r:.60}"
+            )
+        return value
+
+    def _value(self, key: str) -> Any:
+        if key not in self._values:
+            raise AnnotationError(f"{self.where}: there is no {key!r}")
+        return self._values[key]
+
+
+def read_entries(path: Path) -> Iterator[Entry]:
+    """Read a JSON list of objects, counted from 1.
+
+    Raises:
+        AnnotationError: it can't be read, is empty or isn't such a list.
+    """
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise AnnotationError(f"{path}: must be a list of at least one video")
+    for number, values in enumerate(entries, 1):
+        where = f"{path}, entry {number}"
+        if not isinstance(values, dict):
+            raise AnnotationError(f"{where}: must be an object {{key: value}}, not {values!r:.60}")
+        yield Entry(where, values)

@@ -1,0 +1,117 @@
+"""The videos of a data set, in memory that workers can share."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
+
+TO_THE_END = -1
+
+
+class Record(NamedTuple):
+    """One video, or a part of one, and its class.
+
+    Attributes:
+        path: a video file, or a folder of extracted frames.
+        label: its class; a tuple of classes where a video has several.
+        start: first frame of the part.
+        end: frame after the last one; None for the end of the video.
+    """
+
+    path: str
+    label: int | tuple[int, ...]
+    start: int = 0
+    end: int | None = None
+
+
+class Records(Sequence[Record]):
+    """A long list of records in a few buffers: about 25 bytes a record beside its path.
+
+    A million Python objects would not only be ten times as large. Worker processes share their
+    parent's memory until they write to it, and counting a reference is writing, so each of them
+    would copy the whole list in the end.
+    """
+
+    def __init__(self, source: str = "", multi_label: bool = False) -> None:
+        """Start an empty list.
+
+        Args:
+            source: the file that the records come from, for messages.
+            multi_label: labels are tuples.
+        """
+        self.source = source
+        self.multi_label = multi_label
+        self._paths = bytearray()
+        self._path_ends = array("q", [0])
+        self._labels = array("i")
+        self._label_ends = array("q", [0])  # used with several labels only
+        self._lines = array("i")
+        self._spans = array("i")  # start, end, start, end, …
+
+    def append(
+        self,
+        path: str,
+        label: int | Sequence[int],
+        *,
+        line: int = 0,
+        start: int = 0,
+        end: int | None = None,
+    ) -> None:
+        """Add a record; `line` is its place in the source, from 1, or 0 for none."""
+        self._paths += path.encode("utf-8", "surrogateescape")
+        self._path_ends.append(len(self._paths))
+        if self.multi_label:
+            assert not isinstance(label, int)
+            self._labels.extend(label)
+            self._label_ends.append(len(self._labels))
+        else:
+            assert isinstance(label, int)
+            self._labels.append(label)
+        self._lines.append(line)
+        self._spans.append(start)
+        self._spans.append(TO_THE_END if end is None else end)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self._record(i) for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        return self._record(index)
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(self._record, range(len(self)))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the list in bytes."""
+        arrays = (self._path_ends, self._labels, self._label_ends, self._lines, self._spans)
+        return len(self._paths) + sum(len(a) * a.itemsize for a in arrays)
+
+    def where(self, index: int) -> str:
+        """Name the place of a record in its source: "train.csv, line 17"."""
+        line = self._lines[index]
+        return f"{self.source}, line {line}" if line else self.source
+
+    def _record(self, index: int) -> Record:
+        path = self._paths[self._path_ends[index] : self._path_ends[index + 1]]
+        start, end = self._spans[2 * index], self._spans[2 * index + 1]
+        label: int | tuple[int, ...]
+        if self.multi_label:
+            label = tuple(self._labels[self._label_ends[index] : self._label_ends[index + 1]])
+        else:
+            label = self._labels[index]
+        return Record(
+            path.decode("utf-8", "surrogateescape"), label, start, None if end < 0 else end
+        )

@@ -1,0 +1,434 @@
+"""From a video file to the few uint8 frames that make a clip.
+
+One contract: these frames of this file, upright, numbered in the decoder's order. A file is opened
+and decoded once for all clips that are wanted of it; where its index can be trusted and a later
+frame is cheaper to reach by a seek, the way there is left out. Frames that no clip needs are never
+converted to RGB, and no decoded frame is kept: an open frame can hold megabytes of scaler.
+
+A file is read strictly first. What that doesn't survive is read again as players do, and then the
+clips say so (`Clips.damage`): wrong pixels are never passed on in silence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from timesformer.datasets.clips.sampling import ClipPosition, RateSampler, view_start
+from timesformer.datasets.video.file import (
+    StreamInfo,
+    check_size,
+    open_video,
+    read_info,
+    typed_errors,
+)
+from timesformer.datasets.video.index import CUT_SHORT, Deadline, FrameIndex, starts_as_indexed
+from timesformer.utils.errors import VideoError
+
+__all__ = ["Clips", "VideoError", "VideoInfo", "decode_all", "load_clip", "load_frames", "probe"]
+
+TIMEOUT = 120.0  # seconds for one file
+WORTH_A_SEEK = 3  # frames; decoding so many costs more than a seek
+
+Place = Callable[[int, float], Sequence[ClipPosition]]  # (frames, fps) -> clips
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one video.
+
+    Attributes:
+        frames: for each clip uint8 RGB frames (T, H, W, 3), upright.
+        damage: what is wrong with the file although it could be read; "" if nothing is.
+    """
+
+    frames: list[torch.Tensor]
+    damage: str = ""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says of its video stream.
+
+    Attributes:
+        frames: number of frames.
+        fps: frames per second.
+        duration: seconds.
+        width: pixels, upright.
+        height: pixels, upright.
+        codec: name of the compression.
+        constant_rate: frames follow each other at one rate, as far as timestamps tell.
+        keyframes: frames that decoding can start from; 0 if not known.
+        damage: what is wrong with the file as far as its first frame tells; "" if nothing is.
+    """
+
+    frames: int
+    fps: float
+    duration: float
+    width: int
+    height: int
+    codec: str
+    constant_rate: bool
+    keyframes: int
+    damage: str
+
+
+def load_clip(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    sampling_rate: int,
+    view: tuple[int, int] | None = (0, 1),
+    target_fps: float = 30.0,
+    rng: np.random.Generator | None = None,
+    clip_sampling: str = "legacy",
+) -> torch.Tensor:
+    """Read one clip of `num_frames` frames, `sampling_rate` frames apart at `target_fps`.
+
+    Args:
+        path: a video file.
+        num_frames: T.
+        sampling_rate: distance of the frames, in frames at `target_fps`.
+        view: (i, n) for view i of n along time, None for a random clip.
+        target_fps: the frame rate that `sampling_rate` counts in.
+        rng: source of the random clip; a fresh, unseeded one when None.
+        clip_sampling: where the n views lie: legacy, center, uniform or tiled (see `RateSampler`).
+
+    Returns:
+        Uint8 RGB frames (T, H, W, 3), upright. A video that ends early repeats its last frame.
+
+    Raises:
+        VideoError: the file can't be read; nothing else is raised for any content of a file.
+    """
+    if view is None and rng is None:
+        rng = np.random.default_rng()
+    sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
+    if view is not None:
+        view_start(0.0, view, clip_sampling)  # a view that isn't there is no fault of the file
+    return load_clips(path, lambda n, fps: [sampler.place(n, fps, view, rng)]).frames[0]
+
+
+def load_clips(path: str | os.PathLike[str], place: Place, timeout: float = TIMEOUT) -> Clips:
+    """Read several clips of one video in a single pass.
+
+    Args:
+        path: a video file.
+        place: told the number of frames and frames per second, says where the clips lie.
+        timeout: seconds after which the file counts as broken.
+
+    Raises:
+        VideoError: the file can't be read.
+    """
+    positions: list[ClipPosition] = []
+
+    def requests(info: StreamInfo) -> Sequence[_Request]:
+        # Asked once, however often the file has to be read: the answer may be random.
+        positions[:] = positions or place(info.frames, info.fps)
+        return [_request(info, position) for position in positions]
+
+    return _read(os.fspath(path), requests, timeout)
+
+
+def load_frames(
+    path: str | os.PathLike[str], numbers: Sequence[int], timeout: float = TIMEOUT
+) -> Clips:
+    """Read these frames of a file, in ascending order, as one clip (N, H, W, 3).
+
+    A number beyond the end gives the last frame.
+
+    Raises:
+        VideoError: the file can't be read.
+    """
+    wanted = sorted(numbers)
+    if not wanted or wanted[0] < 0:
+        raise ValueError(f"frame numbers are at least 0, and one at least: {wanted[:3]}")
+
+    def requests(info: StreamInfo) -> Sequence[_Request]:
+        end = None if info.index is None else len(info.index.pts) - 1
+        return [_Numbers(wanted if end is None else [min(n, end) for n in wanted])]
+
+    return _read(os.fspath(path), requests, timeout)
+
+
+def decode_all(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> Iterator[np.ndarray]:
+    """Decode every frame in the decoder's order: upright uint8 RGB (H, W, 3).
+
+    Raises:
+        VideoError: the file can't be read, or not to its end.
+    """
+    name = os.fspath(path)
+    deadline, to_rgb = Deadline(name, timeout), _Converter(name)
+    with typed_errors(name), open_video(name) as (container, stream):
+        for frame in container.decode(stream):
+            deadline.check()
+            yield to_rgb(frame)
+
+
+def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
+    """Read what a file says of itself, and its first frame.
+
+    Raises:
+        VideoError: the file can't be read.
+    """
+    name = os.fspath(path)
+    with typed_errors(name), open_video(name) as (container, stream):
+        info, _ = read_info(name, container, stream, Deadline(name, timeout))
+        seconds = info.frames * info.frame_ticks * float(stream.time_base or 0)
+        codec = stream.codec_context.name
+    first = load_frames(name, [0], timeout)
+    height, width = first.frames[0].shape[1:3]
+    return VideoInfo(
+        frames=info.frames,
+        fps=info.fps,
+        duration=seconds or info.frames / info.fps,
+        width=width,
+        height=height,
+        codec=codec,
+        constant_rate=info.index is None or info.index.constant_rate,
+        keyframes=0 if info.index is None else len(info.index.keys),
+        damage=first.damage,
+    )
+
+
+class _Request:
+    """One clip in the making: told of every decoded frame, says how often it wants it."""
+
+    size: int
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[np.ndarray] = []
+
+    @property
+    def missing(self) -> int:
+        return self.size - len(self.images)
+
+    @property
+    def next_number(self) -> int:
+        """The next frame wanted; 0 if that isn't known beforehand."""
+        return 0
+
+    def wants(self, number: int, pts: int) -> int:
+        raise NotImplementedError
+
+
+class _Numbers(_Request):
+    """Frames whose numbers are known before decoding."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(len(numbers))
+        self.numbers = numbers
+
+    @property
+    def next_number(self) -> int:
+        return self.numbers[len(self.images)]
+
+    def wants(self, number: int, pts: int) -> int:
+        return sum(wanted <= number for wanted in self.numbers[len(self.images) :])
+
+
+class _Window(_Request):
+    """Frames at offsets from the first one that has reached a timestamp, up to another one.
+
+    It's how the published code chooses them, and needs no trust in timestamps but this one.
+    """
+
+    def __init__(self, first_pts: int, last_pts: float, offsets: tuple[int, ...]) -> None:
+        super().__init__(len(offsets))
+        self.first_pts = first_pts
+        self.last_pts = last_pts
+        self.offsets = offsets
+        self.first_number = -1
+
+    def wants(self, number: int, pts: int) -> int:
+        if self.first_number < 0:
+            if pts < self.first_pts:
+                return 0
+            self.first_number = number
+        if pts > self.last_pts:  # the window is over: the clip's last frame, repeated
+            return self.missing
+        return self.offsets.count(number - self.first_number)
+
+
+class _Lost(Exception):  # noqa: N818  (a signal rather than an error)
+    """The index doesn't lead to the wanted frames: read the file from its start, without it."""
+
+
+class _Damaged(Exception):  # noqa: N818
+    """Strict decoding met an error."""
+
+
+def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
+    """Turn a clip's place into numbers of frames, by a trusted index (`info.index`)."""
+    assert info.index is not None
+    pts = info.index.pts
+    if not position.timed:
+        numbers = list(position.offsets)
+    elif info.index.constant_rate:
+        # The frames of _Window, which stays on the first frame beyond the window.
+        first, last = _window(info, position)
+        start, beyond = np.searchsorted(pts, first), np.searchsorted(pts, last, side="right")
+        numbers = [min(int(start) + offset, int(beyond)) for offset in position.offsets]
+    else:  # the frame on show at each moment
+        moments = info.first_pts + (position.start + np.array(position.offsets)) * info.frame_ticks
+        numbers = np.maximum(np.searchsorted(pts, moments, side="right") - 1, 0).tolist()
+    return [min(number, len(pts) - 1) for number in numbers]
+
+
+def _window(info: StreamInfo, position: ClipPosition) -> tuple[int, float]:
+    """Timestamps between which a clip lies."""
+    first = info.first_pts + int(position.start * info.frame_ticks)
+    end = position.start + position.span - 1
+    return first, info.first_pts + end * info.frame_ticks
+
+
+def _request(info: StreamInfo, position: ClipPosition) -> _Request:
+    if info.index is not None:
+        return _Numbers(frame_numbers(info, position))
+    if not position.timed:
+        return _Numbers(position.offsets)
+    return _Window(*_window(info, position), position.offsets)
+
+
+def _read(path: str, plan: Callable[[StreamInfo], Sequence[_Request]], timeout: float) -> Clips:
+    """Read a file by its index and strictly; from its start if that fails; at last leniently."""
+    deadline = Deadline(path, timeout)
+    indexed, damage = True, ""
+    with typed_errors(path):
+        while True:
+            try:
+                return _attempt(path, plan, deadline, indexed, damage)
+            except _Lost:
+                indexed = False
+            except _Damaged as error:
+                indexed, damage = False, f"decoded in spite of errors ({error})"
+
+
+def _attempt(
+    path: str,
+    plan: Callable[[StreamInfo], Sequence[_Request]],
+    deadline: Deadline,
+    indexed: bool,
+    damage: str,
+) -> Clips:
+    with open_video(path, strict=not damage) as (container, stream):
+        info, packets_read = read_info(path, container, stream, deadline)
+        if not packets_read:
+            return _decode(path, container, stream, info, plan, deadline, indexed, damage)
+    with open_video(path, strict=not damage) as (container, stream):
+        return _decode(path, container, stream, info, plan, deadline, indexed, damage)
+
+
+def _decode(
+    path: str,
+    container: InputContainer,
+    stream: VideoStream,
+    info: StreamInfo,
+    plan: Callable[[StreamInfo], Sequence[_Request]],
+    deadline: Deadline,
+    indexed: bool,
+    damage: str,
+) -> Clips:
+    """Decode until every clip has its frames; convert only those."""
+    if not indexed:
+        info = replace(info, index=None)
+    requests, to_rgb = plan(info), _Converter(path)
+    frames = _frames(container, stream, info.index, requests, strict=not damage)
+    number, last, damage = -1, None, damage or info.damage
+    for number, frame in frames:
+        deadline.check()
+        last, pts = frame, info.pts(frame, number)
+        counts = [request.wants(number, pts) if request.missing else 0 for request in requests]
+        if any(counts):
+            if frame.is_corrupt and not damage:
+                damage = f"frame {number} is damaged"
+            _hand_out(requests, counts, to_rgb(frame))
+        if not any(request.missing for request in requests):
+            return _clips(requests, damage)
+    if info.index is not None:
+        raise _Lost
+    if last is None:
+        raise VideoError(path, "no frame could be decoded")
+    if number + 1 < CUT_SHORT * info.expected and not damage:
+        damage = f"ends after {number + 1} of {info.expected} frames"
+    # The video ends early: its last frame stands for those that aren't there.
+    _hand_out(requests, [request.missing for request in requests], to_rgb(last))
+    return _clips(requests, damage)
+
+
+def _frames(
+    container: InputContainer,
+    stream: VideoStream,
+    index: FrameIndex | None,
+    requests: Sequence[_Request],
+    strict: bool,
+) -> Iterator[tuple[int, VideoFrame]]:
+    """Decode frames with their numbers, leaving out what an index allows to jump over.
+
+    Raises:
+        _Lost: the decoder's frames aren't those of the index.
+        _Damaged: an error in strict decoding.
+    """
+    number, frames = -1, container.decode(stream)
+    while True:
+        wanted = min(request.next_number for request in requests if request.missing)
+        if index is not None and index.seekable:
+            key = index.key_before(wanted)
+            if key > number + WORTH_A_SEEK:
+                if number < 0 and not starts_as_indexed(container, stream, index):
+                    raise _Lost
+                container.seek(int(index.pts[key]), stream=stream)
+                frames = container.decode(stream)
+        try:
+            frame = next(frames, None)
+        except (av.FFmpegError, ValueError, IndexError, AttributeError) as error:
+            if strict:
+                raise _Damaged(type(error).__name__) from error
+            raise
+        if frame is None:
+            return
+        if index is None:
+            number += 1
+        else:
+            before, number = number, index.number(frame.pts)
+            if not before < number <= wanted:
+                raise _Lost
+        yield number, frame
+
+
+def _hand_out(requests: Sequence[_Request], counts: Sequence[int], image: np.ndarray) -> None:
+    for request, count in zip(requests, counts, strict=True):
+        request.images.extend([image] * count)
+
+
+def _clips(requests: Sequence[_Request], damage: str) -> Clips:
+    return Clips([torch.from_numpy(np.stack(r.images)) for r in requests], damage)
+
+
+class _Converter:
+    """Converts frames to upright RGB, with one scaler for the whole video: each costs megabytes."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.scaler = VideoReformatter()
+        self.size: tuple[int, int] | None = None
+
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
+        size = (frame.width, frame.height)
+        if self.size is None:
+            check_size(self.path, *size)
+            self.size = size
+        elif size != self.size:
+            was, now = ("x".join(map(str, s)) for s in (self.size, size))
+            raise VideoError(self.path, f"the frame size changes from {was} to {now}")
+        image = self.scaler.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        turns = round(frame.rotation / 90) % 4
+        return np.rot90(image, turns) if turns else image

@@ -1,0 +1,212 @@
+"""Video files as they are found: opening them safely, their clock, and where their frames lie.
+
+Everything a file can provoke here ends as a `VideoError`. Times are timestamps (pts) in the time
+base of the stream; frames are numbered in the order in which the decoder puts them out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from timesformer.datasets.video.index import (
+    Deadline,
+    FrameIndex,
+    index_of_header,
+    missing_part,
+    read_packets,
+)
+from timesformer.utils.errors import VideoError
+
+MAX_PIXELS = 8192 * 4320  # a header that asks for more is damaged, or an attack on memory
+MAX_ASPECT = 40  # a longer strip would be resized to gigabytes
+PLAUSIBLE_FPS = (1.0, 240.0)  # webm files without a rate report 1000
+STRICT = "crccheck+bitstream+buffer+explode"  # FFmpeg's err_detect: report what it would conceal
+
+
+@dataclass(frozen=True)
+class StreamInfo:
+    """The clock of a video stream.
+
+    Attributes:
+        frames: number of frames, as the header says or counted from the packets.
+        fps: frames per second.
+        first_pts: where the stream starts.
+        frame_ticks: mean duration of a frame.
+        expected: at least so many frames must be there.
+        index: where the frames lie; None if the timestamps can't be trusted.
+        damage: what is wrong with the file, as far as packets tell; "" if nothing is.
+    """
+
+    frames: int
+    fps: float
+    first_pts: int
+    frame_ticks: float
+    expected: int
+    index: FrameIndex | None
+    damage: str = ""
+
+    def pts(self, frame: VideoFrame, number: int) -> int:
+        """Timestamp of the frame, from its number where the stream (raw h264) has none."""
+        if frame.pts is not None:
+            return frame.pts
+        return self.first_pts + int(number * self.frame_ticks)
+
+
+@contextmanager
+def typed_errors(path: str) -> Iterator[None]:
+    """Turn whatever a broken file provokes into a `VideoError`.
+
+    Damaged files raise FFmpeg's errors, but also IndexError, AttributeError, UnicodeDecodeError…
+    """
+    try:
+        yield
+    except VideoError:
+        raise
+    except av.error.InvalidDataError as error:
+        raise VideoError(path, "damaged, or not a video (invalid data)") from error
+    except av.FFmpegError as error:
+        raise VideoError(path, (error.strerror or str(error)).rstrip(".").lower()) from error
+    except MemoryError as error:
+        raise VideoError(path, "its frames don't fit into memory") from error
+    except Exception as error:
+        raise VideoError(path, f"can't be read ({type(error).__name__}: {error})") from error
+
+
+@contextmanager
+def open_video(path: str, strict: bool = True) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open the first video stream of a local file, single-threaded.
+
+    Args:
+        path: a video file.
+        strict: decoding raises where it would otherwise conceal an error.
+    """
+    if "\0" in path:
+        raise VideoError(path.replace("\0", "\\0"), "the path has a NUL character")
+    # "file:" and the whitelist keep odd names and playlists from reaching other protocols.
+    options = {"protocol_whitelist": "file"}
+    with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
+        if not container.streams.video:
+            raise VideoError(path, "no video stream")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        if context is None:
+            raise VideoError(path, "no decoder for its video stream")
+        check_size(path, context.width, context.height)
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may also change later
+        if strict:
+            context.options = {**context.options, "err_detect": STRICT}
+        # An early exit from multi-threaded decoding can hang; one thread per worker is faster too.
+        context.thread_count = 1
+        yield container, stream
+
+
+def check_size(path: str, width: int, height: int) -> None:
+    """Refuse frames that no video has, before memory is spent on them.
+
+    Raises:
+        VideoError: they are too large or too long.
+    """
+    if width * height > MAX_PIXELS:
+        raise VideoError(path, f"frames of {width}x{height} are too large")
+    if max(width, height) > MAX_ASPECT * max(1, min(width, height)):
+        raise VideoError(path, f"frames of {width}x{height} are no picture but a strip")
+
+
+def read_info(
+    path: str, container: InputContainer, stream: VideoStream, deadline: Deadline
+) -> tuple[StreamInfo, bool]:
+    """Read the clock of a stream that was just opened, and its index.
+
+    Returns:
+        The info, and whether packets were read, so that decoding must open the file anew.
+
+    Raises:
+        VideoError: the stream is empty, or has neither a rate nor timestamps.
+    """
+    key = _file_key(path)
+    if key in _cache:
+        _cache.move_to_end(key)
+        return _cache[key], False
+    index, damage = index_of_header(container, stream), ""
+    frames, ticks = stream.frames, 0.0
+    if frames > 0:
+        ticks = (stream.duration or 0) / frames
+    # The packets of an AVI would only say what its header says, see `read_packets`.
+    by_packets = index is None and not (container.format.name == "avi" and ticks)
+    if by_packets:
+        packets = read_packets(container, stream, deadline)
+        index, damage = packets.index, missing_part(container, stream, packets)
+        if frames < 1 or not ticks:
+            frames, ticks = packets.count, packets.ticks
+    if frames < 1:
+        raise VideoError(path, "the video stream is empty")
+    info = _make_info(path, stream, frames, ticks, index, damage)
+    if by_packets:  # the header is quick to read again, the packets aren't
+        _remember(key, info)
+    return info, by_packets
+
+
+# Infos of files whose packets had to be read, the one used last at the end.
+_cache: OrderedDict[tuple[str, int, int], StreamInfo] = OrderedDict()
+CACHED_FRAMES = 2_000_000  # about 16 MB of timestamps in each worker
+
+
+def _file_key(path: str) -> tuple[str, int, int]:
+    status = os.stat(path)  # noqa: PTH116
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _remember(key: tuple[str, int, int], info: StreamInfo) -> None:
+    _cache[key] = info
+    total = sum(info.frames for info in _cache.values())
+    while total > CACHED_FRAMES and len(_cache) > 1:
+        total -= _cache.popitem(last=False)[1].frames
+
+
+def _make_info(
+    path: str,
+    stream: VideoStream,
+    frames: int,
+    ticks: float,
+    index: FrameIndex | None,
+    damage: str,
+) -> StreamInfo:
+    """Fill in what is missing: the rate from the timestamps, or the other way round."""
+    tick = float(stream.time_base) if stream.time_base else 0.0
+    varies = index is not None and not index.constant_rate
+    rate = 0.0 if varies else float(stream.average_rate or 0)  # a nominal one says nothing then
+    fps, ticks = complete_rate(path, rate, ticks, tick)
+    return StreamInfo(
+        frames=frames,
+        fps=fps,
+        first_pts=stream.start_time or 0,
+        frame_ticks=ticks,
+        expected=max(stream.frames, frames),
+        index=index,
+        damage=damage,
+    )
+
+
+def complete_rate(path: str, fps: float, ticks: float, tick: float) -> tuple[float, float]:
+    """Return a plausible (frames/s, ticks of a frame), each made from the other where missing.
+
+    Raises:
+        VideoError: both are missing.
+    """
+    if not PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1] and ticks > 0 and tick:
+        fps = 1 / (ticks * tick)
+    if not (fps > 0 and math.isfinite(fps)):
+        raise VideoError(path, "neither a frame rate nor timestamps")
+    if not ticks > 0:
+        ticks = 1 / (fps * tick) if tick else 1.0
+    return fps, ticks

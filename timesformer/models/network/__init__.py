@@ -1,0 +1,1 @@
+"""The vision transformer itself: patches, positions, blocks, head."""

@@ -1,0 +1,257 @@
+"""Encoders in two stages: a ViT for every frame, then attention over time between their features.
+
+VTN (Video Transformer Network, arXiv 2102.00719) and ViViT's factorised encoder (model 2 of
+arXiv 2103.15691) are this with other depths and heads.
+
+Shape letters: B batch, T frames, t frames of a tubelet, H×W pixels, D embedding width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from timesformer.models.attention import TokenGrid
+from timesformer.models.attention.joint import JointSpaceTimeBlock
+from timesformer.models.network.pos_embed import (
+    resize_pos_embed,
+    resize_time_embed,
+    sinusoidal_embed,
+)
+from timesformer.models.network.vision_transformer import VisionTransformer, layer_patterns
+from timesformer.models.registry import MODEL_REGISTRY
+
+
+class FactorisedEncoder(nn.Module):
+    """A ViT reads each frame (or tubelet) by itself; a transformer over their CLS features follows.
+
+    Other frame counts and sizes than built for work too: positions are resized in forward.
+
+    Args:
+        img_size: frame side in pixels, or (H, W).
+        patch_size: patch side in pixels.
+        num_classes: classes K; 0 leaves the last layer out.
+        num_frames: frames T of a clip, a multiple of `tubelet_size`.
+        embed_dim: width D, of both stages.
+        depth: blocks of the ViT.
+        temporal_depth: blocks of the transformer over time.
+        num_heads: heads of every attention.
+        mlp_ratio: hidden width of the blocks' MLPs over D.
+        drop_path_rate: stochastic depth of the last block of either stage; rises linearly from 0.
+        mlp_head: a hidden layer of width D with GELU before the last layer.
+        tubelet_size: frames t that a token covers.
+        pos_embed_type: "space_time", "space" (time has no positions) or "none".
+        init: "image" or "scratch", see `VisionTransformer`.
+        act_checkpoint: recompute activations of the ViT's blocks in the backward pass.
+
+    Raises:
+        ValueError: for an unknown `init` or `pos_embed_type`, or a T that isn't a multiple of t.
+    """
+
+    classifier_name: ClassVar[str] = "head"
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        num_classes: int = 400,
+        num_frames: int = 8,
+        *,
+        embed_dim: int = 768,
+        depth: int = 12,
+        temporal_depth: int = 4,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.1,
+        mlp_head: bool = False,
+        tubelet_size: int = 1,
+        pos_embed_type: str = "space_time",
+        init: str = "image",
+        act_checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_frames % tubelet_size:
+            raise ValueError(f"{num_frames} frames don't divide into tubelets of {tubelet_size}")
+        norm_layer = partial(nn.LayerNorm, eps=1e-6)
+        self.embed_dim = embed_dim
+        self.tubelet_size = tubelet_size
+        # Space-only attention on clips of one tubelet is an image ViT.
+        self.spatial = VisionTransformer(
+            img_size=img_size,
+            patch_size=patch_size,
+            num_classes=0,
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=True,
+            drop_path_rate=drop_path_rate,
+            norm_layer=norm_layer,
+            num_frames=tubelet_size,
+            attention_type="space_only",
+            init=init,
+            act_checkpoint=act_checkpoint,
+            pos_embed_type=pos_embed_type,
+            tubelet_size=tubelet_size,
+        )
+        self.temporal_cls = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.temporal_embed: nn.Parameter | None = None
+        if pos_embed_type == "space_time":
+            positions = 1 + num_frames // tubelet_size
+            self.temporal_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
+        self.temporal_blocks = nn.ModuleList(
+            JointSpaceTimeBlock(
+                dim=embed_dim,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=True,
+                drop_path=drop_path_rate * i / max(temporal_depth - 1, 1),
+                norm_layer=norm_layer,
+            )
+            for i in range(temporal_depth)
+        )
+        self.norm = norm_layer(embed_dim)
+        self.pre_head = (
+            nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.GELU()) if mlp_head else nn.Identity()
+        )
+        self._init_temporal(init)
+        self.reset_classifier(num_classes)
+
+    @torch.no_grad()
+    def _init_temporal(self, init: str) -> None:
+        """Fresh weights for all but the ViT, which has its own; as there for either `init`."""
+        scratch = init == "scratch"
+        for module in (*self.temporal_blocks.modules(), *self.pre_head.modules()):
+            if isinstance(module, nn.Linear):
+                std = module.in_features**-0.5 if scratch else 0.02
+                nn.init.trunc_normal_(module.weight, std=std)
+                nn.init.zeros_(module.bias)
+        nn.init.trunc_normal_(self.temporal_cls, std=0.02)
+        if self.temporal_embed is None:
+            return
+        nn.init.trunc_normal_(self.temporal_embed, std=0.02)
+        if scratch:
+            times = self.temporal_embed.shape[1] - 1
+            self.temporal_embed[:, 1:] = sinusoidal_embed(times, self.embed_dim)
+
+    def image_part(self) -> tuple[str, VisionTransformer]:
+        """Prefix of names, and the ViT under it that image weights are for."""
+        return "spatial.", self.spatial
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer, from D features to K logits."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replaces the last layer by a fresh one; 0 classes leave features as output."""
+        self.num_classes = num_classes
+        self.head: nn.Module = nn.Identity()
+        if num_classes > 0:
+            self.head = nn.Linear(self.embed_dim, num_classes)
+            nn.init.trunc_normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes activations of the ViT in the backward pass; those over time are few."""
+        self.spatial.set_grad_checkpointing(enable)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which parameters belong to which layer, as timm's layer decay asks.
+
+        From the first layer to the last: patches and positions, the ViT's blocks, the blocks over
+        time (CLS and positions with the first of them), the rest of the head.
+        """
+        blocks = r"^temporal_blocks\.(\d+)"
+        fine = [(r"^temporal_(?:cls|embed)", (0,)), (blocks, None), (r"^norm", (99999,))]
+        return layer_patterns(r"spatial\.", coarse) | {"temporal": blocks if coarse else fine}
+
+    def fit_positions(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those positions of `state` that are for another clip size, resized to this model's."""
+        fitted: dict[str, Tensor] = {}
+        own = self.state_dict()
+        for key in ("spatial.pos_embed", "temporal_embed"):
+            if key not in state or key not in own:
+                continue
+            value, wanted = state[key], own[key]
+            if value.shape[1] == wanted.shape[1] or value.shape[2] != wanted.shape[2]:
+                continue
+            if key == "temporal_embed":
+                fitted[key] = self._resize_temporal(value.float(), wanted.shape[1] - 1)
+            else:
+                grid = self.spatial.patch_embed.grid_size
+                fitted[key] = resize_pos_embed(value.float(), grid, "bicubic")
+        return fitted
+
+    @staticmethod
+    def _resize_temporal(embed: Tensor, times: int) -> Tensor:
+        """(1, 1 + T, D) -> (1, 1 + times, D); CLS keeps its position."""
+        return torch.cat([embed[:, :1], resize_time_embed(embed[:, 1:], times)], dim=1)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Clip (B, 3, T, H, W) -> normalised features (B, D) of the CLS over time."""
+        B = x.shape[0]
+        tubelets = rearrange(x, "b c (n t) h w -> (b n) c t h w", t=self.tubelet_size)
+        x = self.spatial.forward_features(tubelets).unflatten(0, (B, -1))  # (B, T/t, D)
+        times = x.shape[1]
+        x = torch.cat([self.temporal_cls.expand(B, -1, -1), x], dim=1)
+        if self.temporal_embed is not None:
+            x = x + self._resize_temporal(self.temporal_embed, times)
+        grid = TokenGrid(B, times, 1, 1)
+        for block in self.temporal_blocks:
+            x = block(x, grid)
+        return self.norm(x)[:, 0]
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features (B, D) -> logits (B, K), or what the last layer would see."""
+        features = self.pre_head(features)
+        return features if pre_logits else self.head(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clip (B, 3, T, H, W), normalised as the weights expect -> logits (B, K)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _from_config(cfg: CfgNode, temporal_depth: int, mlp_head: bool) -> FactorisedEncoder:
+    options = cfg.TIMESFORMER
+    return FactorisedEncoder(
+        img_size=cfg.DATA.TRAIN_CROP_SIZE,
+        patch_size=options.PATCH_SIZE,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        num_frames=cfg.DATA.NUM_FRAMES,
+        embed_dim=options.EMBED_DIM,
+        depth=options.DEPTH,
+        temporal_depth=temporal_depth,
+        num_heads=options.NUM_HEADS,
+        mlp_ratio=options.MLP_RATIO,
+        drop_path_rate=options.DROP_PATH_RATE,
+        mlp_head=mlp_head,
+        tubelet_size=options.TUBELET_SIZE,
+        pos_embed_type=options.POS_EMBED,
+        init=options.INIT,
+        act_checkpoint=options.ACT_CHECKPOINT,
+    )
+
+
+@MODEL_REGISTRY.register()
+def vtn(cfg: CfgNode) -> FactorisedEncoder:
+    """Video Transformer Network (Neimark et al. 2021, arXiv 2102.00719, §3): 3 blocks over time.
+
+    The paper's Longformer attends within windows, for videos of thousands of frames; a clip's
+    frames fit in one window, so attention over them is full here.
+    """
+    return _from_config(cfg, temporal_depth=3, mlp_head=True)
+
+
+@MODEL_REGISTRY.register()
+def vivit_factorised_encoder(cfg: CfgNode) -> FactorisedEncoder:
+    """ViViT model 2 (Arnab et al. 2021, arXiv 2103.15691, §3.3): 4 blocks over time.
+
+    The paper's tubelets are 16×16 pixels of 2 frames: TIMESFORMER.TUBELET_SIZE 2.
+    """
+    return _from_config(cfg, temporal_depth=4, mlp_head=False)

@@ -1,0 +1,1 @@
+"""Weights from anywhere: where they come from, whose names they have, how they are fitted."""

@@ -1,0 +1,249 @@
+"""What is in a data set: its lists, every file probed in parallel, and what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from fvcore.common.config import CfgNode
+
+from timesformer.datasets.build import SPLITS, build_dataset
+from timesformer.datasets.clips.sampling import RateSampler
+from timesformer.datasets.lists.records import Record, Records
+from timesformer.datasets.video.decode import decode_all, probe
+from timesformer.datasets.video.frame_folder import list_frames
+from timesformer.datasets.video.index import CUT_SHORT
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.prepare.transcode import read_folder
+from timesformer.utils.errors import AnnotationError, ConfigError, UserError, VideoError
+from timesformer.utils.files import written_whole
+
+MISSING, BROKEN = "missing", "broken"
+DECODE_ALL_TIMEOUT = 3600.0  # seconds to decode a whole file
+FINGERPRINT = 1 << 16  # bytes of either end of a file
+
+
+class VideoReport(NamedTuple):
+    """What was found out about one file.
+
+    Attributes:
+        real: its path without symbolic links.
+        same: equal for files of equal content.
+        kind: MISSING, BROKEN or "".
+        reason: why, in words.
+        outside: symbolic links lead out of the folder that it should be in.
+        fps: frames per second; 0 like the next ones if it can't be read.
+        short_side: pixels.
+        duration: seconds.
+    """
+
+    real: str
+    same: str
+    kind: str = ""
+    reason: str = ""
+    outside: bool = False
+    fps: float = 0.0
+    short_side: int = 0
+    duration: float = 0.0
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """How files are inspected; picklable, for worker processes.
+
+    Attributes:
+        decode: decode every frame rather than the first one.
+        root: folder that symbolic links must not leave; "" allows all.
+        frames_fps: rate of videos that are folders of extracted frames.
+        timeout: seconds for a file, unless all of it is decoded.
+    """
+
+    decode: bool = False
+    root: str = ""
+    frames_fps: float = 30.0
+    timeout: float = 120.0
+
+    def __call__(self, path: str) -> VideoReport:
+        """Inspect a video file or a folder of frames; raises nothing for any content."""
+        real = os.path.realpath(path)
+        outside = bool(self.root) and _leaves(self.root, path, real)
+        report = VideoReport(real, same=real, outside=outside)
+        if not Path(path).exists():
+            reason = "a symbolic link to nothing" if Path(path).is_symlink() else "no such file"
+            return report._replace(kind=MISSING, reason=reason)
+        try:
+            fps, short_side, duration = self._measure(path)
+        except VideoError as error:
+            return report._replace(kind=BROKEN, reason=error.reason)
+        same = real if Path(real).is_dir() else _fingerprint(real)
+        return report._replace(same=same, fps=fps, short_side=short_side, duration=duration)
+
+    def _measure(self, path: str) -> tuple[float, int, float]:
+        if Path(path).is_dir():
+            frames = read_folder(path)
+            short_side = min(next(frames).shape[:2])
+            if self.decode:
+                deque(frames, maxlen=0)
+            return self.frames_fps, short_side, len(list_frames(path)) / self.frames_fps
+        info, damage = probe(path, self.timeout), ""
+        if self.decode:
+            decoded = sum(1 for _ in decode_all(path, DECODE_ALL_TIMEOUT))
+            if decoded < CUT_SHORT * info.frames:
+                damage = f"ends after {decoded} of {info.frames} frames"
+        if info.damage or damage:
+            raise VideoError(path, info.damage or damage)
+        return info.fps, min(info.width, info.height), info.duration
+
+    def crashed(self, path: str) -> VideoReport:
+        """Report a file that took its process down with it."""
+        reason = "the decoder crashes on it, or it takes all memory"
+        real = os.path.realpath(path)
+        return VideoReport(real, same=real, kind=BROKEN, reason=reason)
+
+
+def _fingerprint(path: str) -> str:
+    """Size and both ends of a file: enough to tell videos, and quick."""
+    with open(path, "rb") as file:  # noqa: PTH123
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - FINGERPRINT))
+        end = file.read()
+        file.seek(0)
+        return f"{size} {hashlib.sha256(file.read(FINGERPRINT) + end).hexdigest()}"
+
+
+def _leaves(root: str, path: str, real: str) -> bool:
+    if real == os.path.abspath(path):  # noqa: PTH100  (no link at all; resolve() would follow)
+        return False
+    root = os.path.realpath(root)
+    return os.path.commonpath([root, real]) != root
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """A split with what was found out about each of its videos.
+
+    Attributes:
+        name: train, val or test.
+        dataset: its videos are `dataset.records`.
+        videos: a report for each record.
+        num_classes: MODEL.NUM_CLASSES.
+    """
+
+    name: str
+    dataset: VideoDataset
+    videos: Sequence[VideoReport]
+    num_classes: int
+
+    def where(self, index: int) -> str:
+        """Name the place of a record in its list: "train.csv, line 17"; "" if it has none."""
+        records = self.dataset.records
+        return records.where(index) if isinstance(records, Records) else ""
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Videos of each class (K,)."""
+        counts = np.zeros(self.num_classes, np.int64)
+        for record in self.dataset.records:
+            counts[np.array(record.label)] += 1  # of one class or several
+        return counts
+
+    def values(self, name: str) -> np.ndarray:
+        """Return `fps`, `short_side` or `duration` of all files that can be read."""
+        return np.array([getattr(video, name) for video in self.videos if not video.kind])
+
+    @property
+    def clip_seconds(self) -> float:
+        """What one training clip spans; 0 if clips cover the whole video, whatever its length."""
+        sampler = self.dataset.sampler
+        if not isinstance(sampler, RateSampler):
+            return 0.0
+        return sampler.num_frames * sampler.sampling_rate / sampler.target_fps
+
+    @property
+    def shorter_than_a_clip(self) -> int:
+        """Videos, or parts of videos, that repeat their last frame in a clip."""
+        pairs = zip(self.dataset.records, self.videos, strict=True)
+        lengths = (_seconds(record, video) for record, video in pairs if not video.kind)
+        return sum(length < self.clip_seconds - 1e-6 for length in lengths)
+
+
+def _seconds(record: Record, video: VideoReport) -> float:
+    """Duration of the record's part of the file."""
+    end = video.duration if record.end is None else record.end / video.fps
+    return min(end, video.duration) - record.start / video.fps
+
+
+def read_splits(
+    cfg: CfgNode, splits: Sequence[str] | None = None
+) -> tuple[dict[str, VideoDataset], dict[str, str]]:
+    """Build the data sets of a config as training would.
+
+    Args:
+        cfg: the config.
+        splits: of train, val and test; None for all.
+
+    Returns:
+        The data sets, and what is wrong with the lists of the others.
+
+    Raises:
+        AnnotationError: no list can be read.
+        ConfigError: there is no such data set, or it isn't one of video files.
+    """
+    datasets: dict[str, VideoDataset] = {}
+    unreadable: dict[str, str] = {}
+    for split in splits or SPLITS:
+        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
+        name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
+        try:
+            dataset = build_dataset(name, cfg, split)
+        except AnnotationError as error:
+            unreadable[split] = str(error)
+            continue
+        if not isinstance(dataset, VideoDataset):
+            raise ConfigError(f"{key} {name!r} is not a data set of video files")
+        datasets[split] = dataset
+    if not datasets:
+        raise AnnotationError(next(iter(unreadable.values())))
+    return datasets, unreadable
+
+
+def take_splits(words: Sequence[str] | None, opts: list[str]) -> tuple[list[str], list[str]]:
+    """Part `--splits train val KEY VALUE`, which argparse takes for four splits.
+
+    Returns:
+        The splits, [] for none given, and the KEY VALUE pairs.
+
+    Raises:
+        UserError: a word is neither a split nor a key.
+    """
+    words = list(words or [])
+    count = next((i for i, word in enumerate(words) if word not in SPLITS), len(words))
+    if count < len(words) and not words[count].isupper():
+        raise UserError(f"--splits {words[count]!r}: must be of {', '.join(SPLITS)}")
+    return words[:count], words[count:] + opts
+
+
+def list_path(path: str, cfg: CfgNode) -> str:
+    """Return a record's path as it stands in its list: without DATA.PATH_PREFIX."""
+    prefix = cfg.DATA.PATH_PREFIX
+    return path.removeprefix(prefix.rstrip("/") + "/") if prefix else path
+
+
+def write_list(path: Path, rows: Iterable[tuple[str, int | tuple[int, ...]]], cfg: CfgNode) -> None:
+    """Write rows `path label`, or `path 3,17`, for a data set that is read with this config."""
+    separator = cfg.DATA.PATH_LABEL_SEPARATOR
+    if separator == "," and cfg.DATA.MULTI_LABEL:
+        separator = " "
+    with (
+        written_whole(path) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
+        for video, label in rows:
+            text = str(label) if isinstance(label, int) else ",".join(map(str, label))
+            file.write(f"{video}{separator}{text}\n")

@@ -1,0 +1,190 @@
+"""Writes the Synthetic dataset: videos, Kinetics-style lists and class names.
+
+    DIR/synthetic.json               what the folder is made of; written first
+    DIR/train/moving_left/00000.mp4  …
+    DIR/{train,val,test}.csv         `path label`, paths relative to DIR; written last
+    DIR/classes.txt                  one name a line, in label order
+
+Every video depends on (seed, split, index) alone, so any number of processes writes the same
+bytes, and whatever an interrupted run left is completed rather than made again.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timesformer.prepare.synthetic_video import MOTIONS, draw_trajectory, render, write_video
+from timesformer.utils.errors import UserError
+from timesformer.utils.files import written_whole
+from timesformer.utils.misc import keyed_rng
+
+SPLITS = ("train", "val", "test")
+MANIFEST = "synthetic.json"
+# Goes up when the same parameters draw other videos, so that old folders aren't taken for new.
+FORMAT = 2
+VIDEOS_PER_TASK = 16
+
+
+@dataclass(frozen=True)
+class SyntheticSpec:
+    """What to make. Equal specs give equal files.
+
+    Attributes:
+        seed: >= 0.
+        train, val, test: number of videos. Those of val and test come as pairs of a video and its
+            exact time-reverse, so a model that ignores the order of frames gets one of each pair
+            wrong and can't exceed 50 %; both numbers are even.
+        pairs: 3, or 4 to include the harder pair of turning clockwise and counter-clockwise.
+
+    Raises:
+        UserError: for a value that can't be, with the option to change.
+    """
+
+    seed: int = 0
+    train: int = 3000
+    val: int = 300
+    test: int = 600
+    pairs: int = 3
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"--seed {self.seed}: must be 0 or more")
+        if self.pairs not in (3, 4):
+            raise UserError(f"--pairs {self.pairs}: must be 3 or 4")
+        for split in SPLITS:
+            videos = getattr(self, split)
+            if videos < 1:
+                raise UserError(f"--{split} {videos}: must be 1 or more")
+            if split != "train" and videos % 2:
+                raise UserError(f"--{split} {videos}: must be even, as its videos come in pairs")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names in label order."""
+        return tuple(name for pair in MOTIONS[: self.pairs] for name in pair)
+
+    def label(self, index: int) -> int:
+        """Label of video `index` of any split: one class after the other."""
+        return index % (2 * self.pairs)
+
+    def path(self, split: str, index: int) -> Path:
+        """Where that video is, relative to the dataset's folder."""
+        folder = self.class_names[self.label(index)].replace(" ", "_")
+        return Path(split, folder, f"{index:05d}.mp4")
+
+    def frames(self, split: str, index: int) -> NDArray[np.uint8]:
+        """Draws that video: RGB (T, H, W, 3)."""
+        scene = index if split == "train" else index // 2
+        rng = keyed_rng(self.seed, SPLITS.index(split), scene)
+        frames = render(rng, draw_trajectory(rng, self.label(index) // 2)).frames
+        return frames[::-1] if self.label(index) % 2 else frames
+
+
+def write_dataset(
+    output: Path,
+    spec: SyntheticSpec,
+    processes: int | None = None,
+    progress: Callable[[int], object] = lambda videos: None,
+) -> int:
+    """Makes `output` a complete dataset of `spec`.
+
+    Args:
+        output: folder, made when missing.
+        spec: what to make.
+        processes: how many write at a time; one for each usable core when None.
+        progress: called with the number of videos just finished or found.
+
+    Returns:
+        How many videos had to be written; 0 when all were there.
+
+    Raises:
+        UserError: if the folder holds something else; nothing is changed then.
+    """
+    _claim(output, spec)
+    videos = [(split, i) for split in SPLITS for i in range(getattr(spec, split))]
+    missing = [video for video in videos if not (output / spec.path(*video)).is_file()]
+    progress(len(videos) - len(missing))
+    for folder in {(output / spec.path(*video)).parent for video in missing}:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    tasks = [missing[i : i + VIDEOS_PER_TASK] for i in range(0, len(missing), VIDEOS_PER_TASK)]
+    processes = min(processes or os.cpu_count() or 1, len(tasks))
+    if processes > 1:
+        _write_in_parallel(output, spec, tasks, processes, progress)
+    else:
+        for task in tasks:
+            progress(_write_videos(output, spec, task))
+
+    for split in SPLITS:
+        rows = [
+            f"{spec.path(split, i).as_posix()} {spec.label(i)}\n"
+            for i in range(getattr(spec, split))
+        ]
+        _write_text(output / f"{split}.csv", "".join(rows))
+    _write_text(output / "classes.txt", "".join(f"{name}\n" for name in spec.class_names))
+    return len(missing)
+
+
+def _claim(output: Path, spec: SyntheticSpec) -> None:
+    """Notes in the folder what it is for, unless it is for something else already."""
+    wanted = {"format": FORMAT, **asdict(spec)}
+    manifest = output / MANIFEST
+    try:
+        found = json.loads(manifest.read_text())
+    except FileNotFoundError:
+        lists = [f"{split}.csv" for split in SPLITS if (output / f"{split}.csv").exists()]
+        if lists:
+            raise UserError(
+                f"{output} has a {lists[0]} that isn't ours: choose another --output"
+            ) from None
+        output.mkdir(parents=True, exist_ok=True)
+        _write_text(manifest, json.dumps(wanted) + "\n")
+    except (json.JSONDecodeError, OSError) as error:
+        raise UserError(
+            f"{manifest}: {error}: delete {output}, or choose another --output"
+        ) from error
+    else:
+        if found != wanted:
+            raise UserError(
+                f"{output} holds videos made with other parameters ({json.dumps(found)}): "
+                "delete it, or choose another --output"
+            )
+
+
+def _write_in_parallel(
+    output: Path,
+    spec: SyntheticSpec,
+    tasks: Sequence[Sequence[tuple[str, int]]],
+    processes: int,
+    progress: Callable[[int], object],
+) -> None:
+    # Forking a process that has threads (tqdm's, torch's) may deadlock.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = [pool.submit(_write_videos, output, spec, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                progress(future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write_videos(output: Path, spec: SyntheticSpec, videos: Sequence[tuple[str, int]]) -> int:
+    for split, index in videos:
+        write_video(output / spec.path(split, index), spec.frames(split, index))
+    return len(videos)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(text)
