@@ -116,13 +116,15 @@ def _resizing(cfg: CfgNode) -> dict[str, str]:
 def save(state: TrainState, epoch: int) -> None:
     """Writes the checkpoint of a finished epoch (counted from 0); all ranks wait for it."""
     if is_main():
+        model: Any = bare(state.model)
         path = save_checkpoint(
             state.cfg.OUTPUT_DIR,
-            state.model,
+            model,
             state.optimizer,
             epoch,
             state.cfg,
             scaler_state=state.scaler.state_dict(),
+            architecture=model.architecture.to_json(),
             preprocessing=preprocessing(state.cfg),
             class_names=list(state.class_names),
         )

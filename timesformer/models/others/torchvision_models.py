@@ -10,6 +10,7 @@ Shape letters: B batch, T frames, H×W pixels, C channels, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from torchvision.models import video
 from torchvision.models.video.mvit import MSBlockConfig, PositionalEncoding
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
+from timesformer.models.architecture import Architecture
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.errors import ConfigError
 
@@ -30,6 +32,7 @@ class _Classifier(nn.Module):
 
     classifier_name: ClassVar[str]
     num_features: int
+    architecture: Architecture | None = None  # what `make_model` was told
 
     def get_classifier(self) -> nn.Module:
         """The last layer, from features to K logits."""
@@ -39,6 +42,8 @@ class _Classifier(nn.Module):
         """Replaces the last layer by a fresh one; 0 classes leave features as output."""
         head = self._make_head(num_classes) if num_classes > 0 else nn.Identity()
         self.set_submodule(self.classifier_name, head)
+        if self.architecture:
+            self.architecture = replace(self.architecture, num_classes=num_classes)
 
     def _make_head(self, num_classes: int) -> nn.Module:
         head = nn.Linear(self.num_features, num_classes)
@@ -278,8 +283,7 @@ def _check(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
 
 def _mvit(cfg: CfgNode, version: int) -> MViT:
     _check(cfg, side=32)
-    data = cfg.DATA
-    return MViT(version, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, cfg.MODEL.NUM_CLASSES)
+    return MViT(version, **Architecture.from_cfg(cfg).arguments_for(MViT))
 
 
 @MODEL_REGISTRY.register()
