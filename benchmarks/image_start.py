@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from safetensors.torch import save_file
@@ -34,6 +33,7 @@ from timesformer.prepare.synthetic_video import SHAPES, Trajectory, render
 from timesformer.utils.errors import run_tool
 from timesformer.utils.misc import keyed_rng
 from timesformer.utils.text import format_table
+from timesformer.visualization.style import blank_figure
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs/Synthetic/TimeSformer_divST_8_64.yaml"
 SIDE = 64
@@ -143,8 +143,7 @@ def first_steps(curves: dict[str, list[float]], steps: int) -> str:
 
 def draw(curves: dict[str, list[float]], steps: int) -> Figure:
     """Accuracy over steps."""
-    figure = Figure(figsize=(8, 5), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(8, 5)
     axes = figure.subplots()
     for (name, curve), colour in zip(
         curves.items(), ("#2f6fbb", "#2e9a6a", "#e08a1e"), strict=False

@@ -83,7 +83,7 @@ def test_resumes_and_tests_as_before(case, synthetic_dir) -> None:
     cfg = small_cfg(synthetic_dir, run, **CASES[name])
     train(cfg)
     losses = [line["loss"] for line in stats(run, "train_iter")]
-    # Steps round otherwise with other numbers of threads; on the machine that wrote them, bit for bit.
+    # With other numbers of threads steps round otherwise.
     assert losses == pytest.approx(expected["losses"], abs=1e-4)
     np.testing.assert_allclose(run_test(cfg).scores, expected["scores"], atol=1e-2)
     written = read_checkpoint(checkpoint.with_name("checkpoint_epoch_00002.pyth"))

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from timesformer.datasets.clips.augment import Normalize
-from timesformer.datasets.clips.sampling import ClipPosition, Sampler, ViewGrid
+from timesformer.datasets.clips.sampling import ClipPosition, ClipSampler, ViewGrid
 from timesformer.datasets.clips.transform import EvalTransform, TrainTransform
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.decode import Clips
@@ -65,7 +65,7 @@ class VideoDataset(Dataset):
     def __init__(
         self,
         records: Sequence[Record],
-        sampler: Sampler,
+        sampler: ClipSampler,
         transform: TrainTransform | EvalTransform,
         mode: str,
         *,

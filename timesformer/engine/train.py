@@ -19,7 +19,7 @@ from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import autocast, eval_epoch
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
-from timesformer.engine.state import TrainState, restore, save
+from timesformer.engine.state import TrainState, load_train_checkpoint, save
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import is_checkpoint_epoch
 from timesformer.utils.distributed import all_reduce_sum, device_for, get_world
@@ -67,7 +67,7 @@ def train(cfg: CfgNode) -> nn.Module:
         ),
         class_names=train_loader.dataset.class_names,
     )
-    restore(state)
+    state.epoch = load_train_checkpoint(cfg, model, state.optimizer, state.scaler)
     log_start(state, train_loader)
 
     val_broken = BrokenVideos(cfg.OUTPUT_DIR, "val", len(val_loader.dataset) if val_loader else 0)

@@ -10,13 +10,13 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.utils.errors import WeightsError
+from timesformer.utils.errors import UserError, WeightsError
 from timesformer.utils.torch_file import check_digest, read_checkpoint, write_checkpoint
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "has_checkpoint",
     "is_checkpoint_epoch",
     "load_checkpoint",
+    "load_test_checkpoint",
+    "load_train_checkpoint",
     "make_checkpoint_dir",
     "read_checkpoint",
     "save_checkpoint",
@@ -156,3 +158,25 @@ def load_checkpoint(
                 "to start anew from its weights, set TRAIN.CHECKPOINT_EPOCH_RESET True"
             ) from error
     return int(content["epoch"])
+
+
+def load_train_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
+    """Say where this published function is now: it knows recipes, which this module doesn't.
+
+    Raises:
+        UserError: always.
+    """
+    raise _moved("load_train_checkpoint(cfg, model, optimizer)")
+
+
+def load_test_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
+    """Say where this published function is now, as `load_train_checkpoint` does.
+
+    Raises:
+        UserError: always.
+    """
+    raise _moved("load_test_checkpoint(cfg, model)")
+
+
+def _moved(call: str) -> UserError:
+    return UserError(f"utils.checkpoint.{call} is timesformer.engine.state.{call} here")
