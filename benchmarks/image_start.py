@@ -109,7 +109,7 @@ def train_video_model(output: Path, data: Path, epochs: int, *options: object) -
 
 
 def recipe(output: Path, data: Path, epochs: int, *options: object) -> CfgNode:
-    """The recipe of divided attention on Synthetic, validated after each epoch."""
+    """Return the recipe of divided attention on Synthetic, validated after each epoch."""
     cfg = get_cfg()
     cfg.merge_from_file(str(RECIPE))
     common = ["OUTPUT_DIR", str(output), "DATA.PATH_TO_DATA_DIR", str(data)]
@@ -120,7 +120,7 @@ def recipe(output: Path, data: Path, epochs: int, *options: object) -> CfgNode:
 
 
 def take_videos(data: Path, folder: Path, count: int) -> Path:
-    """A folder of the same data set with the first `count` training videos only."""
+    """Make a folder of the same data set with the first `count` training videos only."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in data.resolve().iterdir():
         link = folder / path.name

@@ -300,7 +300,7 @@ def memory_rows(paths: Sequence[str], cycles: int) -> list[tuple[str, ...]]:
 def ratio_row(
     name: str, seconds: Mapping[str, np.ndarray], ours: str, goal: str = ""
 ) -> tuple[str, ...]:
-    """The cells under RATIO_HEADER."""
+    """Return the cells under RATIO_HEADER."""
     (fast, fast_cpu), (slow, slow_cpu) = seconds[ours], seconds[USUAL]
     one_thread = seconds[ONE_THREAD][0]
     rates = (x.shape[1] / np.median(x.sum(axis=1)) for x in (fast, slow))

@@ -103,7 +103,7 @@ def score_videos(
 
 
 def collect(per_view: Tensor, loader: VideoLoader, method: str, broken: BrokenVideos) -> Results:
-    """Joins views and puts labels and paths beside them."""
+    """Join views and put labels and paths beside them."""
     dataset = loader.dataset
     several = isinstance(dataset.records[0].label, tuple)
     failed = torch.zeros(len(dataset), dtype=torch.bool)
@@ -124,7 +124,7 @@ def eval_epoch(
     epoch: int,
     broken: BrokenVideos | None = None,
 ) -> dict[str, Any]:
-    """Validates on one deterministic centre view of each video; returns and logs the metrics.
+    """Validate on one deterministic centre view of each video; return and log the metrics.
 
     Args:
         cfg: the config.
@@ -179,7 +179,7 @@ def perform_test(cfg: CfgNode, model: nn.Module, loader: VideoLoader) -> Results
 
 
 def test(cfg: CfgNode) -> Results:
-    """Tests a checkpoint as the config says and writes what TEST.SAVE_RESULTS_PATH asks for.
+    """Test a checkpoint as the config says and write what TEST.SAVE_RESULTS_PATH asks for.
 
     Raises:
         WeightsError: if there are no trained weights for this model.
@@ -217,7 +217,7 @@ def test(cfg: CfgNode) -> Results:
 
 
 def _agree(class_names: tuple[str, ...], weights: TestWeights) -> tuple[str, ...]:
-    """The data set's class names, or those that the checkpoint was trained with."""
+    """Return the data set's class names, or those that the checkpoint was trained with."""
     if class_names and weights.class_names and class_names != weights.class_names:
         pairs = list(zip(class_names, weights.class_names, strict=False))
         differ = [i for i, (ours, theirs) in enumerate(pairs) if ours != theirs]

@@ -65,7 +65,7 @@ class Results:
         return {"top1_acc": self.accuracy(1), "top5_acc": self.accuracy(5)}
 
     def report(self) -> dict[str, float | int]:
-        """The metrics over all videos, and if some couldn't be read, over the others too."""
+        """Return the metrics over all videos, and if some couldn't be read, over the others too."""
         stats: dict[str, float | int] = dict(self.metrics())
         stats |= {"videos": len(self.labels), "failed_videos": int(self.failed.sum())}
         if stats["failed_videos"]:
@@ -74,7 +74,7 @@ class Results:
 
 
 def ensemble(per_view: Tensor, method: str, multi_label: bool = False) -> Tensor:
-    """Joins the scores of a video's views: (V, n, K) -> (V, K).
+    """Join the scores of a video's views: (V, n, K) -> (V, K).
 
     "sum" of logits is what the published code does, "prob" (averaged softmax; sigmoid with several
     labels) what the paper says; "max" takes the largest logit of any view.
@@ -101,7 +101,7 @@ def probabilities(results: Results, method: str) -> Tensor:
 
 
 def save_results(path: Path, results: Results, class_names: Sequence[str], method: str) -> None:
-    """Writes results.
+    """Write results.
 
     `.npz`: scores (V, K), per_view (V, n, K), labels (V,) or (V, K), paths (V,), failed (V,),
     class_names (K,) or (0,). `.csv`: a row a video with path, true label, the five likeliest

@@ -65,7 +65,7 @@ class TrainState:
 
 
 def preprocessing(cfg: CfgNode) -> dict[str, Any]:
-    """What the weights expect of their input; it travels with every checkpoint."""
+    """Return what the weights expect of their input; it travels with every checkpoint."""
     return {
         "mean": list(cfg.DATA.MEAN),
         "std": list(cfg.DATA.STD),
@@ -122,7 +122,7 @@ def _resizing(cfg: CfgNode) -> dict[str, str]:
 
 
 def save(state: TrainState, epoch: int) -> None:
-    """Writes the checkpoint of a finished epoch (counted from 0); all ranks wait for it."""
+    """Write the checkpoint of a finished epoch (counted from 0); all ranks wait for it."""
     if is_main():
         model: Any = bare(state.model)
         path = save_checkpoint(
@@ -148,7 +148,7 @@ class TestWeights(NamedTuple):
 
 
 def load_test_checkpoint(cfg: CfgNode, model: nn.Module) -> TestWeights:
-    """Loads the weights to test.
+    """Load the weights to test.
 
     They are TEST.CHECKPOINT_FILE_PATH, else the newest sound checkpoint in OUTPUT_DIR, else
     TRAIN.CHECKPOINT_FILE_PATH. Nothing is ever tested with weights that training didn't make.

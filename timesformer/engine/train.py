@@ -35,7 +35,7 @@ logger = get_logger(__name__)
 
 
 def train(cfg: CfgNode) -> nn.Module:
-    """Trains as the config says, from where a former run left off, and returns the model.
+    """Train as the config says, from where a former run left off, and return the model.
 
     Raises:
         ConfigError: for a batch layout or model that can't be.
@@ -93,7 +93,7 @@ def train(cfg: CfgNode) -> nn.Module:
 
 
 def log_start(state: TrainState, loader: VideoLoader) -> None:
-    """Says what is about to run: model, data and how the global batch is made."""
+    """Say what is about to run: model, data and how the global batch is made."""
     cfg, layout = state.cfg, state.layout
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", state.model)
@@ -117,7 +117,7 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
 
 
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of `size` batches, one per optimizer step; the last may be shorter, never empty."""
+    """Yield lists of `size` batches, one an optimizer step; the last may be shorter, never empty."""
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)

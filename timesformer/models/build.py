@@ -19,7 +19,7 @@ __all__ = ["MODEL_REGISTRY", "build_model", "make_model"]
 
 
 def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
-    """Makes the model of MODEL.MODEL_NAME on its device, with fresh weights.
+    """Make the model of MODEL.MODEL_NAME on its device, with fresh weights.
 
     Args:
         cfg: a validated config.
@@ -40,7 +40,7 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
 
 
 def make_model(cfg: CfgNode) -> nn.Module:
-    """Makes the bare model on torch's default device, e.g. under `with torch.device("meta")`.
+    """Make the bare model on torch's default device, e.g. under `with torch.device("meta")`.
 
     Raises:
         ConfigError: for a model or attention scheme that isn't registered.

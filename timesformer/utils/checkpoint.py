@@ -47,7 +47,7 @@ def get_checkpoint_dir(path_to_job: str | Path) -> Path:
 
 
 def make_checkpoint_dir(path_to_job: str | Path) -> Path:
-    """Makes OUTPUT_DIR/checkpoints and returns it."""
+    """Make OUTPUT_DIR/checkpoints and return it."""
     folder = get_checkpoint_dir(path_to_job)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -83,7 +83,7 @@ def is_checkpoint_epoch(cfg: CfgNode, cur_epoch: int) -> bool:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel and torch.compile wrappers."""
+    """Return the model inside DistributedDataParallel and torch.compile wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
@@ -117,7 +117,7 @@ def save_checkpoint(
     cfg: CfgNode,
     **extra: Any,
 ) -> Path:
-    """Writes the checkpoint of a finished epoch (from 0) and returns its path."""
+    """Write the checkpoint of a finished epoch (from 0) and return its path."""
     path = get_path_to_checkpoint(path_to_job, epoch + 1)
     payload = {
         "epoch": epoch,
@@ -134,7 +134,7 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> int:
-    """Loads all weights, and the optimizer's state if there is one, and returns the epoch.
+    """Load all weights, and the optimizer's state if there is one, and return the epoch.
 
     Raises:
         WeightsError: if the file can't be read; or lists every key and shape that differs.

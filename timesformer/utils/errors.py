@@ -49,7 +49,7 @@ class VideoError(UserError, RuntimeError):
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Runs the `main` of a command-line tool; a `UserError` becomes one line and exit status 2."""
+    """Run the `main` of a command-line tool; a `UserError` becomes one line and exit status 2."""
     try:
         main()
     except UserError as error:

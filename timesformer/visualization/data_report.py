@@ -104,7 +104,7 @@ def _share_axis(axes: Axes, values: Sequence[NDArray[np.number]]) -> bool:
 
 
 def _bars(axes: Axes, splits: Sequence[SplitData], values: Sequence[NDArray[np.number]]) -> None:
-    """A group of bars for each of the most frequent values, and one for all others."""
+    """Draw a group of bars for each of the most frequent values, and one for all others."""
     if not _share_axis(axes, values):
         return
     found, counts = np.unique(np.concatenate(values), return_counts=True)

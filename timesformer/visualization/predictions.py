@@ -45,7 +45,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Reads an `.npz` of TEST.SAVE_RESULTS_PATH.
+        """Read an `.npz` of TEST.SAVE_RESULTS_PATH.
 
         Raises:
             UserError: if the file is missing or isn't one, or videos have several labels.
@@ -81,7 +81,7 @@ class Predictions:
         return (shifted / shifted.sum(axis=2, keepdims=True)).mean(axis=1)
 
     def choose(self, count: int, mistakes: int = 0, seed: int = 0) -> list[int]:
-        """Picks random videos, one class after the other, then some of the mistakes.
+        """Pick random videos, one class after the other, then some of the mistakes.
 
         Args:
             count: how many, mistakes included.
@@ -170,7 +170,7 @@ def write_animation(
     columns: int = 3,
     milliseconds: int = 130,
 ) -> None:
-    """Writes a GIF of clips playing side by side, each with the model's verdict below it.
+    """Write a GIF of clips playing side by side, each with the model's verdict below it.
 
     Args:
         path: the `.gif`.
@@ -227,7 +227,7 @@ def _name(class_names: Sequence[str], label: int) -> str:
 def _verdict(
     predictions: Predictions, index: int, class_names: Sequence[str], separator: str = "   "
 ) -> tuple[str, str]:
-    """What the model said, what is true when it differs, and the colour for it."""
+    """Return what the model said, what is true when it differs, and the colour for it."""
     predicted, label = int(predictions.predicted[index]), int(predictions.labels[index])
     probability = f"{100 * predictions.probabilities[index, predicted]:.0f} %"
     said = f"{_name(class_names, predicted)}  {probability}"

@@ -99,7 +99,7 @@ class SpaceTimeBlock(nn.Module):
     """Keyword arguments that the scheme takes besides those of every scheme."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Derives the start of `extra_steps`, unless the class itself says another."""
+        """Derive the start of `extra_steps`, unless the class itself says another."""
         super().__init_subclass__(**kwargs)
         own = vars(cls)
         if "extra_steps" in own and "image_init" not in own:
@@ -135,11 +135,11 @@ class SpaceTimeBlock(nn.Module):
             self.add_module(f"{name}_fc", nn.Linear(dim, dim))
 
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        """Returns x after all attention steps, their residuals included, in the same shape."""
+        """Return x after all attention steps, their residuals included, in the same shape."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        """Maps tokens to tokens of the same shape (see `one_sequence_per_clip`)."""
+        """Map tokens to tokens of the same shape (see `one_sequence_per_clip`)."""
         x = self.attend(x, grid)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 

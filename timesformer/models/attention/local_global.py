@@ -57,7 +57,7 @@ class SparseLocalGlobalBlock(SpaceTimeBlock):
 
 
 def _resize(patches: Tensor, sizes: list[int], new_sizes: list[int]) -> Tensor:
-    """Pads height, width and time with zeros at their end, or cuts them there."""
+    """Pad height, width and time with zeros at their end, or cut them there."""
     ends = [n for new, old in zip(new_sizes, sizes, strict=True) for n in (new - old, 0)]
     # F.pad wants (before, after) of the last axis first; D stays as it is.
     return F.pad(patches.unflatten(1, sizes), (0, 0, *reversed(ends))).flatten(1, 3)

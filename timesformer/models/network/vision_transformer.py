@@ -151,11 +151,11 @@ class VisionTransformer(nn.Module):
             self.time_embed.add_(sines, alpha=self.time_embed_amplitude)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, from D features to K logits."""
+        """Return the last layer, from D features to K logits."""
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the head by a fresh one; 0 classes leave features as output."""
+        """Replace the head by a fresh one; 0 classes leave features as output."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.embed_dim, num_classes) if num_classes > 0 else nn.Identity()
         self.head.apply(_init_linear)
@@ -277,7 +277,7 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _init_linear_by_inputs(module: nn.Module) -> None:
-    """Keeps the scale of activations, which std .02 shrinks where the network is narrow."""
+    """Keep the scale of activations, which std .02 shrinks where the network is narrow."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
 

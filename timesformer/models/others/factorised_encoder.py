@@ -137,11 +137,11 @@ class FactorisedEncoder(nn.Module):
         return "spatial.", self.spatial
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, from D features to K logits."""
+        """Return the last layer, from D features to K logits."""
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the last layer by a fresh one; 0 classes leave features as output."""
+        """Replace the last layer by a fresh one; 0 classes leave features as output."""
         self.num_classes = num_classes
         self.head: nn.Module = nn.Identity()
         if num_classes > 0:
@@ -152,7 +152,7 @@ class FactorisedEncoder(nn.Module):
             self.architecture = replace(self.architecture, num_classes=num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes activations of the ViT in the backward pass; those over time are few."""
+        """Recompute activations of the ViT in the backward pass; those over time are few."""
         self.spatial.set_grad_checkpointing(enable)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

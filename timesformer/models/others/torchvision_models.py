@@ -35,11 +35,11 @@ class _Classifier(nn.Module):
     architecture: Architecture | None = None  # what `make_model` was told
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, from features to K logits."""
+        """Return the last layer, from features to K logits."""
         return self.get_submodule(self.classifier_name)
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the last layer by a fresh one; 0 classes leave features as output."""
+        """Replace the last layer by a fresh one; 0 classes leave features as output."""
         head = self._make_head(num_classes) if num_classes > 0 else nn.Identity()
         self.set_submodule(self.classifier_name, head)
         if self.architecture:
@@ -264,7 +264,7 @@ class _AvgPoolThatFits(nn.AvgPool3d):
 
 
 def _check(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
-    """Raises where the model can't do what the config says."""
+    """Make sure that the model can do what the config says."""
     name = cfg.MODEL.MODEL_NAME
     if frames > cfg.DATA.NUM_FRAMES:
         raise ConfigError(

@@ -23,7 +23,7 @@ def _depth(state: Mapping[str, Tensor]) -> int:
 
 
 def schemes_of(state: Mapping[str, Tensor]) -> list[str]:
-    """Registered schemes whose weights have these (native) names, in order of registration.
+    """Return the registered schemes whose weights have these (native) names, in their order.
 
     Some schemes differ in nothing but the order of their steps, so there may be several.
     """
@@ -42,7 +42,7 @@ def new_parts(block: type[SpaceTimeBlock]) -> set[str]:
 
 
 def describe(state: Mapping[str, Tensor]) -> str:
-    """What the weights look like, in words that lead to the key to change."""
+    """Return what the weights look like, in words that lead to the key to change."""
     if any("encoder.layer." in key for key in state):
         return "a Hugging Face model"
     if any("layer1.0.conv" in key for key in state):

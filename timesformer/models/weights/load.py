@@ -36,7 +36,7 @@ def load_pretrained(
     tubelet_init: str = "central",
     name: str = "a state dict",
 ) -> LoadReport:
-    """Loads image or video weights into a model, in place.
+    """Load image or video weights into a model, in place.
 
     An image ViT starts a video model as the paper does: new attention is copied from the image's,
     the layers that end a new step and time_embed are zero, so a still video gives the image
@@ -106,7 +106,7 @@ def _load_other(model: Any, found: StateDict, resizing: Resizing) -> LoadReport:
 
 
 def _around(prefix: str, part: LoadReport, own: Mapping[str, Tensor]) -> LoadReport:
-    """The report of a whole model, of which a part was loaded; the rest is missing."""
+    """Return the report of a whole model, of which a part was loaded; the rest is missing."""
     of_model = ("loaded", "resized", "copied", "zeroed", "missing")
     names: dict[str, Any] = {
         what: tuple(prefix + key for key in getattr(part, what)) for what in of_model

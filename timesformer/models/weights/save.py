@@ -65,7 +65,7 @@ def save_pretrained(
 
 
 def write_native(path: Path, bundle: Bundle) -> None:
-    """A .pyth file as a run of ours writes, without the run: names prefixed `model.`."""
+    """Write a .pyth file as a run of ours writes, without the run: names prefixed `model.`."""
     preprocessing = bundle.preprocessing
     payload = {
         "model_state": {f"model.{key}": value for key, value in bundle.state.items()},
@@ -77,7 +77,7 @@ def write_native(path: Path, bundle: Bundle) -> None:
 
 
 def write_mmaction2(path: Path, bundle: Bundle) -> None:
-    """A .pth file as mmaction2 loads; its config has to be written by hand.
+    """Write a .pth file as mmaction2 loads; its config has to be written by hand.
 
     Raises:
         WeightsError: if theirs can't compute the same.
@@ -105,7 +105,7 @@ def write_safetensors(path: Path, bundle: Bundle) -> None:
 
 
 def write_hugging_face(folder: Path, bundle: Bundle) -> None:
-    """A folder for `transformers`: weights, config, and the image processor's config.
+    """Write a folder for `transformers`: weights, config, and the image processor's config.
 
     Their processor gives RGB. A model that takes BGR gets its patch kernels turned round, which
     changes no number.
@@ -134,7 +134,7 @@ def write_hugging_face(folder: Path, bundle: Bundle) -> None:
 
 
 def _rgb(bundle: Bundle) -> Bundle:
-    """The same model for RGB frames."""
+    """Return the same model for RGB frames."""
     preprocessing = dict(bundle.preprocessing or {})
     preprocessing["channel_order"] = "RGB"
     for key in ("mean", "std"):
@@ -144,7 +144,7 @@ def _rgb(bundle: Bundle) -> Bundle:
 
 
 def _write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes all files aside, then renames the new folder, or in an old one each file in order."""
+    """Write all files aside, then rename the new folder, or in an old one each file in order."""
     folder = folder.absolute()
     home = next(path for path in (folder, *folder.parents) if path.is_dir())
     staging = home / f".{folder.name}.{os.getpid()}.tmp"

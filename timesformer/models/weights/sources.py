@@ -33,7 +33,7 @@ _TO_BRING = "copy it here, and name its path instead (TIMESFORMER.PRETRAINED_MOD
 
 
 def read_weights(source: str | Path) -> Mapping[str, Any]:
-    """Reads or fetches weights onto the CPU; nothing in them is ever run.
+    """Read or fetch weights onto the CPU; nothing in them is ever run.
 
     Args:
         source: a .pyth, .pth, .pt, .bin, .safetensors or .npz file (what is in it decides, not
@@ -124,7 +124,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file.
+    """Return the object in a JSON file; an empty one where there is no file.
 
     Raises:
         WeightsError: if the file isn't JSON, or holds no object.

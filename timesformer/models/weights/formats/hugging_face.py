@@ -180,7 +180,7 @@ def to_processor(preprocessing: Mapping[str, Any], crop_size: int) -> dict[str, 
 
 
 def from_processor(processor: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What ours calls preprocessing; None if the file doesn't say mean and std."""
+    """Return what ours calls preprocessing; None if the file doesn't say mean and std."""
     mean, std = processor.get("image_mean"), processor.get("image_std")
     if not mean or not std or not processor.get("do_normalize", True):
         return None
