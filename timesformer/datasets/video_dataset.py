@@ -229,7 +229,7 @@ class VideoDataset(Dataset):
         return self.reader(record.path, place)
 
     def target(self, label: int | tuple[int, ...]) -> int | torch.Tensor:
-        """Return a record's label as in a batch: itself, or for several a vector (K,) of 0 and 1."""
+        """Return a label as in a batch: itself, or for several a vector (K,) of zeros and ones."""
         if isinstance(label, int):
             return label
         target = torch.zeros(self.num_classes)

@@ -117,7 +117,7 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
 
 
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield lists of `size` batches, one an optimizer step; the last may be shorter, never empty."""
+    """Yield lists of `size` batches, one a step; the last may be shorter, never empty."""
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)

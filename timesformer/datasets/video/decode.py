@@ -35,7 +35,7 @@ from timesformer.datasets.video.index import CUT_SHORT, Deadline, FrameIndex, st
 from timesformer.datasets.video.requests import Numbers, Request, request_for
 from timesformer.utils.errors import VideoError
 
-__all__ = ["Clips", "VideoError", "VideoInfo", "decode_all", "load_clip", "load_frames", "probe"]
+__all__ = ["Clips", "decode_all", "load_clip", "load_clips", "load_frames"]
 
 TIMEOUT = 120.0  # seconds for one file
 WORTH_A_SEEK = 3  # frames; decoding so many costs more than a seek
@@ -54,33 +54,6 @@ class Clips:
 
     frames: list[torch.Tensor]
     damage: str = ""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file says of its video stream.
-
-    Attributes:
-        frames: number of frames.
-        fps: frames per second.
-        duration: seconds.
-        width: pixels, upright.
-        height: pixels, upright.
-        codec: name of the compression.
-        constant_rate: frames follow each other at one rate, as far as timestamps tell.
-        keyframes: frames that decoding can start from; 0 if not known.
-        damage: what is wrong with the file as far as its first frame tells; "" if nothing is.
-    """
-
-    frames: int
-    fps: float
-    duration: float
-    width: int
-    height: int
-    codec: str
-    constant_rate: bool
-    keyframes: int
-    damage: str
 
 
 def load_clip(
@@ -171,32 +144,6 @@ def decode_all(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> Iterat
         for frame in container.decode(stream):
             deadline.check()
             yield to_rgb(frame)
-
-
-def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
-    """Read what a file says of itself, and its first frame.
-
-    Raises:
-        VideoError: the file can't be read.
-    """
-    name = os.fspath(path)
-    with typed_errors(name), open_video(name) as (container, stream):
-        info, _ = read_info(name, container, stream, Deadline(name, timeout))
-        seconds = info.frames * info.frame_ticks * float(stream.time_base or 0)
-        codec = stream.codec_context.name
-    first = load_frames(name, [0], timeout)
-    height, width = first.frames[0].shape[1:3]
-    return VideoInfo(
-        frames=info.frames,
-        fps=info.fps,
-        duration=seconds or info.frames / info.fps,
-        width=width,
-        height=height,
-        codec=codec,
-        constant_rate=info.index is None or info.index.constant_rate,
-        keyframes=0 if info.index is None else len(info.index.keys),
-        damage=first.damage,
-    )
 
 
 class _Lost(Exception):  # noqa: N818  (a signal rather than an error)
