@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,26 +18,15 @@ from timesformer.utils.errors import ConfigError
 
 # Keys of TIMESFORMER that say how weights are loaded, not what the model is.
 LOADING = {"PRETRAINED_MODEL", "POS_EMBED_RESIZE", "TIME_EMBED_RESIZE", "TUBELET_INIT"}
-OTHER = {  # a value that isn't the default, for every knob
-    "model": "vtn",
-    "num_classes": 7,
-    "img_size": (32, 48),
-    "num_frames": 4,
-    "attention_type": "axial",
-    "patch_size": 8,
-    "tubelet_size": 2,
-    "embed_dim": 24,
-    "depth": 2,
-    "num_heads": 3,
-    "mlp_ratio": 2.5,
-    "pos_embed_type": "space",
-    "cls_in_time": True,
-    "drop_path_rate": 0.25,
-    "init": "scratch",
-    "time_embed_amplitude": 0.5,
-    "act_checkpoint": True,
-}
 KNOBS = [knob.name for knob in fields(Architecture)]
+
+
+def other_value(knob: str) -> Any:
+    """A value that isn't the default, of its kind."""
+    value = getattr(Architecture(), knob)
+    if isinstance(value, bool):
+        return not value
+    return f"{value}_2" if isinstance(value, str) else value + 1
 
 
 def test_every_key_of_the_model_is_a_knob() -> None:
@@ -59,17 +49,21 @@ def test_every_knob_is_documented() -> None:
 
 @pytest.mark.parametrize("knob", KNOBS)
 def test_no_way_loses_a_knob(knob: str) -> None:
-    architecture = replace(Architecture(), **{knob: OTHER[knob]})
+    value = other_value(knob)
+    architecture = replace(Architecture(), **{knob: value})
     assert architecture != Architecture()
     assert Architecture.from_json(architecture.to_json()) == architecture
     assert Architecture.from_cfg(architecture.to_cfg()) == architecture
-    assert from_config_text(dict(architecture.to_cfg().leaves()))[knob] == OTHER[knob]
+    assert from_config_text(dict(architecture.to_cfg().leaves()))[knob] == value
     if knob != "model":
-        assert Architecture().changed("test", {knob: OTHER[knob]}) == architecture
+        assert Architecture().changed("test", {knob: value}) == architecture
 
 
 def test_json_is_plain() -> None:
-    said = Architecture(img_size=(32, 48)).to_json()
+    wide = Architecture(img_size=(32, 48))
+    assert Architecture.from_json(wide.to_json()) == wide
+    assert Architecture.from_cfg(wide.to_cfg()) == wide
+    said = wide.to_json()
     assert said["img_size"] == [32, 48]
     assert {type(value) for value in said.values()} <= {str, int, float, bool, list}
 
