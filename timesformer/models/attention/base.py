@@ -134,6 +134,11 @@ class SpaceTimeBlock(nn.Module):
             self.add_module(f"{name}_attn", attn)
             self.add_module(f"{name}_fc", nn.Linear(dim, dim))
 
+    @classmethod
+    def new_parts(cls) -> set[str]:
+        """Name the submodules that an image ViT's block lacks."""
+        return {name.partition(".")[0] for name in (*cls.image_init, *cls.zero_init)}
+
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Return x after all attention steps, their residuals included, in the same shape."""
         raise NotImplementedError

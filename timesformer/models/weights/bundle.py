@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from timesformer.models.architecture import NAMED_SIZES, Architecture, from_conf
 from timesformer.models.weights.adapt import StateDict
 from timesformer.models.weights.describe import PATCH, guesses, told_by_shapes
 from timesformer.models.weights.formats import IGNORED, native_state
-from timesformer.models.weights.load import load_pretrained
+from timesformer.models.weights.load import load_native
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.errors import ConfigError, WeightsError
 
@@ -25,6 +26,8 @@ PREPROCESSING_KEYS = ("mean", "std", "channel_order")
 """What a run's checkpoint says of its input; a bundle may say more (short_side, sampling_rate)."""
 
 Model = TypeVar("Model", bound=nn.Module)
+
+logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".npz")
 
@@ -99,7 +102,8 @@ def make_from(
             raise
         what = "its architecture" if not overrides else f"with {', '.join(overrides)}"
         raise ConfigError(f"{source}: can't make the model, {what}: {error}") from error
-    report = load_pretrained(model, bundle.state, name=str(source))
+    report = load_native(model, bundle.state, str(source))
+    logger.info("%s", report.summary())
     if not overrides and (absent := [*report.zeroed, *report.copied, *report.missing]):
         raise WeightsError(f"{source}: its architecture asks for weights it lacks: {absent[0]}, …")
     head = f"{getattr(model, 'classifier_name', 'head')}."

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock
+from timesformer.models.attention import ATTENTION_REGISTRY
 
 PATCH = "patch_embed.proj.weight"
 
@@ -32,13 +32,8 @@ def schemes_of(state: Mapping[str, Tensor]) -> list[str]:
         name
         for name, block in ATTENTION_REGISTRY
         if block.cls_token == cls_token
-        and {"norm1", "attn", "norm2", "mlp"} | new_parts(block) == parts
+        and {"norm1", "attn", "norm2", "mlp"} | block.new_parts() == parts
     ]
-
-
-def new_parts(block: type[SpaceTimeBlock]) -> set[str]:
-    """Submodules of a scheme's block that an image ViT's block lacks."""
-    return {name.partition(".")[0] for name in (*block.image_init, *block.zero_init)}
 
 
 def describe(state: Mapping[str, Tensor]) -> str:

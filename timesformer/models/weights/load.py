@@ -14,10 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from timesformer.models.weights.adapt import Resizing, StateDict, adapt, other_head
+from timesformer.models.weights.adapt import LoadReport, Resizing, StateDict, adapt, other_head
 from timesformer.models.weights.describe import PATCH, describe
 from timesformer.models.weights.formats import bare_name, native_state
-from timesformer.models.weights.report import LoadReport
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, differences
 from timesformer.utils.errors import WeightsError
@@ -68,19 +67,40 @@ def load_pretrained(
         content: Mapping[str, Any] = source
     else:
         name, content = str(source), read_weights(source)
+    try:
+        found, ignored = native_state(content)
+    except ValueError as error:
+        raise WeightsError(f"{name}: {error}") from error
+    report = load_native(model, found, name, resizing)
+    report = replace(report, ignored=(*ignored, *report.ignored))
+    logger.info("%s", report.summary())
+    return report
+
+
+def load_native(
+    model: nn.Module, found: StateDict, name: str, resizing: Resizing | None = None
+) -> LoadReport:
+    """Load weights that have native names already, as `load_pretrained` does.
+
+    Args:
+        model: see there.
+        found: the weights.
+        name: what messages call them.
+        resizing: how other sizes are fitted.
+
+    Raises:
+        WeightsError: some weights can't be explained.
+    """
     target: Any = bare(model)
     inner = getattr(target, "model", target)
     try:
-        found, ignored = native_state(content)
         if hasattr(inner, "attention_type"):  # a VisionTransformer
-            report = _load_vit(inner, found, resizing)
+            report = _load_vit(inner, found, resizing or Resizing())
         else:
-            report = _load_other(target, found, resizing)
+            report = _load_other(target, found, resizing or Resizing())
     except ValueError as error:
         raise WeightsError(f"{name}: {error}") from error
-    report = replace(report, source=name, ignored=(*ignored, *report.ignored))
-    logger.info("%s", report.summary())
-    return report
+    return replace(report, source=name)
 
 
 def _load_vit(vit: Any, found: StateDict, resizing: Resizing) -> LoadReport:
