@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CfgNode, conform, did_you_mean
+from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "DIST_BACKEND": ("auto", "nccl", "gloo"),
