@@ -1,10 +1,11 @@
-"""Converts weights from any layout that is known to another.
-
-python tools/convert_checkpoint.py SRC DST --to {native,hf,safetensors,mmaction2}
+"""Convert weights from any layout that is known to another.
 
 SRC is whatever TIMESFORMER.PRETRAINED_MODEL takes: a file, a folder, timm/NAME or hf/ORG/NAME.
 DST is a .pyth file (native), a folder for transformers (hf), a .safetensors file or a folder for
 TimeSformer.from_pretrained (safetensors), or a .pth file (mmaction2).
+
+Example:
+  timesformer convert TimeSformer_divST_8x32_224_K400.pyth k400 --to hf
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from timesformer.models.weights.bundle import (
     write_native,
     write_safetensors,
 )
-from timesformer.utils.errors import ConfigError, WeightsError, run_tool
+from timesformer.utils.errors import ConfigError, WeightsError
+from timesformer.utils.parser import CommandParser
 
 WRITERS: dict[str, Callable[[Path, Bundle], None]] = {
     "native": write_native,
@@ -33,8 +35,8 @@ WRITERS: dict[str, Callable[[Path, Bundle], None]] = {
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Words of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Parse the command line."""
+    parser = CommandParser("convert", __doc__)
     parser.add_argument("src", metavar="SRC", help="file, folder, timm/NAME or hf/ORG/NAME")
     parser.add_argument("dst", metavar="DST", type=Path, help="file or folder to write")
     parser.add_argument("--to", required=True, choices=WRITERS, help="layout of DST")
@@ -48,11 +50,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             help=f"{meaning} of each channel, where SRC doesn't say",
         )  # fmt: skip
     parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
-    """Adds what the command line says; what SRC says itself may not be contradicted."""
+    """Add what the command line says; what SRC says itself may not be contradicted."""
     if (args.mean is None) != (args.std is None):
         raise ConfigError("--mean and --std belong together")
     if args.mean is not None:
@@ -73,7 +75,7 @@ def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
+    """Convert, and print what was read and written."""
     args = parse(argv)
     if args.dst.exists() and not args.force:
         raise WeightsError(f"{args.dst}: is there already; --force replaces it")
@@ -91,7 +93,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     frames = ", ".join(f"{k} {v}" for k, v in input_of.items()) if input_of else "unknown"
     print(f"preprocessing: {frames}; class names: {len(bundle.class_names) or 'none'}")
     print(f"wrote {args.dst} ({args.to})")
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -1,8 +1,9 @@
-"""Makes the Synthetic dataset: real video files of classes that differ only in the order of time.
-
-python tools/make_synthetic.py --output data/synthetic
+"""Make the Synthetic dataset: videos whose classes differ only in the order of time.
 
 Done already? Then it takes no time; interrupted? Then it goes on. See docs/synthetic.md.
+
+Example:
+  timesformer make-synthetic --output data/synthetic
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
-from timesformer.utils.errors import run_tool
+from timesformer.utils.parser import CommandParser
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
+    """Parse the command line."""
     default = SyntheticSpec()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("make-synthetic", __doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     for split in SPLITS:
         videos = getattr(default, split)
@@ -35,11 +34,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--processes", type=int, metavar="N", help="default: one for each core")
-    return parser.parse_args(argv)
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
+    """Write the videos that are missing, and print how many."""
     args = parse_args(argv)
     spec = SyntheticSpec(args.seed, args.train, args.val, args.test, args.pairs)
     start = time.perf_counter()
@@ -51,7 +50,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{args.output}: wrote {written} of {videos} videos in {seconds:.0f} s")
     else:
         print(f"{args.output}: all {videos} videos are there")
-
-
-if __name__ == "__main__":
-    run_tool(main)

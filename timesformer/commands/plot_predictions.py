@@ -1,9 +1,11 @@
-"""Draws test clips with what the model made of them.
-
-python tools/plot_predictions.py --cfg FILE --results OUTPUT_DIR/scores.npz --output predictions.png
+r"""Draw test clips with what the model made of them.
 
 The results come from a test with TEST.SAVE_RESULTS_PATH scores.npz. `--gif FILE` also writes an
 animation.
+
+Example:
+  timesformer plot-predictions --cfg Synthetic/TimeSformer_divST_8_64 \
+      --results runs/synthetic/divided/scores.npz --output predictions.png
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from timesformer.config.defaults import get_cfg
-from timesformer.config.validate import check
+import numpy as np
+
 from timesformer.datasets.build import build_dataset
-from timesformer.utils.errors import UserError, run_tool
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.parser import CommandParser, load_recipe
 from timesformer.visualization.predictions import (
     Predictions,
     draw_grid,
@@ -25,32 +29,30 @@ from timesformer.visualization.predictions import (
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the recipe that was tested")
+    """Parse the command line."""
+    usage = "--cfg FILE --results NPZ --output PNG [options] [KEY VALUE ...]"
+    parser = CommandParser("plot-predictions", __doc__, usage)
+    parser.add_cfg("the recipe that was tested: a YAML file or a name")
     parser.add_argument("--results", required=True, type=Path, metavar="NPZ")
     parser.add_argument("--output", required=True, type=Path, metavar="PNG")
     parser.add_argument("--gif", type=Path, metavar="GIF", help="also write an animation")
     parser.add_argument("--clips", type=int, default=12, metavar="N", help="in the picture (12)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    return parser.parse_args(argv)
+    parser.add_pairs()
+    return parser.parse(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
+    """Write the picture, and the animation if one is wanted."""
     args = parse_args(argv)
-    cfg = get_cfg()
-    cfg.merge_from_file(args.cfg)
-    cfg.merge_from_list(args.opts)
-    check(cfg)
+    cfg = load_recipe(args)
     predictions = Predictions.load(args.results)
     dataset = build_dataset(cfg.TEST.DATASET, cfg, "test")
+    if not isinstance(dataset, VideoDataset):
+        raise ConfigError(f"TEST.DATASET {cfg.TEST.DATASET!r} is not a data set of video files")
     if [str(record.path) for record in dataset.records] != predictions.paths.tolist():
-        raise UserError(f"{args.results}: not of the videos that {args.cfg} tests")
+        raise UserError(f"{args.results}: not of the videos that {args.cfg_file} tests")
 
-    def frames(index: int):  # the centre crop of the first clip
+    def frames(index: int) -> tuple[int, np.ndarray]:  # the centre crop of the first clip
         inputs = dataset[index][0][cfg.TEST.NUM_SPATIAL_CROPS // 2].numpy()
         return index, to_frames(inputs)
 
@@ -66,7 +68,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         clips = [frames(i) for i in predictions.choose(6)]
         write_animation(args.gif, predictions, clips, names)
         print(f"wrote {args.gif}")
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -1,25 +1,23 @@
-"""Prints what a model costs: parameters, multiply-adds, memory.
-
-python tools/profile_model.py --cfg configs/Kinetics/TimeSformer_divST_8x32_224.yaml [KEY VALUE …]
+"""Print what a model costs: parameters, multiply-adds, memory.
 
 Nothing is computed or allocated, so the largest models take seconds; no weights, videos or GPUs
 are needed.
+
+Example:
+  timesformer profile --cfg Kinetics/TimeSformer_divST_8x32_224 --all-schemes DATA.NUM_FRAMES 16
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import torch
 from fvcore.common.config import CfgNode
 
-from timesformer.config.defaults import get_cfg
-from timesformer.config.validate import check
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import make_model
 from timesformer.models.profiling import Cost, profile
-from timesformer.utils.errors import run_tool
+from timesformer.utils.parser import CommandParser, load_recipe
 from timesformer.utils.text import format_table
 
 HEADER = (
@@ -59,20 +57,15 @@ def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]"
-    )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="YAML file of the model")
+    """Print a table of the model, or of every scheme."""
+    parser = CommandParser("profile", __doc__, "--cfg FILE [options] [KEY VALUE ...]")
+    parser.add_cfg("recipe of the model: a YAML file or a name")
     parser.add_argument(
         "--all-schemes", action="store_true", help="a row for every registered attention scheme"
     )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    args = parser.parse_args(argv)
-    cfg = get_cfg()
-    cfg.merge_from_file(args.cfg)
-    cfg.merge_from_list(args.opts)
-    check(cfg)
+    parser.add_pairs()
+    args = parser.parse(argv)
+    cfg = load_recipe(args)
 
     views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
     schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]
@@ -90,7 +83,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint=" and activation checkpointing" if cfg.TIMESFORMER.ACT_CHECKPOINT else "",
     )
     print(format_table(rows), notes, sep="\n\n")
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -1,14 +1,14 @@
-"""Prints the paper's tables of costs with our own numbers beside them.
-
-python tools/reproduce_tables.py [--output FILE]
+"""Print the paper's tables of costs with our own numbers beside them.
 
 It needs no weights, videos or GPUs: models are built without memory, and their products are
-counted. For a table of trained runs, see tools/compare_runs.py.
+counted. For a table of trained runs, see `timesformer compare-runs`.
+
+Example:
+  timesformer reproduce-tables --output tables.txt
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from timesformer.models.profiling import count_macs
 from timesformer.models.vit import TimeSformer
-from timesformer.utils.errors import run_tool
+from timesformer.utils.parser import CommandParser
 from timesformer.utils.text import format_table
 
 VIEWS = 3  # of a test in the paper
@@ -136,17 +136,11 @@ def cost_tables() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Print the tables."""
+    parser = CommandParser("reproduce-tables", __doc__)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the text there too")
-    args = parser.parse_args(argv)
+    args = parser.parse(argv)
     text = cost_tables()
     print(text)
     if args.output:
         args.output.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    run_tool(main)

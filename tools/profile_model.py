@@ -1,0 +1,7 @@
+"""Face of `timesformer profile`."""
+
+from timesformer.commands.profile import main
+from timesformer.utils.errors import run_tool
+
+if __name__ == "__main__":
+    run_tool(main)
