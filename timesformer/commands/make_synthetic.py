@@ -1,4 +1,4 @@
-"""Make the Synthetic dataset: videos whose classes differ only in the order of time.
+"""Make the Synthetic dataset: videos whose classes differ only in order in time.
 
 Done already? Then it takes no time; interrupted? Then it goes on. See docs/synthetic.md.
 

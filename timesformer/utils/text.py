@@ -36,11 +36,15 @@ def _is_number(cell: str) -> bool:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the nearest known name, or "" when none is near.
 
-    Case doesn't matter. Of names with dots, one whose last part is right comes first.
+    Case doesn't matter. Of names with dots or slashes, one whose last part is right comes first.
     """
     upper = {k.upper(): k for k in known}
-    last = name.upper().rpartition(".")[2]
-    same_last = [k for k in upper if k.rpartition(".")[2] == last]  # right key, wrong group
+    last = _last_part(name.upper())
+    same_last = [k for k in upper if _last_part(k) == last]  # right key, wrong group
     near = difflib.get_close_matches(name.upper(), same_last, 1, 0.0)
     near = near or difflib.get_close_matches(name.upper(), upper, 1, 0.5)
     return f"; did you mean {upper[near[0]]}?" if near else ""
+
+
+def _last_part(name: str) -> str:
+    return name.replace("/", ".").rpartition(".")[2]
