@@ -7,7 +7,9 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_run import RECIPE, ROOT, small_options, stats
@@ -137,6 +139,30 @@ def test_a_mistake_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert said in error
     assert error.startswith("error: ")
     assert (out, error.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize("name", ["plot-predictions", "compare-runs"])
+def test_a_missing_extra_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for module in [m for m in sys.modules if m.startswith(("matplotlib", "timesformer.visual"))]:
+        monkeypatch.delitem(sys.modules, module)
+
+    def find_spec(wanted: str, *_: object) -> None:
+        if wanted == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {wanted!r}", name=wanted)
+
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
+    (tmp_path / "stats.jsonl").touch()
+    words = {
+        "plot-predictions": ["--cfg", str(RECIPE), "--results", "a.npz", "--output", "b.png"],
+        "compare-runs": [str(tmp_path), "--plot", "b.png"],
+    }
+    assert status(lambda: dispatch([name, *words[name]])) == 2
+    error = capsys.readouterr().err
+    assert error == "error: No module named 'matplotlib': pip install 'timesformer[viz]'\n"
+    with pytest.raises(ModuleNotFoundError, match="unknown"):  # a bug of ours keeps its traceback
+        run_tool(lambda: import_module("unknown"))
 
 
 @pytest.mark.parametrize(

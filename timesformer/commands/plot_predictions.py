@@ -20,12 +20,6 @@ from timesformer.datasets.build import build_dataset
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.parser import CommandParser, load_recipe
-from timesformer.visualization.predictions import (
-    Predictions,
-    draw_grid,
-    to_frames,
-    write_animation,
-)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,6 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Write the picture, and the animation if one is wanted."""
     args = parse_args(argv)
     cfg = load_recipe(args)
+    # These need matplotlib.
+    from timesformer.visualization.predictions import (
+        Predictions,
+        draw_grid,
+        to_frames,
+        write_animation,
+    )
+
     predictions = Predictions.load(args.results)
     dataset = build_dataset(cfg.TEST.DATASET, cfg, "test")
     if not isinstance(dataset, VideoDataset):
