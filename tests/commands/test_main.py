@@ -141,6 +141,24 @@ def test_a_mistake_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert (out, error.count("\n")) == ("", 1)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check-data", "--cfg", str(RECIPE), "--output"],
+        ["make-synthetic", "--output"],
+        ["reproduce-tables", "--output"],
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert status(lambda: dispatch([*words, str(tmp_path / "file" / "x" / "y")])) == 2
+    out, error = capsys.readouterr()
+    assert "can't make this folder: Not a directory" in error
+    assert (out, error.count("\n")) == ("", 1)
+
+
 @pytest.mark.parametrize("name", ["plot-predictions", "compare-runs"])
 def test_a_missing_extra_is_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

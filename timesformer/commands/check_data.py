@@ -36,6 +36,7 @@ from timesformer.prepare.check import (
     write_tables,
 )
 from timesformer.prepare.inspect import BROKEN, MISSING, SplitReport
+from timesformer.utils.files import make_folder
 from timesformer.utils.parser import CommandParser, load_recipe
 from timesformer.utils.text import format_table
 
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print what is wrong and what is worth knowing, and write lists without what is wrong."""
     args = parse_args(argv)
     cfg = load_recipe(args)
-    output = args.output or Path(cfg.OUTPUT_DIR) / "check_data"
+    output = make_folder(args.output or Path(cfg.OUTPUT_DIR) / "check_data")
     found = check_data(cfg, args.splits, args.decode, args.workers)
     print_tables(found.reports, found.problems)
     for note in found.notes:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from timesformer.engine.runs import COLUMNS, read_run
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import make_folder
 from timesformer.utils.parser import CommandParser
 from timesformer.utils.text import format_table
 
@@ -34,5 +35,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         points = [Point(*run.point) for run in runs if run.point]
         if not points:
             raise UserError("--plot: none of the runs has been tested")
+        make_folder(args.plot.parent)
         write_png(args.plot, draw_runs(points, "Accuracy and cost"))
         print(f"wrote {args.plot}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
+from timesformer.utils.files import make_folder
 from timesformer.utils.parser import CommandParser
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     videos = sum(getattr(spec, split) for split in SPLITS)
     with tqdm(total=videos, unit="video", desc="synthetic", disable=None) as bar:
-        written = write_dataset(args.output, spec, args.processes, bar.update)
+        written = write_dataset(make_folder(args.output), spec, args.processes, bar.update)
     if written:
         seconds = time.perf_counter() - start
         print(f"{args.output}: wrote {written} of {videos} videos in {seconds:.0f} s")

@@ -19,6 +19,7 @@ import numpy as np
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.files import make_folder
 from timesformer.utils.parser import CommandParser, load_recipe
 
 
@@ -62,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     chosen = predictions.choose(args.clips, mistakes=max(1, args.clips // 6))
     title = f"{cfg.TIMESFORMER.ATTENTION_TYPE} on {cfg.TEST.DATASET}"
     figure = draw_grid(predictions, [frames(i) for i in chosen], names, title)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output.parent)
     figure.savefig(args.output)
     print(f"wrote {args.output}")
     if args.gif:
-        args.gif.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(args.gif.parent)
         clips = [frames(i) for i in predictions.choose(6)]
         write_animation(args.gif, predictions, clips, names)
         print(f"wrote {args.gif}")

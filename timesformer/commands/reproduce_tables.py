@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from timesformer.models.profiling import count_macs
 from timesformer.models.vit import TimeSformer
+from timesformer.utils.files import make_folder
 from timesformer.utils.parser import CommandParser
 from timesformer.utils.text import format_table
 
@@ -140,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = CommandParser("reproduce-tables", __doc__)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the text there too")
     args = parser.parse(argv)
+    if args.output:
+        make_folder(args.output.parent)
     text = cost_tables()
     print(text)
     if args.output:

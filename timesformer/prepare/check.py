@@ -209,8 +209,7 @@ def size_warnings(reports: Sequence[SplitReport], dataset: str) -> Iterator[str]
 
 
 def write_tables(folder: Path, found: Checked) -> None:
-    """Write problems.csv, and classes.csv, the videos of each class."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write problems.csv, and classes.csv, the videos of each class, to a folder that is there."""
     _write_csv(folder / PROBLEMS, [Problem._fields, *found.problems])
     first = found.reports[0]
     names = first.dataset.class_names or [""] * first.num_classes

@@ -25,7 +25,7 @@ from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import write_list
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.utils.errors import UserError, VideoError
-from timesformer.utils.files import temporary_of
+from timesformer.utils.files import make_folder, temporary_of
 from timesformer.utils.processes import in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
@@ -153,7 +153,7 @@ def claim(output: Path, settings: TranscodeSettings) -> None:
         found = json.loads(manifest.read_text())
         differing = [key for key in wanted if found.get(key) != wanted[key]]
     except FileNotFoundError:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         if any(output.iterdir()):  # perhaps lists that would be overwritten
             raise UserError(f"{output} isn't empty: choose another --output") from None
         manifest.write_text(json.dumps(wanted, indent=2) + "\n")

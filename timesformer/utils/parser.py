@@ -201,7 +201,7 @@ def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
 def _merge(args: argparse.Namespace) -> CfgNode:
     cfg = get_cfg()
     cfg.merge_from_file(find_recipe(args.cfg_file))
-    cfg.merge_from_list(args.opts)
+    cfg.merge_from_list(args.opts or [])
     return cfg
 
 
