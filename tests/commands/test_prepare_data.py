@@ -24,7 +24,7 @@ from small_run import ROOT
 from timesformer.commands.prepare_data import main
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import SPLITS, build_dataset
-from timesformer.datasets.video.decode import decode_all, probe
+from timesformer.datasets.decoder import decode_all, probe
 from timesformer.utils.errors import UserError
 
 KINETICS = ROOT / "configs" / "Kinetics" / "TimeSformer_divST_8x32_224.yaml"

@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from timesformer.models.weights.bundle import (
-    Bundle,
-    read_bundle,
+from timesformer.models.weights.bundle import Bundle, read_bundle
+from timesformer.models.weights.save import (
     write_hugging_face,
     write_mmaction2,
     write_native,
@@ -68,7 +67,7 @@ def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
             names = tuple(args.class_names.read_text(encoding="utf-8").splitlines())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{args.class_names}: can't read the class names") from error
-        if len(names) != (classes := bundle.arguments["num_classes"]):
+        if len(names) != (classes := bundle.architecture.num_classes):
             raise ConfigError(f"{args.class_names}: {len(names)} names for {classes} classes")
         bundle = replace(bundle, class_names=names)
     return bundle
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     known = {} if args.num_heads is None else {"num_heads": args.num_heads}
     bundle = complete(read_bundle(args.src, **known), args)
     WRITERS[args.to](args.dst, bundle)
-    sizes = ", ".join(f"{name} {value}" for name, value in bundle.arguments.items())
+    sizes = ", ".join(f"{name} {value}" for name, value in bundle.architecture.to_json().items())
     parameters = sum(value.numel() for value in bundle.state.values())
     print(f"read {args.src}: {len(bundle.state)} tensors, {parameters:,} parameters ({sizes})")
     input_of = bundle.preprocessing

@@ -43,7 +43,7 @@ def measure(cfg: CfgNode) -> Cost:
 
 
 def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
-    """The cells under HEADER."""
+    """Return the cells under HEADER."""
     numbers = (
         cost.macs / 1e9,
         2 * cost.macs / 1e9,

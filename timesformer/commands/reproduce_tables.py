@@ -71,14 +71,14 @@ POSITIONS = (("none", "75.4", "45.8"), ("space", "77.8", "52.5"), ("space_time",
 
 @cache
 def cost(scheme: str, frames: int, side: int, classes: int = 400) -> tuple[int, int]:
-    """Parameters, and multiply-adds of a clip of `frames` × `side`²."""
+    """Return parameters, and multiply-adds of a clip of `frames` × `side`²."""
     with torch.device("meta"):
         model = TimeSformer(side, 16, classes, frames, scheme)
     return sum(p.numel() for p in model.parameters()), count_macs(model, (3, frames, side, side))
 
 
 def schemes_table() -> str:
-    """Table 1: parameters and accuracy of the five schemes; and their multiply-adds."""
+    """Return Table 1: parameters and accuracy of the five schemes; and their multiply-adds."""
     rows: list[tuple[str, ...]] = [
         ("scheme", "paper", "K=174", "K=400", "GMACs 8×224", "16×448", "K400", "SSv2")
     ]
@@ -91,7 +91,7 @@ def schemes_table() -> str:
 
 
 def variants_table() -> str:
-    """The three models with divided attention."""
+    """Return a table of the three models with divided attention."""
     rows: list[tuple[str, ...]] = [("model", "clip", "TFLOPs, paper", "ours", "GMACs/view", "K400")]
     for variant in tqdm(VARIANTS, desc="models", disable=None):
         macs = cost("divided_space_time", variant.frames, variant.side)[1]
@@ -102,7 +102,7 @@ def variants_table() -> str:
 
 
 def clips_table() -> str:
-    """Figure 3: how cost grows with the size and length of a clip."""
+    """Return Figure 3: how cost grows with the size and length of a clip."""
     names = [scheme.name for scheme in SCHEMES[1:]]
     rows: list[tuple[str, ...]] = [("GMACs of a clip", *names, "joint / divided")]
     for frames, side in tqdm(CLIPS, desc="clips", disable=None):
@@ -113,7 +113,7 @@ def clips_table() -> str:
 
 
 def positions_table() -> str:
-    """Table 4: parameters with and without embeddings of place and time."""
+    """Return Table 4: parameters with and without embeddings of place and time."""
     rows: list[tuple[str, ...]] = [("positions", "parameters", "K400", "SSv2")]
     for kind, k400, ssv2 in POSITIONS:
         with torch.device("meta"):
@@ -123,7 +123,7 @@ def positions_table() -> str:
 
 
 def cost_tables() -> str:
-    """All tables that need no runs."""
+    """Return all tables that need no runs."""
     return "\n\n".join(
         (
             "Schemes (Table 1): parameters in the paper, and ours for 174 and 400 classes\n\n"

@@ -15,8 +15,8 @@ from fvcore.common.config import CfgNode
 
 from timesformer.datasets.build import SPLITS, build_dataset
 from timesformer.datasets.clips.sampling import RateSampler
+from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.lists.records import Record, Records
-from timesformer.datasets.video.decode import decode_all, probe
 from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset

@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from timesformer.datasets.video import decode as decoder
-from timesformer.datasets.video.decode import Clips, Place, frame_numbers
+from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import open_video, read_info, typed_errors
 from timesformer.datasets.video.index import Deadline
+from timesformer.datasets.video.requests import frame_numbers
 from timesformer.utils.errors import ConfigError
 
 
