@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+TIMESFORMER := $(VENV)/bin/timesformer
 PIP := $(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 DATA := data/synthetic
 RUNS := runs/synthetic
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test test-all check fmt clean
+.PHONY: help setup demo demo-all test test-all check fmt dist package clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -27,19 +28,19 @@ $(VENV)/dev: $(VENV)/base
 	@touch $@
 
 demo: $(VENV)/base  ## make videos, train divided attention on them, test it, draw its predictions
-	$(PY) tools/make_synthetic.py --output $(DATA)
-	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_divST_8_64.yaml
-	$(PY) tools/plot_predictions.py --cfg configs/Synthetic/TimeSformer_divST_8_64.yaml \
+	$(TIMESFORMER) make-synthetic --output $(DATA)
+	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_divST_8_64
+	$(TIMESFORMER) plot-predictions --cfg Synthetic/TimeSformer_divST_8_64 \
 		--results $(RUNS)/divided/scores.npz --output $(RUNS)/divided/predictions.png
-	@$(PY) tools/compare_runs.py $(RUNS)/divided
+	@$(TIMESFORMER) compare-runs $(RUNS)/divided
 	@echo
 	@echo "In $(RUNS)/divided: predictions.png (look at it), scores.npz, checkpoints/, run.log,"
 	@echo "stats.jsonl and tensorboard/ ($(VENV)/bin/tensorboard --logdir $(RUNS) shows the curves)."
 
 demo-all: demo  ## the demo for all three attention schemes, and a table of them
-	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_jointST_8_64.yaml
-	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_spaceOnly_8_64.yaml
-	@$(PY) tools/compare_runs.py $(RUNS)/divided $(RUNS)/joint $(RUNS)/space
+	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_jointST_8_64
+	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_spaceOnly_8_64
+	@$(TIMESFORMER) compare-runs $(RUNS)/divided $(RUNS)/joint $(RUNS)/space
 
 test: $(VENV)/dev  ## the tests that take seconds
 	$(PY) -m pytest
@@ -56,5 +57,11 @@ fmt: $(VENV)/dev  ## mend lint and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+dist: $(VENV)/dev  ## build sdist and wheel into dist/
+	$(PY) -m build --no-isolation --outdir dist
+
+package: $(VENV)/dev  ## build the package, install it elsewhere, run every command there
+	$(PY) tests/packaging/check_package.py
+
 clean:  ## remove the environment and caches; data and runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist

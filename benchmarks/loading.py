@@ -83,7 +83,7 @@ def test_set(paths: Sequence[str], clips: int) -> VideoDataset:
 
 
 def prepare_videos(folder: Path, output: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Prepare every video of a folder, as tools/prepare_data.py does.
+    """Prepare every video of a folder, as `timesformer prepare-data` does.
 
     Returns:
         The prepared file of each video, and (file, why) of those that can't be decoded.

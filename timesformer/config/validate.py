@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, RANGES
 from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CfgNode, conform, did_you_mean
+from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
 
 
 class BatchLayout(NamedTuple):

@@ -200,7 +200,7 @@ class VideoDataset(Dataset):
             VideoError(
                 path,
                 f"{reason}; nor could any of {REPLACEMENTS} videos drawn in its place: check "
-                "DATA.PATH_PREFIX, and the files with tools/check_data.py",
+                "DATA.PATH_PREFIX, and the files with `timesformer check-data`",
             )
         ]
 

@@ -99,7 +99,7 @@ def barrier() -> None:
         dist.barrier()
 
 
-def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None]) -> None:
+def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) -> None:
     """Run `func(cfg)` in every process that the environment or the config asks for.
 
     Args:
@@ -129,7 +129,7 @@ def _with_local_place(rank: int, size: int) -> World:
 
 
 def _spawn(
-    cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None], local_size: int
+    cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], local_size: int
 ) -> None:
     user_errors = mp.get_context("spawn").SimpleQueue()
     args = (cfg, init_method, func, local_size, user_errors)
@@ -146,7 +146,7 @@ def _child(
     local_rank: int,
     cfg: CfgNode,
     init_method: str,
-    func: Callable[[CfgNode], None],
+    func: Callable[[CfgNode], object],
     local_size: int,
     user_errors: SimpleQueue[str],
 ) -> None:
@@ -161,7 +161,7 @@ def _child(
     _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size))
 
 
-def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None], world: World) -> None:
+def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], world: World) -> None:
     global _world
     on_gpu = cfg.NUM_GPUS > 0
     if on_gpu:
