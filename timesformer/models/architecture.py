@@ -13,8 +13,9 @@ from inspect import signature
 from typing import Any
 
 from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CfgNode, did_you_mean
+from timesformer.config.node import CfgNode
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
 
 NAMED_SIZES: dict[str, tuple[int, int, int]] = {
     "vit_tiny_patch16_224": (192, 12, 3),

@@ -7,13 +7,13 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timesformer.config.node import did_you_mean
 from timesformer.models import others, vit  # noqa: F401  (register models)
 from timesformer.models.architecture import Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
 
 __all__ = ["MODEL_REGISTRY", "build_model", "make_model"]
 

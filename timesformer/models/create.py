@@ -18,7 +18,6 @@ from typing import Any
 
 from torch import nn
 
-from timesformer.config.node import did_you_mean
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.models.architecture import Architecture, named_sizes
 from timesformer.models.build import make_model
@@ -27,6 +26,7 @@ from timesformer.models.weights.bundle import attach, make_from
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import save_pretrained
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
 
 __all__ = ["RECIPES", "create_model", "from_pretrained", "list_models", "save_pretrained"]
 

@@ -7,11 +7,10 @@ other names than ours, `arguments` (some knobs of `Architecture`), `preprocessin
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from timesformer.models.weights.formats import hugging_face
 from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -144,9 +144,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _hint(prefix: str, name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {prefix}/{close[0]}?" if close else ""
+def _hint(hub: str, name: str, names: Iterable[str]) -> str:
+    return did_you_mean(f"{hub}/{name}", [f"{hub}/{known}" for known in names])
 
 
 def _fetch_timm(name: str) -> dict[str, Tensor]:
