@@ -21,8 +21,8 @@ from timesformer.utils.checkpoint import get_last_checkpoint
 from timesformer.utils.errors import ConfigError, UserError, run_tool
 
 COMMANDS = [
-    "check-data", "compare-runs", "convert", "make-synthetic", "plot-predictions", "prepare-data",
-    "profile", "recipes", "reproduce-tables", "run", "test", "train",
+    "check-data", "compare-runs", "convert", "keys", "make-synthetic", "plot-predictions",
+    "prepare-data", "profile", "recipes", "reproduce-tables", "run", "test", "train",
 ]  # fmt: skip
 TOOLS = {
     "check_data": "check-data", "compare_runs": "compare-runs", "convert_checkpoint": "convert",
@@ -123,6 +123,7 @@ MISTAKES = {
     "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),
     "prepare-data": (["--output", "x"], "one of the arguments --cfg --input is required"),
     "profile": (["--cfg", str(RECIPE), "NUM_GPUS"], "has no partner"),
+    "keys": (["zebra"], "none has 'zebra'"),
     "recipes": (["zebra"], "none has 'zebra'"),
     "reproduce-tables": (["--otput", "x"], "unrecognized arguments: --otput x"),
     "run": (["--cfg", "Synthetic/TimeSformer_divST"], "no recipe of that name; did you mean"),

@@ -5,13 +5,11 @@ from __future__ import annotations
 import pickle
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 from fvcore.common.config import CfgNode as FvcoreNode
 
-from timesformer.config import defaults
-from timesformer.config.defaults import get_cfg
+from timesformer.config.defaults import get_cfg, key_comments
 from timesformer.config.deprecated import DEPRECATED
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
@@ -40,12 +38,13 @@ def test_each_call_returns_its_own_copy() -> None:
 
 
 def test_every_key_has_a_comment_above_it() -> None:
-    lines = Path(defaults.__file__).read_text().splitlines()
-    settings = [i for i, line in enumerate(lines) if re.match(r"_C\.\S+ = (?!CfgNode)", line)]
-    assert len(settings) == len(dict(get_cfg().leaves()))
-    bare = {lines[i].split()[0][3:] for i in settings if not lines[i - 1].startswith("# ")}
+    comments = key_comments()
+    assert list(comments) == [key for key, _ in get_cfg().leaves()]
+    assert comments["DATA.NUM_FRAMES"] == "Frames T of a clip."
+    bare = {key for key, comment in comments.items() if not comment}
     # Those of the architecture have their meaning there, in one place.
     assert bare <= {knob.metadata["key"] for knob in fields(Architecture)}
+    assert "TIMESFORMER.CLS_IN_TIME" in bare
 
 
 def test_deprecated_keys_are_not_in_the_schema() -> None:

@@ -115,6 +115,8 @@ class Installed:
         """Recipes and data, also in processes of their own."""
         said = self.run("recipes", "synthetic")
         expect(f"{RECIPE} " in said, "the recipe isn't listed")
+        said = self.run("keys", "embed_dim")
+        expect("TIMESFORMER.EMBED_DIM 768" in said, "the key isn't listed")
         sizes = ["--train", "24", "--val", "6", "--test", "12"]
         one = ["--processes", "1", *sizes]
         self.run("make-synthetic", "--output", "data", *one, leaves=["data/train.csv"])

@@ -6,6 +6,8 @@ An epoch is one pass over the training list; a clip is one (3, T, H, W) input of
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from timesformer.config.node import CfgNode
 
 _C = CfgNode()
@@ -160,8 +162,10 @@ _C.TIMESFORMER.POS_EMBED_RESIZE = "bicubic"
 _C.TIMESFORMER.TIME_EMBED_RESIZE = "nearest"
 # How image weights become those of a tubelet: central (frame) | average.
 _C.TIMESFORMER.TUBELET_INIT = "central"
-# Knobs of the model. What each means is said in timesformer/models/architecture.py, where it is a
-# field of `Architecture`.
+
+# Knobs of the model: what each means is said in timesformer/models/architecture.py, where it is a
+# field of `Architecture`, and by `timesformer keys`.
+
 _C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"
 _C.TIMESFORMER.PATCH_SIZE = 16
 _C.TIMESFORMER.TUBELET_SIZE = 1
@@ -244,6 +248,21 @@ _C.TENSORBOARD = CfgNode()
 _C.TENSORBOARD.ENABLE = True
 # Folder for them; empty = OUTPUT_DIR/tensorboard.
 _C.TENSORBOARD.LOG_DIR = ""
+
+
+def key_comments() -> dict[str, str]:
+    """Return the comment above every key in this file, "" for knobs of the architecture."""
+    comments: dict[str, str] = {}
+    above: list[str] = []
+    for line in Path(__file__).read_text(encoding="utf-8").splitlines():
+        if line.startswith("# "):
+            above.append(line[2:])
+            continue
+        name, equals, value = line.partition(" = ")
+        if line.startswith("_C.") and equals and value != "CfgNode()":
+            comments[name.removeprefix("_C.")] = " ".join(above)
+        above = []
+    return comments
 
 
 def get_cfg() -> CfgNode:

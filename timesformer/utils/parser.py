@@ -30,7 +30,7 @@ examples:
     %(prog)s --cfg FILE --num_shards 2 --shard_id 0 \\
         --init_method tcp://FIRST_NODE:9999 NUM_GPUS 8
 """
-_KEYS = "Every key, its default and its meaning: timesformer/config/defaults.py."
+_KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
 
 
 class CommandParser(argparse.ArgumentParser):
