@@ -126,25 +126,13 @@ def first_part(folder: Path, wheels: Path) -> Part:
 def further_parts(folder: Path, device: str) -> list[Part]:
     """Return the others, in order."""
     no_gpu = "" if device == "cuda" else "needs a GPU"
-    files = [p for p in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in p.read_text()]
-    # Only the files with such tests: others may need packages that aren't carried.
-    pytest = ["-m", "pytest", "-m", "gpu", "-v", "--tb=short", "-p", "pytest_timeout"]
-    pytest += [
-        "--timeout=100",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(ROOT),
-        "-c",
-        str(ROOT / "pyproject.toml"),
-    ]
     where = ["--device", device]
     places = [*where, "--folder", str(folder)]
     return [
         Part(
             "GPU tests",
             "The project's tests that need a GPU: logits as on the CPU, runs in every precision.",
-            [*pytest, *map(str, sorted(files))],
+            script("gpu_tests.py"),
             150,
             no_gpu,
         ),
@@ -202,7 +190,11 @@ def try_part(part: Part, report: Report, end: float, env: Mapping[str, str], fol
         report.add(Result(part, SKIPPED, 0, "", "no time left"))
     else:
         say(f"{part.name}: at most {min(part.limit, left):.0f} s")
-        report.add(run(part, min(part.limit, left), env, folder, ROOT))
+        try:
+            report.add(run(part, min(part.limit, left), env, folder, ROOT))
+        except (SystemExit, KeyboardInterrupt):
+            report.add(Result(part, FAILED, 0, "", "ended from outside"))
+            raise
 
 
 def check(args: argparse.Namespace, report: Report, folder: Path) -> None:
@@ -222,6 +214,12 @@ def check(args: argparse.Namespace, report: Report, folder: Path) -> None:
         try_part(part, report, end, env, folder)
 
 
+def stop(signum: int, frame: object) -> None:
+    """End as if by an exception, so that `finally` is obeyed; once, as `timeout` says it twice."""
+    signal.signal(signum, signal.SIG_IGN)
+    sys.exit("gpu_check: told to stop")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -231,8 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wheels", type=Path, default=ROOT / ".wheels", metavar="DIR")
     parser.add_argument("--minutes", type=float, default=8.75, metavar="M", help="in all (8.75)")
     args = parser.parse_args(argv)
-    # So that `finally` is obeyed when something ends this from outside.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("gpu_check: told to stop"))
+    signal.signal(signal.SIGTERM, stop)
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="gpu_check_") as folder:
         hidden = {folder: "TMP", str(ROOT): ".", sys.prefix: "PYTHON", sys.base_prefix: "PYTHON"}

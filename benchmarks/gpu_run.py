@@ -126,6 +126,6 @@ def run(part: Part, seconds: float, env: Mapping[str, str], folder: Path, cwd: P
     said, errors = (p.read_text(encoding="utf-8", errors="replace") for p in (out, err))
     if not why:
         return Result(part, PASSED, took, tail(said, 80))
-    text = [tail(said, 40), f"FAILED ({why}); the last lines of its errors:"]
+    text = [tail(said, 60), f"FAILED ({why}); the last lines of its errors:"]
     text.append(tail(errors, LAST_LINES) or "(none)")
     return Result(part, FAILED, took, "\n".join(filter(None, text)), why)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,6 @@ from golden_model import (
 from golden_recipe import clip_for, fill_
 from torch import Tensor, nn
 
-from timesformer.engine.evaluate import autocast
 from timesformer.engine.losses import build_loss
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.utils.text import format_table
@@ -61,6 +61,12 @@ PRECISIONS = (
     Precision("fp16", "fp16", "ieee", 4e-3, 4e-3),
 )
 ON_CPU = ("fp32", "bf16")
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager:
+    """Return what training and tests run under; not theirs, which can't be had without videos."""
+    return torch.autocast(device.type, AMP_TYPES.get(amp), enabled=amp in AMP_TYPES)
 
 
 class Stepper:
@@ -215,7 +221,8 @@ def main() -> None:
         f"five clips, gradient norms, losses of {STEPS} steps with SGD and with AdamW."
     )
     print(table)
-    sys.exit(0 if all_well else 1)
+    if not all_well:
+        sys.exit("numbers differ by more than is allowed: see the rows with NOT OK")
 
 
 if __name__ == "__main__":

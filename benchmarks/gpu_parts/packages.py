@@ -174,7 +174,10 @@ def main() -> None:
         import torch
 
         print(f"a first sum on {facts['name']}: {torch.ones(3, device='cuda').sum().item():.0f}")
-    sys.exit(1 if wrong or status else 0)
+    if status:
+        sys.exit(f"pip ended with status {status}")
+    if wrong:
+        sys.exit(f"not usable: {', '.join(wrong)}; see which wheels are carried")
 
 
 if __name__ == "__main__":

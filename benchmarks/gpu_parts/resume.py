@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from small_run import PYTHONPATH
-from small_training import ROOT, losses, must_run, parse_args, run_net_words, stats
+from small_run import PYTHONPATH, ROOT, stats
+from small_training import losses, must_run, parse_args, run_net_words
 from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from small_run import RECIPE, ROOT, run_tool, small_options, stats
+from small_run import RECIPE, run_tool, small_options, stats
 
 from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
 
@@ -40,17 +41,20 @@ def run_net_words(folder: Path, output: Path, device: str, **changes: Any) -> li
 
 def must_run(words: list[str], launcher: tuple[str, ...] = ()) -> None:
     """Run run_net.py to its end; a failure ends this program too, with what it said."""
-    done: subprocess.CompletedProcess = run_tool("run_net.py", *words, launcher=launcher)
+    done = run_tool("run_net.py", *words, launcher=launcher)
     if done.returncode:
         print("\n".join(done.stdout.splitlines()[-5:]))
-        print(done.stderr, file=sys.stderr)
-        sys.exit(f"tools/run_net.py ended with status {done.returncode}")
+        end_with(done, "tools/run_net.py")
+
+
+def end_with(done: subprocess.CompletedProcess[str], name: str) -> NoReturn:
+    """End this program with the errors of another, without what torchrun says after them."""
+    errors = re.split(r"^E\d{4} .*torch/distributed/elastic", done.stderr, flags=re.MULTILINE)[0]
+    print(errors or done.stderr, file=sys.stderr)
+    sys.exit(f"{name} ended with status {done.returncode}")
 
 
 def losses(output: Path) -> dict[tuple[str, str], float]:
     """Return the loss of every (epoch, step); of one that was done twice, the later."""
     lines = stats(output, "train_iter")
     return {(line["epoch"], line["iter"]): line["loss"] for line in lines}
-
-
-__all__ = ["ROOT", "TORCHRUN", "losses", "must_run", "parse_args", "run_net_words", "stats"]

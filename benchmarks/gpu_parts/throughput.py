@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timesformer.engine.evaluate import autocast
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.text import format_table
 
@@ -65,7 +64,7 @@ class Contestant:
 
     def logits(self, clips: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, K), in bf16."""
-        with autocast(clips.device, "bf16"):
+        with torch.autocast(clips.device.type, torch.bfloat16):
             out = self.model(self.arrange(clips))
         return out if isinstance(out, Tensor) else out.logits
 

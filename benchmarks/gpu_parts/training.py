@@ -15,7 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from small_training import TORCHRUN, losses, must_run, parse_args, run_net_words, stats
+from small_run import stats
+from small_training import TORCHRUN, end_with, losses, must_run, parse_args, run_net_words
 
 ONE_RANK = Path(__file__).with_name("one_rank.py")
 
@@ -55,7 +56,9 @@ def main() -> None:
     command = [sys.executable, *TORCHRUN, str(ONE_RANK), "--device", args.device]
     env = os.environ | {"OMP_NUM_THREADS": "1", "NCCL_DEBUG": "WARN"}
     sys.stdout.flush()  # before what the child prints
-    sys.exit(subprocess.run(command, env=env).returncode)
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        end_with(done, ONE_RANK.name)
 
 
 if __name__ == "__main__":
