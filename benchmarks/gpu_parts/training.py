@@ -53,6 +53,7 @@ def main() -> None:
     """Entry point."""
     args = parse_args(__doc__)
     train(args.folder, args.device)
+    print("One rank alone makes run_net.py start no process group, so DDP is tried by itself:")
     command = [sys.executable, *TORCHRUN, str(ONE_RANK), "--device", args.device]
     env = os.environ | {"OMP_NUM_THREADS": "1", "NCCL_DEBUG": "WARN"}
     sys.stdout.flush()  # before what the child prints
