@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP_OPTIONS := --disable-pip-version-check --quiet -c constraints.txt
 PIP := $(PY) -m pip install $(PIP_OPTIONS)
+TIMESFORMER := $(VENV)/bin/timesformer
 
 DATA := data/synthetic
 RUNS := runs/synthetic
@@ -17,7 +18,7 @@ GPU_PLATFORMS := $(foreach p,_2_28 _2_27 _2_26 _2_24 _2_17 2014 _2_12 2010 _2_5 
 	--platform manylinux$(p)_x86_64)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test test-all check fmt gpu-wheels clean
+.PHONY: help setup demo demo-all test test-all check fmt dist package gpu-wheels clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -36,19 +37,19 @@ $(VENV)/dev: $(VENV)/base
 	@touch $@
 
 demo: $(VENV)/base  ## make videos, train divided attention on them, test it, draw its predictions
-	$(PY) tools/make_synthetic.py --output $(DATA)
-	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_divST_8_64.yaml
-	$(PY) tools/plot_predictions.py --cfg configs/Synthetic/TimeSformer_divST_8_64.yaml \
+	$(TIMESFORMER) make-synthetic --output $(DATA)
+	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_divST_8_64
+	$(TIMESFORMER) plot-predictions --cfg Synthetic/TimeSformer_divST_8_64 \
 		--results $(RUNS)/divided/scores.npz --output $(RUNS)/divided/predictions.png
-	@$(PY) tools/compare_runs.py $(RUNS)/divided
+	@$(TIMESFORMER) compare-runs $(RUNS)/divided
 	@echo
 	@echo "In $(RUNS)/divided: predictions.png (look at it), scores.npz, checkpoints/, run.log,"
 	@echo "stats.jsonl and tensorboard/ ($(VENV)/bin/tensorboard --logdir $(RUNS) shows the curves)."
 
 demo-all: demo  ## the demo for all three attention schemes, and a table of them
-	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_jointST_8_64.yaml
-	$(PY) tools/run_net.py --cfg configs/Synthetic/TimeSformer_spaceOnly_8_64.yaml
-	@$(PY) tools/compare_runs.py $(RUNS)/divided $(RUNS)/joint $(RUNS)/space
+	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_jointST_8_64
+	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_spaceOnly_8_64
+	@$(TIMESFORMER) compare-runs $(RUNS)/divided $(RUNS)/joint $(RUNS)/space
 
 test: $(VENV)/dev  ## the tests that take seconds
 	$(PY) -m pytest
@@ -68,9 +69,11 @@ fmt: $(VENV)/dev  ## mend lint and format
 gpu-wheels:  ## fill .wheels with what benchmarks/gpu_check.sh installs where there is no internet
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@rm -rf $(WHEELS)
-	@$(PY) -m pip download $(PIP_OPTIONS) --no-deps --only-binary=:all: --python-version $(GPU_PYTHON) \
-		--implementation cp $(GPU_PLATFORMS) -d $(WHEELS) -r benchmarks/gpu_wheels.txt
-	@$(PY) -m pip wheel $(PIP_OPTIONS) --no-deps -w $(WHEELS) fvcore iopath  # pure Python, no wheels published
+	@$(PY) -m pip download $(PIP_OPTIONS) --no-deps --only-binary=:all: -d $(WHEELS) \
+		--python-version $(GPU_PYTHON) --implementation cp $(GPU_PLATFORMS) \
+		-r benchmarks/gpu_wheels.txt
+	@# Pure Python; their authors publish no wheels.
+	@$(PY) -m pip wheel $(PIP_OPTIONS) --no-deps -w $(WHEELS) fvcore iopath
 	@bytes=$$(cat $(WHEELS)/*.whl | wc -c); \
 	echo "$(WHEELS): $$(ls $(WHEELS)/*.whl | wc -l) wheels for Python $(GPU_PYTHON)," \
 		"$$((bytes / 1048576)).$$((bytes % 1048576 * 10 / 1048576)) MiB of $(WHEELS_MIB) MiB allowed"; \
@@ -78,5 +81,11 @@ gpu-wheels:  ## fill .wheels with what benchmarks/gpu_check.sh installs where th
 		"benchmarks/gpu_wheels.txt (transformers is the first that the check can do without)"; \
 		exit 1; } >&2
 
+dist: $(VENV)/dev  ## build sdist and wheel into dist/
+	$(PY) -m build --no-isolation --outdir dist
+
+package: $(VENV)/dev  ## build the package, install it elsewhere, run every command there
+	$(PY) tests/packaging/check_package.py
+
 clean:  ## remove the environment and caches; data and runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist

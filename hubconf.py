@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-dependencies = ["torch", "torchvision", "timm", "einops", "fvcore", "safetensors", "yaml"]
+dependencies = [
+    "torch",
+    "torchvision",
+    "timm",
+    "einops",
+    "fvcore",
+    "safetensors",
+    "tabulate",
+    "yaml",
+]
 
 from timesformer.models.create import create_model, from_pretrained, list_models  # noqa: E402
 

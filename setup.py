@@ -1,18 +1,50 @@
 """Packaging of timesformer; settings of the tools are in pyproject.toml."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-INIT = (ROOT / "timesformer" / "__init__.py").read_text()
+INIT = (ROOT / "timesformer" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'__version__ = "(.+)"', INIT).group(1)
 
 VIZ = ["matplotlib>=3.8"]
 HUB = ["huggingface_hub>=0.30"]
 TORCHCODEC = ["torchcodec>=0.10"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+
+
+class BuildWithRecipes(build_py):
+    """Puts the recipes of configs/ into the package, where `timesformer.config.recipes` looks.
+
+    An editable install needs no copies: there the package finds configs/ beside itself.
+    """
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "timesformer" / "configs"
+            shutil.rmtree(target, ignore_errors=True)  # an earlier build's may have other recipes
+            for source, copy in self.recipes():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(source), str(copy))
+
+    def recipes(self):
+        """Pairs of a recipe and its place in the package."""
+        target = Path(self.build_lib) / "timesformer"
+        return [
+            (path, target / path.relative_to(ROOT))
+            for path in sorted(ROOT.glob("configs/**/*.yaml"))
+        ]
+
+    def get_outputs(self, include_bytecode=True):
+        """Paths of all files that are built."""
+        copies = [] if self.editable_mode else [str(copy) for _, copy in self.recipes()]
+        return [*super().get_outputs(include_bytecode), *copies]
+
 
 setup(
     name="timesformer",
@@ -26,6 +58,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["timesformer", "timesformer.*"]),
     package_data={"timesformer": ["py.typed", "datasets/labels/*.txt"]},
+    cmdclass={"build_py": BuildWithRecipes},
+    entry_points={"console_scripts": ["timesformer = timesformer.__main__:main"]},
     install_requires=[
         "torch>=2.10",
         "torchvision>=0.25",
@@ -38,6 +72,7 @@ setup(
         "pyyaml>=6.0",
         "safetensors>=0.4.3",
         "simplejson>=3.17",
+        "tabulate>=0.9",
         "tensorboard>=2.16",
         "tqdm>=4.65",
         "yacs>=0.1.8",
@@ -45,20 +80,23 @@ setup(
     extras_require={
         "viz": VIZ,
         "hub": HUB,
-        "slurm": ["submitit>=1.5"],
         "onnx": ONNX,
         "torchcodec": TORCHCODEC,
         "dev": [
             *TORCHCODEC,
             *VIZ,
+            *HUB,
+            "build>=1.2",
             "mypy>=1.10",
             "pre-commit>=3.5",
             "pytest>=8.2",
             "pytest-timeout>=2.3",
             "ruff>=0.15",
+            "setuptools>=77",
             "transformers>=4.50",
             "types-PyYAML",
             "types-simplejson",
+            "types-tabulate",
             "types-tqdm",
         ],
     },

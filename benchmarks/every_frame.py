@@ -84,7 +84,7 @@ def pick(video: Decoded, position: ClipPosition) -> np.ndarray:
 
 
 def to_floats(frames: np.ndarray, normalize: Normalize) -> torch.Tensor:
-    """The usual way: floats in [0, 1], normalised, (T, 3, H, W), and resized after that."""
+    """Do it the usual way: floats in [0, 1], normalised, (T, 3, H, W), and resized after that."""
     clip = torch.from_numpy(frames).float() / 255
     mean, std = (torch.tensor(x) for x in (normalize.mean, normalize.std))
     return ((clip - mean) / std).permute(0, 3, 1, 2)

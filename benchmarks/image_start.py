@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from safetensors.torch import save_file
@@ -34,6 +33,7 @@ from timesformer.prepare.synthetic_video import SHAPES, Trajectory, render
 from timesformer.utils.errors import run_tool
 from timesformer.utils.misc import keyed_rng
 from timesformer.utils.text import format_table
+from timesformer.visualization.style import blank_figure
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs/Synthetic/TimeSformer_divST_8_64.yaml"
 SIDE = 64
@@ -109,7 +109,7 @@ def train_video_model(output: Path, data: Path, epochs: int, *options: object) -
 
 
 def recipe(output: Path, data: Path, epochs: int, *options: object) -> CfgNode:
-    """The recipe of divided attention on Synthetic, validated after each epoch."""
+    """Return the recipe of divided attention on Synthetic, validated after each epoch."""
     cfg = get_cfg()
     cfg.merge_from_file(str(RECIPE))
     common = ["OUTPUT_DIR", str(output), "DATA.PATH_TO_DATA_DIR", str(data)]
@@ -120,7 +120,7 @@ def recipe(output: Path, data: Path, epochs: int, *options: object) -> CfgNode:
 
 
 def take_videos(data: Path, folder: Path, count: int) -> Path:
-    """A folder of the same data set with the first `count` training videos only."""
+    """Make a folder of the same data set with the first `count` training videos only."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in data.resolve().iterdir():
         link = folder / path.name
@@ -143,8 +143,7 @@ def first_steps(curves: dict[str, list[float]], steps: int) -> str:
 
 def draw(curves: dict[str, list[float]], steps: int) -> Figure:
     """Accuracy over steps."""
-    figure = Figure(figsize=(8, 5), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(8, 5)
     axes = figure.subplots()
     for (name, curve), colour in zip(
         curves.items(), ("#2f6fbb", "#2e9a6a", "#e08a1e"), strict=False

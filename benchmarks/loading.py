@@ -40,7 +40,7 @@ from tqdm import tqdm
 
 from timesformer.datasets.clips.sampling import ClipPosition, ViewGrid
 from timesformer.datasets.lists.records import Record
-from timesformer.datasets.loader import Batch, TrainBatchSampler, VideoLoader, collate
+from timesformer.datasets.loader import Batch, TrainBatches, VideoLoader, collate
 from timesformer.datasets.video import decode as decoder
 from timesformer.datasets.video.file import open_video, read_info
 from timesformer.datasets.video.index import Deadline
@@ -83,7 +83,7 @@ def test_set(paths: Sequence[str], clips: int) -> VideoDataset:
 
 
 def prepare_videos(folder: Path, output: Path) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Prepare every video of a folder, as tools/prepare_data.py does.
+    """Prepare every video of a folder, as `timesformer prepare-data` does.
 
     Returns:
         The prepared file of each video, and (file, why) of those that can't be decoded.
@@ -206,7 +206,7 @@ def test_race(paths: Sequence[str], clips: int, rounds: int) -> dict[str, np.nda
 
 def loader_overhead(paths: Sequence[str], rounds: int) -> np.ndarray:
     """Return what a loader adds to decoding and transforming the same clips, in %, by round."""
-    sampler = TrainBatchSampler(len(paths), min(BATCH, len(paths)), rank=0, size=1, seed=SEED)
+    sampler = TrainBatches(len(paths), min(BATCH, len(paths)), rank=0, size=1, seed=SEED)
     loader = VideoLoader(train_set(paths), batch_sampler=sampler, num_workers=0, collate_fn=collate)
     batches: Iterator[Batch] = iter(())
 
@@ -300,7 +300,7 @@ def memory_rows(paths: Sequence[str], cycles: int) -> list[tuple[str, ...]]:
 def ratio_row(
     name: str, seconds: Mapping[str, np.ndarray], ours: str, goal: str = ""
 ) -> tuple[str, ...]:
-    """The cells under RATIO_HEADER."""
+    """Return the cells under RATIO_HEADER."""
     (fast, fast_cpu), (slow, slow_cpu) = seconds[ours], seconds[USUAL]
     one_thread = seconds[ONE_THREAD][0]
     rates = (x.shape[1] / np.median(x.sum(axis=1)) for x in (fast, slow))

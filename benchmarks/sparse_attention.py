@@ -99,7 +99,7 @@ class PeakStorages(LiveStorages):
 
 
 def read_shape(text: str) -> Shape:
-    """Reads FRAMESxSIDE, e.g. 8x224.
+    """Read FRAMESxSIDE, e.g. 8x224.
 
     Raises:
         UserError: it is something else, or the side isn't a multiple of a patch's.
@@ -116,13 +116,13 @@ def read_shape(text: str) -> Shape:
 
 
 def make_block(scheme: str, width: int, heads: int) -> SpaceTimeBlock:
-    """Makes a block with the same weights each time."""
+    """Make a block with the same weights each time."""
     torch.manual_seed(0)
     return ATTENTION_REGISTRY.get(scheme)(width, heads, qkv_bias=True).eval()
 
 
 def add_flex(contestants: dict[str, Any], x: Tensor, shape: Shape) -> None:
-    """Adds FlexAttention, after comparing it with the regrouped path in float32.
+    """Add FlexAttention, after comparing it with the regrouped path in float32.
 
     Raises:
         RuntimeError: they differ.
@@ -151,13 +151,13 @@ def size_up(scheme: str, shape: Shape, width: int, heads: int) -> Size:
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done what it was given."""
+    """Wait until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def measure(contestants: Contestants, x: Tensor, grid: TokenGrid, rounds: int) -> dict[str, Result]:
-    """Runs all in turn, `rounds` times after one to warm up; joint attention comes first."""
+    """Run all in turn, `rounds` times after one to warm up; joint attention comes first."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds + 1):
         for name, run in contestants.items():
@@ -188,7 +188,7 @@ def peak_bytes(run: Callable[[Tensor, TokenGrid], Tensor], x: Tensor, grid: Toke
 
 
 def crossing(points: Sequence[tuple[int, float]]) -> str:
-    """Says from how many tokens on a ratio stays below 1, between neighbours on a log-log line."""
+    """Say from how many tokens on a ratio stays below 1, between neighbours on a log-log line."""
     points = sorted(points)
     if points[-1][1] >= 1:
         return "not below joint at the longest clip measured"
@@ -216,7 +216,7 @@ def cells(name: str, sizes: Mapping[str, Size], results: Mapping[str, Result]) -
 def compare(
     shapes: Sequence[Shape], width: int, heads: int, rounds: int, device: torch.device
 ) -> str:
-    """Returns the table of all shapes and the crossing points."""
+    """Return the table of all shapes and the crossing points."""
     rows: list[tuple[object, ...]] = [HEADER]
     ratios: dict[str, list[tuple[int, float]]] = {}
     for shape in sorted(shapes, key=lambda shape: shape.tokens):

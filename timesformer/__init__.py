@@ -19,7 +19,7 @@ _LAZY = {
     "TimeSformer": "timesformer.models.vit",
     "create_model": "timesformer.models.create",
     "list_models": "timesformer.models.create",
-    "load_pretrained": "timesformer.models.weights.load",
+    "load_pretrained": "timesformer.models.pretrained",
 }
 
 __all__ = ["TimeSformer", "__version__", "create_model", "list_models", "load_pretrained"]

@@ -1,57 +1,7 @@
-"""Makes the Synthetic dataset: real video files of classes that differ only in the order of time.
+"""Face of `timesformer make-synthetic`."""
 
-python tools/make_synthetic.py --output data/synthetic
-
-Done already? Then it takes no time; interrupted? Then it goes on. See docs/synthetic.md.
-"""
-
-from __future__ import annotations
-
-import argparse
-import time
-from collections.abc import Sequence
-from pathlib import Path
-
-from tqdm import tqdm
-
-from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
+from timesformer.commands.make_synthetic import main
 from timesformer.utils.errors import run_tool
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    default = SyntheticSpec()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    for split in SPLITS:
-        videos = getattr(default, split)
-        parser.add_argument(
-            f"--{split}", type=int, default=videos, metavar="N", help=f"{split} videos ({videos})"
-        )
-    parser.add_argument(
-        "--pairs", type=int, default=default.pairs, help="3, or 4 with clockwise/counter-clockwise"
-    )
-    parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--processes", type=int, metavar="N", help="default: one for each core")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
-    args = parse_args(argv)
-    spec = SyntheticSpec(args.seed, args.train, args.val, args.test, args.pairs)
-    start = time.perf_counter()
-    videos = sum(getattr(spec, split) for split in SPLITS)
-    with tqdm(total=videos, unit="video", desc="synthetic", disable=None) as bar:
-        written = write_dataset(args.output, spec, args.processes, bar.update)
-    if written:
-        seconds = time.perf_counter() - start
-        print(f"{args.output}: wrote {written} of {videos} videos in {seconds:.0f} s")
-    else:
-        print(f"{args.output}: all {videos} videos are there")
-
 
 if __name__ == "__main__":
     run_tool(main)

@@ -1,5 +1,10 @@
-"""The published module name for testing; `tools/run_net.py` is the program to run."""
+"""Face of `timesformer test`, under the published module's name and with what it offered."""
 
+from timesformer.commands.test import main
 from timesformer.engine.evaluate import perform_test, test
+from timesformer.utils.errors import run_tool
 
-__all__ = ["perform_test", "test"]
+__all__ = ["main", "perform_test", "test"]
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -1,31 +1,61 @@
-"""Imports point one way: tools → engine → {models, datasets} → config, utils."""
+"""Imports point one way, in no circle: tools → commands → engine, … → models, datasets → utils."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "timesformer").rglob("*.py"))
+PACKAGE = ROOT / "timesformer"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+ROOMS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+# A room, or one of its modules, → what it may import beside itself.
 MAY_IMPORT = {
+    "tools": {"commands", "engine", "utils.errors"},  # engine: the published modules' names
+    "__main__": {"__version__", "commands", "utils"},
+    "commands": {"engine", "prepare", "visualization", "models", "datasets", "config", "utils"},
     "engine": {"models", "datasets", "visualization", "config", "utils"},
-    "models": {"config", "utils"},
-    "datasets": {"config", "utils"},
+    "prepare": {"datasets", "config", "utils"},
     "visualization": {"datasets", "utils"},
-    "config": {"utils.errors"},
+    "models": {"config", "utils"},
+    "models.create": {"datasets"},  # it stands above both: recipes of the release have class names
+    "datasets": {"config", "utils"},
+    "config": {"utils.errors", "utils.text"},
     "utils": set(),
-    "utils.parser": {"config"},
+    "utils.parser": {"config"},  # the command line ends in a config
 }
 
 
-def imported(tree: ast.AST) -> set[str]:
-    """Every module of the package or of tools/ that a file names, `timesformer.` left out."""
+def label(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def walk(node: ast.AST, typing_too: bool) -> Iterator[ast.AST]:
+    """Every node, also those in functions; without `if TYPE_CHECKING:` unless that is wanted."""
+    for child in ast.iter_child_nodes(node):
+        for_typing = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if for_typing and not typing_too:
+            continue
+        yield child
+        yield from walk(child, typing_too)
+
+
+def imported(tree: ast.AST, typing_too: bool = True) -> set[str]:
+    """Every name of the package or of tools/ that a file imports, `timesformer.` left out."""
     names = set()
-    for node in ast.walk(tree):
+    for node in walk(tree, typing_too):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: relative imports hide where they point"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
@@ -35,13 +65,128 @@ def imported(tree: ast.AST) -> set[str]:
     return {name.removeprefix("timesformer.") for name in ours}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def wrong_arrows(place: tuple[str, ...], found: set[str]) -> set[str]:
+    """What a file at a place (its room, …, its own name) imports and mustn't."""
+    room = place[0]
+    allowed = {room} | MAY_IMPORT.get(room, set()) | MAY_IMPORT.get(".".join(place), set())
+    wrong = {name for name in found if not any(f"{name}.".startswith(f"{a}.") for a in allowed)}
+    if room in ("models", "datasets"):
+        wrong |= {name for name in found if f"{name}.".startswith("models.create.")}
+    return wrong
+
+
+@pytest.mark.parametrize("path", [*FILES, *TOOLS], ids=label)
 def test_arrows(path: Path) -> None:
-    room = path.relative_to(ROOT / "timesformer").with_suffix("").parts
-    found = imported(ast.parse(path.read_text()))
-    allowed = {room[0]} | MAY_IMPORT.get(room[0], set()) | MAY_IMPORT.get(".".join(room), set())
-    wrong = {n for n in found if not any(f"{n}.".startswith(f"{a}.") for a in allowed)}
-    assert not wrong, f"{path.relative_to(ROOT)} may import {sorted(allowed)}, not {wrong}"
+    base = ROOT if path in TOOLS else PACKAGE
+    wrong = wrong_arrows(path.relative_to(base).with_suffix("").parts, imported(tree_of(path)))
+    assert not wrong, f"{label(path)} may not import {wrong}: see MAY_IMPORT"
+
+
+def test_every_room_says_what_it_may_import() -> None:
+    assert MAY_IMPORT.keys() >= ROOMS
+
+
+def test_a_wrong_arrow_is_seen() -> None:
+    text = "def f():\n    from timesformer.models.vit import TimeSformer\n"
+    found = imported(ast.parse(text))
+    assert found == {"models.vit.TimeSformer"}
+    assert wrong_arrows(("datasets", "loader"), found) == found
+    assert wrong_arrows(("prepare", "check"), {"engine.train"}) == {"engine.train"}
+    assert wrong_arrows(("utils", "text"), {"config.node"}) == {"config.node"}
+    assert not wrong_arrows(("utils", "parser"), {"config.node"})
+    assert not wrong_arrows(("engine", "train"), found)
+    found = {"datasets.lists.class_names", "models.vit"}
+    assert wrong_arrows(("models", "vit"), found) == {"datasets.lists.class_names"}
+    assert not wrong_arrows(("models", "create"), found)
+    assert wrong_arrows(("models", "vit"), {"models.create"}) == {"models.create"}
+
+
+def graph_of(files: dict[str, ast.AST]) -> dict[str, set[str]]:
+    """Modules by name → the modules that each imports, wherever in it, to run."""
+
+    def module(name: str) -> str:
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph = {}
+    for name, tree in files.items():
+        found = {module(n) for n in imported(tree, typing_too=False)}
+        graph[name] = found - {"", name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules that all lead to each other."""
+    reached = {name: set(found) for name, found in graph.items()}
+    for middle in graph:
+        for found in reached.values():
+            if middle in found:
+                found |= reached[middle]
+    groups = {frozenset(o for o in reached[n] if n in reached[o]) for n in graph}
+    return [set(group) for group in groups if group]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_circle() -> None:
+    found = circles(graph_of({module_name(path): tree_of(path) for path in FILES}))
+    assert found == []
+
+
+def test_a_circle_through_a_function_is_seen() -> None:
+    texts = {
+        "a": "from timesformer.b import x",
+        "b": "def f():\n    from timesformer.c.d import y",
+        "c.d": "import timesformer.a",
+        "e": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from timesformer.f import z",
+        "f": "from timesformer.e import z",
+    }
+    found = circles(graph_of({name: ast.parse(text) for name, text in texts.items()}))
+    assert found == [{"a", "b", "c.d"}]
+
+
+def rooms_opened(tree: ast.AST) -> set[str]:
+    """Rooms whose files a module opens: `… / "room" / …`, `files("timesformer.room")`."""
+    words = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            words |= {s.split("/")[0] for s in strings([node.right])}
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            if name == "joinpath":
+                words |= {s.split("/")[0] for s in strings(node.args)}
+            elif name == "files":
+                words |= {s.removeprefix("timesformer.").split(".")[0] for s in strings(node.args)}
+    return words & ROOMS
+
+
+def strings(nodes: list[ast.expr]) -> set[str]:
+    return {n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_no_room_opens_the_files_of_another(path: Path) -> None:
+    inside = path.relative_to(PACKAGE)
+    others = rooms_opened(tree_of(path)) - {inside.parts[0]}
+    assert not others, f"{label(path)} opens files of {others}: it should ask their modules"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'files("timesformer") / "datasets" / "labels"',
+        'files("timesformer.datasets") / "labels"',
+        'importlib.resources.files("timesformer.datasets.lists")',
+        'Path(__file__).parents[1] / "datasets/labels"',
+        'HERE.joinpath("datasets", "labels")',
+    ],
+)
+def test_an_opened_room_is_seen(text: str) -> None:
+    assert rooms_opened(ast.parse(text)) == {"datasets"}
+    assert not rooms_opened(ast.parse(text.replace("datasets", "x")))
 
 
 def test_the_model_needs_no_video_or_plotting_library() -> None:

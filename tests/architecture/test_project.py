@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from timesformer.__main__ import command_names
+from timesformer.config.recipes import find_recipe
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [p for d in ("timesformer", "tools") for p in (ROOT / d).rglob("*.py")]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+CARDS = sorted((ROOT / "docs" / "model_cards").glob("*.md"))
 PUBLISHED = [
     *(f"Kinetics/TimeSformer_{name}" for name in (
         "divST_8x32_224", "divST_8x32_224_4gpus", "divST_8x32_224_TEST", "divST_16x16_448",
@@ -38,6 +42,16 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda p: p.name)
+def test_commands_on_pages_are_there(page):
+    for command, words in re.findall(
+        r"^(?:\$ )?timesformer ([a-z]\S*)(.*)", page.read_text(), re.M
+    ):
+        assert command in command_names(), f"{page.name}: timesformer {command}"
+        for recipe in re.findall(r"--cfg ([A-Za-z]\S*/\S+)", words):
+            assert find_recipe(recipe)
 
 
 def test_class_names_are_shipped():

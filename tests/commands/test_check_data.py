@@ -1,9 +1,8 @@
-"""tools/check_data.py: everything that is wrong with a data set, and lists without it."""
+"""`timesformer check-data`: everything that is wrong with a data set, and lists without it."""
 
 from __future__ import annotations
 
 import csv
-import runpy
 import shutil
 from pathlib import Path
 
@@ -12,23 +11,22 @@ from dataset_layouts import write_kinetics_strings, write_multi_label, write_ssv
 from PIL import Image
 from small_run import ROOT
 
+from timesformer.commands.check_data import main
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
+from timesformer.prepare.check import size_warnings
 from timesformer.utils.errors import AnnotationError, UserError
 
 KINETICS = ROOT / "configs" / "Kinetics" / "TimeSformer_divST_8x32_224.yaml"
 SSV2 = ROOT / "configs" / "SSv2" / "TimeSformer_divST_8_224.yaml"
-TOOL = runpy.run_path(str(ROOT / "tools" / "check_data.py"))
 Split = tuple[list[str], list[str]]
 
 
 def check(output: Path, options: dict[str, object], *words: str, recipe: Path = KINETICS) -> int:
-    """Run the tool; returns its exit status."""
+    """Run the command; returns its exit status."""
     pairs = [str("" if word == "''" else word) for pair in options.items() for word in pair]
     try:
-        TOOL["main"](
-            ["--cfg", str(recipe), "--output", str(output), "--workers", "0", *words, *pairs]
-        )
+        main(["--cfg", str(recipe), "--output", str(output), "--workers", "0", *words, *pairs])
     except SystemExit as error:
         return int(error.code or 0)
     return 0
@@ -182,6 +180,6 @@ class Counted:
 def test_sizes_of_known_data_sets(
     dataset: str, classes: int, split: str, count: int, said: str | None
 ) -> None:
-    warnings = list(TOOL["size_warnings"]([Counted(split, count, classes)], dataset))
+    warnings = list(size_warnings([Counted(split, count, classes)], dataset))
     assert len(warnings) == (said is not None)
     assert said is None or said in warnings[0]

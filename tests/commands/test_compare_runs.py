@@ -1,19 +1,17 @@
-"""tools/compare_runs.py on runs of a few seconds."""
+"""`timesformer compare-runs` on runs of a few seconds."""
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_run import ROOT, small_cfg
+from small_run import small_cfg
 
+from timesformer.commands.compare_runs import main
 from timesformer.engine.evaluate import test as run_test
 from timesformer.engine.train import train
 from timesformer.utils.errors import UserError
-
-main = runpy.run_path(str(ROOT / "tools" / "compare_runs.py"))["main"]
 
 
 @pytest.fixture(scope="module")

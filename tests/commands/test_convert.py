@@ -1,23 +1,22 @@
-"""tools/convert_checkpoint.py as a user runs it."""
+"""`timesformer convert` as a user runs it."""
 
 from __future__ import annotations
 
 import json
-import runpy
 
 import pytest
 import torch
 from golden_recipe import fill_
 from google_layout import google_vit, save
-from small_run import ROOT, run_tool
+from small_run import run_tool
 
+from timesformer.commands.convert import main
 from timesformer.models.create import from_pretrained, save_pretrained
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.torch_file import read_checkpoint
 
-main = runpy.run_path(str(ROOT / "tools" / "convert_checkpoint.py"))["main"]
 NAMES = ("a", "b", "c")
 RGB = {"mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "RGB"}
 

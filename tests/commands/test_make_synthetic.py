@@ -1,4 +1,4 @@
-"""tools/make_synthetic.py: the same bytes from any number of processes, resumed, never mixed up."""
+"""`timesformer make-synthetic`: the same bytes from any number of processes."""
 
 from __future__ import annotations
 

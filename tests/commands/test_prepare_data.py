@@ -1,10 +1,9 @@
-"""tools/prepare_data.py: resumed, never mixed up, and its lists train as the recipe's own."""
+"""`timesformer prepare-data`: resumed, never mixed up, and its lists train as the recipe's own."""
 
 from __future__ import annotations
 
 import csv
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -22,15 +21,15 @@ from dataset_layouts import (
 )
 from small_run import PYTHONPATH, ROOT
 
+from timesformer.commands.prepare_data import main
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import SPLITS, build_dataset
-from timesformer.datasets.video.decode import decode_all, probe
+from timesformer.datasets.decoder import decode_all, probe
 from timesformer.utils.errors import UserError
 
 KINETICS = ROOT / "configs" / "Kinetics" / "TimeSformer_divST_8x32_224.yaml"
 SMALL = ROOT / "configs" / "Finetune" / "TimeSformer_divST_8x32_224_small.yaml"
 SSV2 = ROOT / "configs" / "SSv2" / "TimeSformer_divST_8_224.yaml"
-main = runpy.run_path(str(ROOT / "tools" / "prepare_data.py"))["main"]
 
 
 def prepare(output: Path, *words: object) -> None:

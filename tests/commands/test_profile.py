@@ -1,15 +1,13 @@
-"""tools/profile_model.py as a user runs it."""
+"""`timesformer profile` as a user runs it."""
 
 from __future__ import annotations
 
-import runpy
-
 from small_run import ROOT, run_tool
 
+from timesformer.commands.profile import main
 from timesformer.models.attention import ATTENTION_REGISTRY
 
 KINETICS = ROOT / "configs" / "Kinetics"
-main = runpy.run_path(str(ROOT / "tools" / "profile_model.py"))["main"]
 
 
 def table(text: str) -> dict[str, list[str]]:

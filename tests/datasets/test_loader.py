@@ -9,7 +9,7 @@ from video_fixtures import numbered_frames, write_video
 
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets import loader as loader_module
-from timesformer.datasets.loader import EvalBatchSampler, TrainBatchSampler, construct_loader
+from timesformer.datasets.loader import EvalBatches, TrainBatches, construct_loader
 from timesformer.utils.distributed import World
 from timesformer.utils.errors import ConfigError, VideoError
 
@@ -51,13 +51,13 @@ def set_world(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5])
 def test_evaluation_covers_each_id_once(ranks: int, batch: int) -> None:
     for videos in range(1, 18):
-        samplers = [EvalBatchSampler(videos, batch, rank, ranks) for rank in range(ranks)]
+        samplers = [EvalBatches(videos, batch, rank, ranks) for rank in range(ranks)]
         batches = [list(sampler) for sampler in samplers]
         assert [len(sampler) for sampler in samplers] == [len(b) for b in batches]
         assert all(1 <= len(ids) <= batch for rank in batches for ids in rank)
         assert sorted(i for rank in batches for ids in rank for i in ids) == list(range(videos))
         # The whole batches don't depend on the ranks that share them.
-        alone = list(EvalBatchSampler(videos, batch, 0, 1))
+        alone = list(EvalBatches(videos, batch, 0, 1))
         assert sorted(ids for rank in batches for ids in rank) == alone
 
 
@@ -65,7 +65,7 @@ def test_evaluation_covers_each_id_once(ranks: int, batch: int) -> None:
 @pytest.mark.parametrize("length", [6, 11, 17, 24])
 def test_training_batches_do_not_depend_on_the_ranks(ranks: int, length: int) -> None:
     def batches(rank: int, size: int, epoch: int) -> list[list[tuple[int, int]]]:
-        sampler = TrainBatchSampler(length, 6 // size, rank, size, seed=4)
+        sampler = TrainBatches(length, 6 // size, rank, size, seed=4)
         sampler.epoch = epoch
         assert len(sampler) == length // 6
         return list(sampler)

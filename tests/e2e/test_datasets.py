@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from dataset_layouts import (
 )
 from small_run import ROOT, run_tool, stats
 
+from timesformer.commands.run import main
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 
 TINY = {
@@ -99,7 +99,6 @@ def assert_trained_and_tested(case: Case, output: Path) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_trains_and_tests(name: str, tmp_path: Path) -> None:
-    main = runpy.run_path(str(ROOT / "tools" / "run_net.py"))["main"]
     main(words(CASES[name], tmp_path / "data", tmp_path / "out"))
     assert_trained_and_tested(CASES[name], tmp_path / "out")
 

@@ -13,7 +13,8 @@ import torch
 from small_run import small_cfg, stats
 
 from timesformer.engine.broken import BrokenVideos
-from timesformer.engine.evaluate import ensemble, score_videos, test
+from timesformer.engine.evaluate import score_videos, test
+from timesformer.engine.results import ensemble
 from timesformer.engine.train import train
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint, write_checkpoint

@@ -24,10 +24,9 @@ from timesformer.prepare.inspect import (
     VideoReport,
     list_path,
     read_splits,
-    take_splits,
     write_list,
 )
-from timesformer.utils.errors import AnnotationError, ConfigError, UserError
+from timesformer.utils.errors import AnnotationError, ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +156,6 @@ def test_paths_are_written_as_they_were_read() -> None:
     assert list_path("/data/a.mp4", cfg) == "/data/a.mp4"
     cfg.DATA.PATH_PREFIX = "/data/"
     assert list_path("/data/x/a.mp4", cfg) == "x/a.mp4"
-
-
-def test_splits_and_keys_are_told_apart() -> None:
-    assert take_splits(None, ["A.B", "1"]) == ([], ["A.B", "1"])
-    assert take_splits(["train", "val", "A.B", "1"], []) == (["train", "val"], ["A.B", "1"])
-    with pytest.raises(UserError, match="'valid': must be of train, val, test"):
-        take_splits(["train", "valid"], [])
 
 
 def multi_label_cfg(root: Path) -> CfgNode:

@@ -15,8 +15,8 @@ from dataset_layouts import write_pictures, write_tiny
 from video_fixtures import write_video
 
 from timesformer.datasets.clips.sampling import RateSampler
+from timesformer.datasets.decoder import decode_all, load_clip, probe
 from timesformer.datasets.video import frame_folder
-from timesformer.datasets.video.decode import decode_all, load_clip, probe
 from timesformer.prepare.transcode import TranscodeSettings, prepared_size, transcode
 from timesformer.utils.errors import UserError, VideoError
 

@@ -13,7 +13,6 @@ from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import batch_layout, check, ranks
 from timesformer.models.build import make_model
-from timesformer.models.others import factorised_encoder  # noqa: F401  (registers them)
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "Baselines"
 BASE = "TimeSformer_8x32_224"

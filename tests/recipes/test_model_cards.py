@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from timesformer.__main__ import command_names
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
@@ -173,17 +174,18 @@ def test_published_weights_are_those_that_can_be_made() -> None:
 
 @each_card
 def test_commands_can_be_run(card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are there, keys exist, and the config is sound."""
+    """Commands and recipes are there, keys exist, and the config is sound."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "k400.pyth").touch()  # what commands call a checkpoint that readers have
     commands = re.findall(r"^```bash\n(.*?)^```$", card.read_text(), re.DOTALL | re.MULTILINE)
     assert commands
     for line in "".join(commands).replace("\\\n", " ").splitlines():
         words = shlex.split(line)
-        assert (ROOT / words[1]).is_file(), words[1]
+        assert words[0] == "timesformer"
+        assert words[1] in command_names(), words[1]
         if "--cfg" in words:
             at = words.index("--cfg")
-            cfg = load(words[at + 1])
+            cfg = load(f"configs/{words[at + 1]}.yaml")
             cfg.merge_from_list(words[at + 2 :])
             check(cfg)
 

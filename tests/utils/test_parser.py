@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from timesformer.utils.errors import ConfigError
-from timesformer.utils.parser import load_config, parse_args
+from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.parser import CommandParser, load_config, load_recipe, parse_args
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = ["NUM_GPUS", "0", "TRAIN.BATCH_SIZE", "4", "GLOBAL_BATCH_SIZE", "0"]
@@ -63,7 +63,81 @@ def test_mistakes_that_argparse_reports(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit) as caught:
         parse_args(["NUM_GPUS", "0"])
     assert caught.value.code == 2
-    assert "--cfg" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: the following arguments are required: --cfg; see ")
+    assert error.count("\n") == 1
+
+
+def test_only_one_of_two(cfg_file: str) -> None:
+    words = ["--cfg", cfg_file, "--num_shards", "1", "--shard_id", "0", *CPU]
+    cfg = load_config(parse_args(words), only="train")
+    assert (cfg.TRAIN.ENABLE, cfg.TEST.ENABLE) == (True, False)
+    cfg = load_config(parse_args(words), only="test")
+    assert (cfg.TRAIN.ENABLE, cfg.TEST.ENABLE) == (False, True)
+    with pytest.raises(ConfigError, match=r"TRAIN.ENABLE is False: use `timesformer test`, or"):
+        load_config(parse_args([*words, "TRAIN.ENABLE", "False"]), only="train")
+    with pytest.raises(ConfigError, match=r"TEST.ENABLE is False: use `timesformer train`, or"):
+        load_config(parse_args([*words, "TEST.ENABLE", "False"]), only="test")
+
+
+def test_a_recipe_by_name() -> None:
+    args = parse_args(["--cfg", "Synthetic/TimeSformer_divST_8_64", "NUM_GPUS", "0"])
+    assert load_recipe(args).TRAIN.DATASET == "synthetic"
+    with pytest.raises(ConfigError, match=r"no recipe of that name; did you mean Synthetic/"):
+        load_recipe(parse_args(["--cfg", "TimeSformer_divST_8_64"]))
+
+
+@pytest.fixture
+def parser() -> CommandParser:
+    parser = CommandParser("try", "Try it.\n\nExample:\n  %(prog)s --cfg X", "--cfg FILE [words]")
+    parser.add_cfg("a recipe")
+    parser.add_splits(("train", "val"))
+    parser.add_workers()
+    parser.add_argument("--fast", action="store_true")
+    parser.add_pairs()
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "splits", "opts"),
+    [
+        ([], [], []),
+        (["--splits", "val"], ["val"], []),
+        (["--splits", "train", "val", "NUM_GPUS", "0"], ["train", "val"], ["NUM_GPUS", "0"]),
+        (["--splits", "val", "--fast", "RNG_SEED", "-1"], ["val"], ["RNG_SEED", "-1"]),
+        (["RNG_SEED", "1"], [], ["RNG_SEED", "1"]),
+    ],
+)
+def test_splits_end_where_keys_begin(
+    parser: CommandParser, words: list[str], splits: list[str], opts: list[str]
+) -> None:
+    args = parser.parse(["--cfg", "x", *words])
+    assert (args.splits, args.opts, args.cfg_file) == (splits, opts, "x")
+    assert args.workers >= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--splits", "dev"], "--splits 'dev': must be of train, val"),
+        (["--workers", "-1"], "--workers -1: must be 0 or more"),
+        (["NUM_GPUS", "0", "--fast"], "option --fast must come before the KEY VALUE pairs"),
+        (["NUM_GPUS", "--fast"], "option --fast must come before the KEY VALUE pairs"),
+        (["NUM_GPUS", "0", "--workers=1"], "option --workers must come before"),
+        (["--splits", "val", "NUM_GPUS", "0", "--fast", "X", "--cfg", "y"], "option --cfg must"),
+    ],
+)
+def test_what_the_shared_parser_refuses(parser: CommandParser, words: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        parser.parse(["--cfg", "x", *words])
+
+
+def test_help_names_the_command(parser: CommandParser, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse(["--help"])
+    text = capsys.readouterr().out
+    assert text.startswith("usage: timesformer try --cfg FILE [words]\n\nTry it.\n\nExample:\n")
+    assert "\n  timesformer try --cfg X\n" in text
 
 
 def test_help_shows_commands_and_meaning(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,10 @@
+"""Tables and hints."""
+
 from __future__ import annotations
 
-from timesformer.utils.text import format_table
+import pytest
+
+from timesformer.utils.text import did_you_mean, format_table
 
 
 def test_numbers_to_the_right_and_text_to_the_left() -> None:
@@ -14,3 +18,27 @@ def test_numbers_to_the_right_and_text_to_the_left() -> None:
         "a     1,000  fine  -1.5 %",
         "bcd       7             -",
     ]
+
+
+def test_cells_stay_as_they_are_written() -> None:
+    rows = [("x", "y"), ("1e3", "0.590"), ("002", "1,285.9")]
+    assert format_table(rows, gap=" | ").splitlines() == [
+        "x   |       y",
+        "1e3 |   0.590",
+        "002 | 1,285.9",
+    ]
+    assert format_table([("only", "a header")]) == "only  a header"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("SOLVER.BASE_LRR", ["SOLVER.BASE_LR", "SOLVER.LRS"], "; did you mean SOLVER.BASE_LR?"),
+        ("TRAIN.NUM_GPUS", ["NUM_GPUS", "TRAIN.DATASET"], "; did you mean NUM_GPUS?"),
+        ("Check-Dta", ["check-data", "convert"], "; did you mean check-data?"),
+        ("zebra", ["check-data", "convert"], ""),
+        ("x", [], ""),
+    ],
+)
+def test_the_nearest_name(name: str, known: list[str], hint: str) -> None:
+    assert did_you_mean(name, known) == hint

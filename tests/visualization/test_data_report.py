@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from timesformer.visualization.data_report import COLOURS, SplitData, draw_report
+from timesformer.visualization.data_report import COLOUR_OF, SplitData, draw_report
 from timesformer.visualization.style import write_png
 
 
@@ -29,7 +29,7 @@ def bars(figure: Figure, panel: int) -> dict[tuple[str, str], float]:
 
 
 def colour(name: str) -> tuple[float, ...]:
-    code = COLOURS[name]
+    code = COLOUR_OF[name]
     return tuple(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5))
 
 

@@ -149,8 +149,6 @@ _C.AUG.CROP_RATIO = [0.75, 1.3333]
 
 # ---------------------------------------------------------------------------- architecture
 _C.TIMESFORMER = CfgNode()
-# Name of a registered scheme: divided_space_time | joint_space_time | space_only | ...
-_C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"
 # Image or video weights to start from when training starts fresh: a file, a folder, timm/NAME,
 # torchvision/NAME, hf/ORG/NAME, or empty for none (docs/weights.md). The default is what the
 # published models started from.
@@ -160,34 +158,22 @@ _C.TIMESFORMER.PRETRAINED_MODEL = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
 _C.TIMESFORMER.POS_EMBED_RESIZE = "bicubic"
 # Resizing of time_embed when they are for another number of frames: nearest (published) | linear.
 _C.TIMESFORMER.TIME_EMBED_RESIZE = "nearest"
-# Initial values: image (published; expects image weights) | scratch (embeddings that let
-# the order of time be learnt without any).
-_C.TIMESFORMER.INIT = "image"
-# Amplitude of the sines that time_embed starts as where no weights give it; -1 = as INIT says: 0
-# (published) for image, 1 for scratch. See docs/synthetic.md.
-_C.TIMESFORMER.TIME_EMBED_AMPLITUDE = -1.0
-# CLS is a key in temporal attention (the paper's Eq. 13; the published model leaves it out). For
-# divided_space_time.
-_C.TIMESFORMER.CLS_IN_TIME = False
-# What tokens know of their place: space_time | space | none (the paper's Table 4).
-_C.TIMESFORMER.POS_EMBED = "space_time"
-# Side of a patch in pixels.
-_C.TIMESFORMER.PATCH_SIZE = 16
-# Frames that a token covers (tubelets of ViViT); 1 = patches of single frames.
-_C.TIMESFORMER.TUBELET_SIZE = 1
 # How image weights become those of a tubelet: central (frame) | average.
 _C.TIMESFORMER.TUBELET_INIT = "central"
-# Width D of a token.
+# Knobs of the model. What each means is said in timesformer/models/architecture.py, where it is a
+# field of `Architecture`.
+_C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"
+_C.TIMESFORMER.PATCH_SIZE = 16
+_C.TIMESFORMER.TUBELET_SIZE = 1
 _C.TIMESFORMER.EMBED_DIM = 768
-# Number of blocks.
 _C.TIMESFORMER.DEPTH = 12
-# Attention heads of each block; divides EMBED_DIM.
 _C.TIMESFORMER.NUM_HEADS = 12
-# Hidden width of the MLP / EMBED_DIM.
 _C.TIMESFORMER.MLP_RATIO = 4.0
-# Probability that the last block's branches are skipped in training; rises linearly from 0.
+_C.TIMESFORMER.POS_EMBED = "space_time"
+_C.TIMESFORMER.CLS_IN_TIME = False
 _C.TIMESFORMER.DROP_PATH_RATE = 0.1
-# Recompute each block's activations in backward: less memory, about a third more time.
+_C.TIMESFORMER.INIT = "image"
+_C.TIMESFORMER.TIME_EMBED_AMPLITUDE = -1.0
 _C.TIMESFORMER.ACT_CHECKPOINT = False
 
 _C.MODEL = CfgNode()

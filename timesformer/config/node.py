@@ -6,7 +6,6 @@ is first brought to one flat form, {full key: value of the key's own type}, and 
 
 from __future__ import annotations
 
-import difflib
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from fvcore.common.config import CfgNode as _FvcoreNode
 from timesformer.config.deprecated import DEPRECATED
 from timesformer.config.strict_yaml import dump, parse, read_with_bases
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
 
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
@@ -147,16 +147,6 @@ def conform(
         raise ConfigError(f"{source}: expected KEY: VALUE lines, not {_show(tree)}")
     walk(tree, "")
     return flat, deprecated
-
-
-def did_you_mean(name: str, known: Iterator[str] | set[str] | Sequence[str] | Mapping) -> str:
-    """Return "; did you mean X?" for the nearest known name, or "" when none is near."""
-    upper = {k.upper(): k for k in known}
-    last = name.upper().rpartition(".")[2]
-    same_last = [k for k in upper if k.rpartition(".")[2] == last]  # right key, wrong group
-    near = difflib.get_close_matches(name.upper(), same_last, 1, 0.0)
-    near = near or difflib.get_close_matches(name.upper(), upper, 1, 0.5)
-    return f"; did you mean {upper[near[0]]}?" if near else ""
 
 
 def _coerce(value: Any, default: Any, key: str, source: str) -> Any:

@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a string if either this loader or a plain YAML loader would read something else."""
+    """Quote a string if either this loader or a plain YAML loader would read something else."""
 
 
 for _name, _pattern, _first in _SCALARS:

@@ -2,13 +2,12 @@
 
 from timesformer.datasets.video.decode import (
     Clips,
-    VideoInfo,
     decode_all,
     load_clip,
     load_clips,
     load_frames,
-    probe,
 )
+from timesformer.datasets.video.probe import VideoInfo, probe
 from timesformer.utils.errors import VideoError
 
 __all__ = [

@@ -24,11 +24,11 @@ from timesformer.utils.misc import keyed_rng
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 
 
-class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
+class TrainBatches(Sampler[list[tuple[int, int]]]):
     """Batches of keys (index, epoch) for one rank; an incomplete last micro-batch is dropped."""
 
     def __init__(self, length: int, batch_size: int, rank: int, size: int, seed: int) -> None:
-        """Make a sampler.
+        """Prepare the batches.
 
         Args:
             length: number of ids.
@@ -56,11 +56,11 @@ class TrainBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(index, self.epoch) for index in order[first : first + self.batch_size]]
 
 
-class EvalBatchSampler(Sampler[list[int]]):
+class EvalBatches(Sampler[list[int]]):
     """Batches of ids in order; this rank takes every `size`-th batch."""
 
     def __init__(self, length: int, batch_size: int, rank: int, size: int) -> None:
-        """Make a sampler; the arguments are those of `TrainBatchSampler`."""
+        """Prepare the batches; the arguments are those of `TrainBatches`."""
         self.length = length
         self.batch_size = batch_size
         self.starts = range(0, length, batch_size)[rank::size]
@@ -80,7 +80,7 @@ class VideoLoader(DataLoader):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the shuffle and the random clips of the next pass."""
-        if isinstance(self.batch_sampler, TrainBatchSampler):
+        if isinstance(self.batch_sampler, TrainBatches):
             self.batch_sampler.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
@@ -134,7 +134,7 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
     workers = cfg.DATA_LOADER.NUM_WORKERS
     return VideoLoader(
         dataset,
-        batch_sampler=_batch_sampler(cfg, split, dataset, get_world()),
+        batch_sampler=_batches(cfg, split, dataset, get_world()),
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_init_worker,
@@ -147,22 +147,22 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
     )
 
 
-def _batch_sampler(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sampler:
+def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sampler:
     length = len(dataset)  # type: ignore[arg-type]
     if split == "test":
         clips = cfg.TEST.BATCH_SIZE // world.local_size
         videos = max(1, clips // dataset.num_views)  # type: ignore[attr-defined]
-        return EvalBatchSampler(length, videos, world.rank, world.size)
+        return EvalBatches(length, videos, world.rank, world.size)
     batch_size = max(1, cfg.TRAIN.BATCH_SIZE // world.local_size)
     if split == "val":
-        return EvalBatchSampler(length, batch_size, world.rank, world.size)
+        return EvalBatches(length, batch_size, world.rank, world.size)
     videos = batch_size // cfg.DATA.NUM_SAMPLES
     if length < videos * world.size:
         raise ConfigError(
             f"the training set has {length} videos, fewer than the {videos * world.size} of "
             f"one batch: lower TRAIN.BATCH_SIZE ({cfg.TRAIN.BATCH_SIZE} clips a node)"
         )
-    return TrainBatchSampler(length, videos, world.rank, world.size, cfg.RNG_SEED)
+    return TrainBatches(length, videos, world.rank, world.size, cfg.RNG_SEED)
 
 
 def _init_worker(worker: int) -> None:

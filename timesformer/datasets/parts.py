@@ -68,12 +68,12 @@ def build_transform(cfg: CfgNode, mode: str) -> TrainTransform | EvalTransform:
 
 
 def build_normalize(cfg: CfgNode) -> Normalize:
-    """The input that the weights expect: DATA.MEAN, STD and REVERSE_INPUT_CHANNEL."""
+    """Return the input that the weights expect: DATA.MEAN, STD and REVERSE_INPUT_CHANNEL."""
     return Normalize(tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD), cfg.DATA.REVERSE_INPUT_CHANNEL)
 
 
 def build_augment(cfg: CfgNode) -> ClipAugment:
-    """What training does to a batch of clips on the device."""
+    """Return what training does to a batch of clips on the device."""
     aug = cfg.AUG
     return ClipAugment(
         build_normalize(cfg),

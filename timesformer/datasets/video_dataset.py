@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from timesformer.datasets.clips.augment import Normalize
-from timesformer.datasets.clips.sampling import ClipPosition, Sampler, ViewGrid
+from timesformer.datasets.clips.sampling import ClipPosition, ClipSampler, ViewGrid
 from timesformer.datasets.clips.transform import EvalTransform, TrainTransform
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.decode import Clips
@@ -65,7 +65,7 @@ class VideoDataset(Dataset):
     def __init__(
         self,
         records: Sequence[Record],
-        sampler: Sampler,
+        sampler: ClipSampler,
         transform: TrainTransform | EvalTransform,
         mode: str,
         *,
@@ -200,7 +200,7 @@ class VideoDataset(Dataset):
             VideoError(
                 path,
                 f"{reason}; nor could any of {REPLACEMENTS} videos drawn in its place: check "
-                "DATA.PATH_PREFIX, and the files with tools/check_data.py",
+                "DATA.PATH_PREFIX, and the files with `timesformer check-data`",
             )
         ]
 
@@ -229,7 +229,7 @@ class VideoDataset(Dataset):
         return self.reader(record.path, place)
 
     def target(self, label: int | tuple[int, ...]) -> int | torch.Tensor:
-        """What a record's label is in a batch: itself, or for several a vector (K,) of 0 and 1."""
+        """Return a label as in a batch: itself, or for several a vector (K,) of zeros and ones."""
         if isinstance(label, int):
             return label
         target = torch.zeros(self.num_classes)

@@ -47,7 +47,7 @@ class ClipMixup:
 
 
 def build_mixup(cfg: CfgNode) -> ClipMixup | None:
-    """The mixing that MIXUP.* asks for, or None."""
+    """Return the mixing that MIXUP.* asks for, or None."""
     if not cfg.MIXUP.ENABLED:
         return None
     return ClipMixup(

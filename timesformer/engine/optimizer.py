@@ -14,7 +14,7 @@ from timesformer.utils.errors import ConfigError
 
 
 def construct_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer:
-    """Makes the optimizer of SOLVER.OPTIMIZING_METHOD for the parameters that aren't frozen.
+    """Make the optimizer of SOLVER.OPTIMIZING_METHOD for the parameters that aren't frozen.
 
     Raises:
         ConfigError: for an unknown method, if every parameter is frozen, or if the model doesn't
@@ -55,6 +55,6 @@ def construct_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of every parameter group, times its factor by SOLVER.LAYER_DECAY."""
+    """Set the learning rate of every parameter group, times its factor by SOLVER.LAYER_DECAY."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

@@ -65,7 +65,7 @@ class TrainState:
 
 
 def preprocessing(cfg: CfgNode) -> dict[str, Any]:
-    """What the weights expect of their input; it travels with every checkpoint."""
+    """Return what the weights expect of their input; it travels with every checkpoint."""
     return {
         "mean": list(cfg.DATA.MEAN),
         "std": list(cfg.DATA.STD),
@@ -73,35 +73,43 @@ def preprocessing(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def restore(state: TrainState) -> None:
-    """Gives the run its weights: those it left behind, else the start that the config asks for.
+def load_train_checkpoint(
+    cfg: CfgNode,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> int:
+    """Give a run its weights: those it left behind, else the start that the config asks for.
 
     The order is: the newest sound checkpoint in OUTPUT_DIR (TRAIN.AUTO_RESUME), then
     TRAIN.CHECKPOINT_FILE_PATH, then TIMESFORMER.PRETRAINED_MODEL, then fresh weights.
 
+    Returns:
+        The epoch to go on with, counted from 0.
+
     Raises:
         WeightsError: if weights can't be read or don't belong to this model.
     """
-    cfg = state.cfg
     last = get_last_checkpoint(cfg.OUTPUT_DIR) if cfg.TRAIN.AUTO_RESUME else None
     source = cfg.TRAIN.CHECKPOINT_FILE_PATH
     only_weights = cfg.TRAIN.FINETUNE or cfg.TRAIN.CHECKPOINT_EPOCH_RESET
     if last or (source and not only_weights):
         path = last or source
-        state.epoch = load_checkpoint(path, state.model, state.optimizer) + 1
-        if state.scaler.is_enabled():
-            state.scaler.load_state_dict(read_checkpoint(path)["scaler_state"])
-        logger.info("resuming from %s: %d epochs are done", path, state.epoch)
-        return
+        epoch = load_checkpoint(path, model, optimizer) + 1
+        if scaler and scaler.is_enabled():
+            scaler.load_state_dict(read_checkpoint(path)["scaler_state"])
+        logger.info("resuming from %s: %d epochs are done", path, epoch)
+        return epoch
     if cfg.TRAIN.FINETUNE and not source:
         logger.warning(
             "TRAIN.FINETUNE True, but TRAIN.CHECKPOINT_FILE_PATH names no model to fine-tune: "
             "training starts as without it"
         )
     if source := source or cfg.TIMESFORMER.PRETRAINED_MODEL:
-        load_pretrained(bare(state.model), source, **_resizing(cfg))
+        load_pretrained(bare(model), source, **_resizing(cfg))
     else:
         logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
+    return 0
 
 
 def _resizing(cfg: CfgNode) -> dict[str, str]:
@@ -114,15 +122,17 @@ def _resizing(cfg: CfgNode) -> dict[str, str]:
 
 
 def save(state: TrainState, epoch: int) -> None:
-    """Writes the checkpoint of a finished epoch (counted from 0); all ranks wait for it."""
+    """Write the checkpoint of a finished epoch (counted from 0); all ranks wait for it."""
     if is_main():
+        model: Any = bare(state.model)
         path = save_checkpoint(
             state.cfg.OUTPUT_DIR,
-            state.model,
+            model,
             state.optimizer,
             epoch,
             state.cfg,
             scaler_state=state.scaler.state_dict(),
+            architecture=model.architecture.to_json(),
             preprocessing=preprocessing(state.cfg),
             class_names=list(state.class_names),
         )
@@ -137,8 +147,8 @@ class TestWeights(NamedTuple):
     class_names: tuple[str, ...]  # as in training, or ()
 
 
-def load_test_weights(cfg: CfgNode, model: nn.Module) -> TestWeights:
-    """Loads the weights to test.
+def load_test_checkpoint(cfg: CfgNode, model: nn.Module) -> TestWeights:
+    """Load the weights to test.
 
     They are TEST.CHECKPOINT_FILE_PATH, else the newest sound checkpoint in OUTPUT_DIR, else
     TRAIN.CHECKPOINT_FILE_PATH. Nothing is ever tested with weights that training didn't make.

@@ -19,7 +19,7 @@ from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import autocast, eval_epoch
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
-from timesformer.engine.state import TrainState, restore, save
+from timesformer.engine.state import TrainState, load_train_checkpoint, save
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import is_checkpoint_epoch
 from timesformer.utils.distributed import all_reduce_sum, device_for, get_world
@@ -35,7 +35,7 @@ logger = get_logger(__name__)
 
 
 def train(cfg: CfgNode) -> nn.Module:
-    """Trains as the config says, from where a former run left off, and returns the model.
+    """Train as the config says, from where a former run left off, and return the model.
 
     Raises:
         ConfigError: for a batch layout or model that can't be.
@@ -67,7 +67,7 @@ def train(cfg: CfgNode) -> nn.Module:
         ),
         class_names=train_loader.dataset.class_names,
     )
-    restore(state)
+    state.epoch = load_train_checkpoint(cfg, model, state.optimizer, state.scaler)
     log_start(state, train_loader)
 
     val_broken = BrokenVideos(cfg.OUTPUT_DIR, "val", len(val_loader.dataset) if val_loader else 0)
@@ -93,7 +93,7 @@ def train(cfg: CfgNode) -> nn.Module:
 
 
 def log_start(state: TrainState, loader: VideoLoader) -> None:
-    """Says what is about to run: model, data and how the global batch is made."""
+    """Say what is about to run: model, data and how the global batch is made."""
     cfg, layout = state.cfg, state.layout
     if cfg.LOG_MODEL_INFO:
         logger.info("%s", state.model)
@@ -117,7 +117,7 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
 
 
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of `size` batches, one per optimizer step; the last may be shorter, never empty."""
+    """Yield lists of `size` batches, one a step; the last may be shorter, never empty."""
     group: list[Batch] = []
     for batch in batches:
         group.append(batch)

@@ -7,18 +7,19 @@ from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timesformer.config.node import did_you_mean
 from timesformer.models import others, vit  # noqa: F401  (register models)
+from timesformer.models.architecture import Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
 
 __all__ = ["MODEL_REGISTRY", "build_model", "make_model"]
 
 
 def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
-    """Makes the model of MODEL.MODEL_NAME on its device, with fresh weights.
+    """Make the model of MODEL.MODEL_NAME on its device, with fresh weights.
 
     Args:
         cfg: a validated config.
@@ -39,7 +40,7 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
 
 
 def make_model(cfg: CfgNode) -> nn.Module:
-    """Makes the bare model on torch's default device, e.g. under `with torch.device("meta")`.
+    """Make the bare model on torch's default device, e.g. under `with torch.device("meta")`.
 
     Raises:
         ConfigError: for a model or attention scheme that isn't registered.
@@ -58,4 +59,6 @@ def make_model(cfg: CfgNode) -> nn.Module:
             f"TIMESFORMER.CLS_IN_TIME True is for divided_space_time, not for {scheme}: set it to "
             "False"
         )
-    return MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg)
+    model = MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg)
+    model.architecture = Architecture.from_cfg(cfg)
+    return model

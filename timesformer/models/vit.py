@@ -1,11 +1,13 @@
-"""The paper's models: a `VisionTransformer` of ViT sizes, and its entries in the registry.
+"""The paper's models under the published names: `TimeSformer`, `Block`, and the registry's entries.
 
-Shape letters: B batch, T frames, H×W pixels, h×w patches of a frame, D embedding width, K classes.
+Shape letters: B batch, T frames, H×W pixels, h×w patches of a frame, N = h·w, D embedding width,
+K classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,15 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models import create as hub
-from timesformer.models.attention import SpaceTimeBlock
+from timesformer.models.architecture import Architecture
+from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import Attention, Mlp
 from timesformer.models.network.patch_embed import PatchEmbed
 from timesformer.models.network.vision_transformer import VisionTransformer, layer_patterns
 from timesformer.models.registry import MODEL_REGISTRY
+from timesformer.models.weights.bundle import make_from
 from timesformer.models.weights.load import load_pretrained
-from timesformer.utils.errors import ConfigError
+from timesformer.models.weights.save import save_pretrained
 
 __all__ = [
     "Attention",
@@ -35,10 +38,6 @@ __all__ = [
     "vit_tiny_patch16_224",
 ]
 
-Block = SpaceTimeBlock
-
-VIT_BASE_SIZES = (768, 12, 12)  # width, depth, heads
-
 
 class TimeSformer(nn.Module):
     """The paper's model: a `VisionTransformer` of ViT sizes, held as `.model`.
@@ -50,25 +49,18 @@ class TimeSformer(nn.Module):
         num_frames: frames T of a clip.
         attention_type: name of a registered scheme.
         pretrained_model: weights to load: a file, `timm/NAME`, or '' for none
-            (see `timesformer.models.weights.load.load_pretrained`).
-        embed_dim: embedding width D; like all below, ViT-B when not given.
-        depth: number of blocks.
-        num_heads: heads of every attention.
-        mlp_ratio: hidden width of the MLPs over D.
-        drop_path_rate: stochastic depth of the last block.
-        init: see `VisionTransformer`, as for all below.
-        act_checkpoint: recompute activations.
-        pos_embed_type: space_time, space or none.
-        tubelet_size: frames that a token covers.
-        cls_in_time: CLS is a key in temporal attention (paper, Eq. 13).
-        time_embed_amplitude: of the sines that time_embed starts as.
+            (see `timesformer.models.pretrained.load_pretrained`).
+        **knobs: any other field of `Architecture`; ViT-B of the published model without.
 
     Attributes:
+        architecture: all of these, as checkpoints carry them.
         preprocessing: what the weights expect of their input (mean, std, channel_order, …), where
             that is known, else {}.
         class_names: in label order, or ().
 
     Raises:
+        TypeError: there is no such knob.
+        ValueError: a value that can't work.
         WeightsError: if `pretrained_model` can't be read or doesn't belong to this model.
     """
 
@@ -80,53 +72,55 @@ class TimeSformer(nn.Module):
         num_frames: int = 8,
         attention_type: str = "divided_space_time",
         pretrained_model: str = "",
-        *,
-        embed_dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4.0,
-        drop_path_rate: float = 0.1,
-        init: str = "image",
-        act_checkpoint: bool = False,
-        pos_embed_type: str = "space_time",
-        tubelet_size: int = 1,
-        cls_in_time: bool = False,
-        time_embed_amplitude: float | None = None,
+        **knobs: Any,
     ) -> None:
         super().__init__()
-        self.preprocessing: dict[str, Any] = {}
-        self.class_names: tuple[str, ...] = ()
-        self.model = VisionTransformer(
+        self.architecture = Architecture(
             img_size=img_size,
             patch_size=patch_size,
             num_classes=num_classes,
-            embed_dim=embed_dim,
-            depth=depth,
-            num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
-            qkv_bias=True,
-            drop_path_rate=drop_path_rate,
-            norm_layer=partial(nn.LayerNorm, eps=1e-6),
             num_frames=num_frames,
             attention_type=attention_type,
-            init=init,
-            act_checkpoint=act_checkpoint,
-            pos_embed_type=pos_embed_type,
-            tubelet_size=tubelet_size,
-            cls_in_time=cls_in_time,
-            time_embed_amplitude=time_embed_amplitude,
+            **knobs,
+        )
+        self.preprocessing: dict[str, Any] = {}
+        self.class_names: tuple[str, ...] = ()
+        self.model = VisionTransformer(
+            qkv_bias=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            **self.architecture.arguments_for(VisionTransformer),
         )
         if pretrained_model:
             load_pretrained(self.model, pretrained_model)
 
     @classmethod
+    def of(cls, architecture: Architecture) -> TimeSformer:
+        """Make the model of an architecture, with fresh weights."""
+        return cls(**vars(architecture))
+
+    @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> TimeSformer:
-        """The model of a folder, file or hub id; see `create.from_pretrained`."""
-        return hub.from_pretrained(source, **overrides)
+        """Make the model that weights are of, and load them.
+
+        See `timesformer.models.create.from_pretrained`, which makes other models too.
+
+        Raises:
+            WeightsError: they are another model's.
+        """
+        return make_from(source, cls._named, overrides)
+
+    @classmethod
+    def _named(cls, architecture: Architecture) -> TimeSformer:
+        if architecture.model not in _NAMES:
+            raise ValueError(
+                f"it is a {architecture.model}, no TimeSformer: "
+                "timesformer.models.create.from_pretrained makes it"
+            )
+        return cls.of(architecture)
 
     def save_pretrained(self, folder: str | Path, **more: Any) -> None:
-        """Writes weights and config; see `timesformer.models.create.save_pretrained`."""
-        hub.save_pretrained(self, folder, **more)
+        """Write weights and config; see `timesformer.models.weights.save.save_pretrained`."""
+        save_pretrained(self, folder, **more)
 
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> logits (B, K)."""
@@ -147,15 +141,16 @@ class TimeSformer(nn.Module):
         return self.model.get_intermediate_layers(x, n, norm, return_cls)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, from D features to K logits."""
+        """Return the last layer, from D features to K logits."""
         return self.model.get_classifier()
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the head by a fresh one; 0 classes leave features as output."""
+        """Replace the head by a fresh one; 0 classes leave features as output."""
         self.model.reset_classifier(num_classes)
+        self.architecture = replace(self.architecture, num_classes=num_classes)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that other recipes leave out of weight decay."""
+        """Name the parameters that other recipes leave out of weight decay."""
         return {f"model.{name}" for name in self.model.no_weight_decay()}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -163,65 +158,86 @@ class TimeSformer(nn.Module):
         self.model.set_grad_checkpointing(enable)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Which parameters belong to which layer; see `VisionTransformer`."""
+        """Say which parameters belong to which layer; see `VisionTransformer`."""
         return layer_patterns(r"model\.", coarse)
 
 
-def _from_config(cfg: CfgNode, embed_dim: int, depth: int, num_heads: int) -> TimeSformer:
-    options = cfg.TIMESFORMER
-    amplitude = options.TIME_EMBED_AMPLITUDE
-    return TimeSformer(
-        img_size=cfg.DATA.TRAIN_CROP_SIZE,
-        patch_size=options.PATCH_SIZE,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        num_frames=cfg.DATA.NUM_FRAMES,
-        attention_type=options.ATTENTION_TYPE,
-        embed_dim=embed_dim,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_ratio=options.MLP_RATIO,
-        drop_path_rate=options.DROP_PATH_RATE,
-        init=options.INIT,
-        act_checkpoint=options.ACT_CHECKPOINT,
-        pos_embed_type=options.POS_EMBED,
-        tubelet_size=options.TUBELET_SIZE,
-        cls_in_time=options.CLS_IN_TIME,
-        time_embed_amplitude=None if amplitude < 0 else amplitude,
-    )
+class _BlockType(type(nn.Module)):  # type: ignore[misc]
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, SpaceTimeBlock)
+
+
+class Block(metaclass=_BlockType):
+    """The published block: that of a scheme, called as `block(x, B, T, W)`.
+
+    Every block of a model is an instance of it.
+
+    Args:
+        dim: embedding width D.
+        num_heads: heads of every attention.
+        *args: like `kwargs`, of `SpaceTimeBlock`, in its order.
+        attention_type: name of a registered scheme.
+
+    Raises:
+        KeyError: there is no such scheme.
+    """
+
+    def __new__(  # type: ignore[misc]
+        cls,
+        dim: int,
+        num_heads: int,
+        *args: Any,
+        attention_type: str = "divided_space_time",
+        **kwargs: Any,
+    ) -> SpaceTimeBlock:
+        """Return a block of the scheme's own class, with the published call."""
+        scheme = ATTENTION_REGISTRY.get(attention_type)
+        return type(cls.__name__, (_PublishedCall, scheme), {})(dim, num_heads, *args, **kwargs)
+
+
+class _PublishedCall:
+    one_sequence_per_clip: bool
+    cls_token: bool
+
+    def forward(self, x: Tensor, B: int, T: int, W: int) -> Tensor:
+        """Tokens of B clips of T frames that are W patches wide -> the same.
+
+        Args:
+            x: (B, 1 + N·T, D), time fastest; (B·T, 1 + N, D) for space_only.
+            B: clips.
+            T: frames.
+            W: patches in a row.
+        """
+        patches = x.shape[1] - int(self.cls_token)
+        per_frame = patches // T if self.one_sequence_per_clip else patches
+        return super().forward(x, TokenGrid(B, T, per_frame // W, W))  # type: ignore[misc]
 
 
 @MODEL_REGISTRY.register()
 def vit_base_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-B, or any other size that TIMESFORMER.{EMBED_DIM, DEPTH, NUM_HEADS} gives."""
-    options = cfg.TIMESFORMER
-    return _from_config(cfg, options.EMBED_DIM, options.DEPTH, options.NUM_HEADS)
-
-
-def _named_size(cfg: CfgNode, *sizes: int) -> TimeSformer:
-    options = cfg.TIMESFORMER
-    asked = (options.EMBED_DIM, options.DEPTH, options.NUM_HEADS)
-    if asked not in (sizes, VIT_BASE_SIZES):
-        raise ConfigError(
-            f"MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME} is of width, depth, heads {sizes}, but "
-            f"TIMESFORMER.EMBED_DIM, DEPTH, NUM_HEADS say {asked}: leave these out, or set "
-            "MODEL.MODEL_NAME vit_base_patch16_224, which takes them"
-        )
-    return _from_config(cfg, *sizes)
+    return TimeSformer.of(Architecture.from_cfg(cfg))
 
 
 @MODEL_REGISTRY.register()
 def vit_tiny_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-Ti: width 192, 12 blocks, 3 heads."""
-    return _named_size(cfg, 192, 12, 3)
+    return TimeSformer.of(Architecture.from_cfg(cfg))
 
 
 @MODEL_REGISTRY.register()
 def vit_small_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-S: width 384, 12 blocks, 6 heads."""
-    return _named_size(cfg, 384, 12, 6)
+    return TimeSformer.of(Architecture.from_cfg(cfg))
 
 
 @MODEL_REGISTRY.register()
 def vit_large_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-L: width 1024, 24 blocks, 16 heads."""
-    return _named_size(cfg, 1024, 24, 16)
+    return TimeSformer.of(Architecture.from_cfg(cfg))
+
+
+# The published name, which configs of its time give too.
+MODEL_REGISTRY._do_register("TimeSformer", vit_base_patch16_224)
+
+_NAMES = {name for name, entry in MODEL_REGISTRY if entry.__module__ == __name__}

@@ -15,13 +15,13 @@ from fvcore.common.config import CfgNode
 
 from timesformer.datasets.build import SPLITS, build_dataset
 from timesformer.datasets.clips.sampling import RateSampler
+from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.lists.records import Record, Records
-from timesformer.datasets.video.decode import decode_all, probe
 from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import read_folder
-from timesformer.utils.errors import AnnotationError, ConfigError, UserError, VideoError
+from timesformer.utils.errors import AnnotationError, ConfigError, VideoError
 from timesformer.utils.files import written_whole
 
 MISSING, BROKEN = "missing", "broken"
@@ -211,22 +211,6 @@ def read_splits(
     if not datasets:
         raise AnnotationError(next(iter(unreadable.values())))
     return datasets, unreadable
-
-
-def take_splits(words: Sequence[str] | None, opts: list[str]) -> tuple[list[str], list[str]]:
-    """Part `--splits train val KEY VALUE`, which argparse takes for four splits.
-
-    Returns:
-        The splits, [] for none given, and the KEY VALUE pairs.
-
-    Raises:
-        UserError: a word is neither a split nor a key.
-    """
-    words = list(words or [])
-    count = next((i for i, word in enumerate(words) if word not in SPLITS), len(words))
-    if count < len(words) and not words[count].isupper():
-        raise UserError(f"--splits {words[count]!r}: must be of {', '.join(SPLITS)}")
-    return words[:count], words[count:] + opts
 
 
 def list_path(path: str, cfg: CfgNode) -> str:

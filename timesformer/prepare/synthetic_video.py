@@ -62,7 +62,7 @@ class Trajectory:
 
 
 def draw_trajectory(rng: np.random.Generator, motion: int) -> Trajectory:
-    """A random path of `MOTIONS[motion]`, running as its first class does.
+    """Draw a random path of `MOTIONS[motion]`, running as its first class does.
 
     Moving objects cross most of the frame and may leave it at the ends of a long video. Of the
     others, the centre stays close to the 48×64 pixels that all three crops share.
@@ -109,7 +109,7 @@ class Scene:
 
 
 def render(rng: np.random.Generator, trajectory: Trajectory) -> Scene:
-    """Draws an object of random look on a random still background."""
+    """Draw an object of random look on a random still background."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     background = _background(rng, rows, columns)
 
@@ -195,7 +195,7 @@ def _pattern(rng: np.random.Generator, texture: str, u: Floats, v: Floats) -> Fl
 
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Writes RGB frames (T, H, W, 3) as H.264; `path` appears only when it is complete."""
+    """Write RGB frames (T, H, W, 3) as H.264; `path` appears only when it is complete."""
     # bitexact leaves out time and versions: equal frames give equal files.
     options = {"fflags": "+bitexact"}
     with (

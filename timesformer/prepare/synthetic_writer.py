@@ -95,7 +95,7 @@ def write_dataset(
     processes: int | None = None,
     progress: Callable[[int], object] = lambda videos: None,
 ) -> int:
-    """Makes `output` a complete dataset of `spec`.
+    """Make `output` a complete dataset of `spec`.
 
     Args:
         output: folder, made when missing.
@@ -135,7 +135,7 @@ def write_dataset(
 
 
 def _claim(output: Path, spec: SyntheticSpec) -> None:
-    """Notes in the folder what it is for, unless it is for something else already."""
+    """Note in the folder what it is for, unless it is for something else already."""
     wanted = {"format": FORMAT, **asdict(spec)}
     manifest = output / MANIFEST
     try:

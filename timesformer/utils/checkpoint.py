@@ -10,13 +10,13 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.utils.errors import WeightsError
+from timesformer.utils.errors import UserError, WeightsError
 from timesformer.utils.torch_file import check_digest, read_checkpoint, write_checkpoint
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "has_checkpoint",
     "is_checkpoint_epoch",
     "load_checkpoint",
+    "load_test_checkpoint",
+    "load_train_checkpoint",
     "make_checkpoint_dir",
     "read_checkpoint",
     "save_checkpoint",
@@ -45,7 +47,7 @@ def get_checkpoint_dir(path_to_job: str | Path) -> Path:
 
 
 def make_checkpoint_dir(path_to_job: str | Path) -> Path:
-    """Makes OUTPUT_DIR/checkpoints and returns it."""
+    """Make OUTPUT_DIR/checkpoints and return it."""
     folder = get_checkpoint_dir(path_to_job)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -81,7 +83,7 @@ def is_checkpoint_epoch(cfg: CfgNode, cur_epoch: int) -> bool:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel and torch.compile wrappers."""
+    """Return the model inside DistributedDataParallel and torch.compile wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
@@ -115,7 +117,7 @@ def save_checkpoint(
     cfg: CfgNode,
     **extra: Any,
 ) -> Path:
-    """Writes the checkpoint of a finished epoch (from 0) and returns its path."""
+    """Write the checkpoint of a finished epoch (from 0) and return its path."""
     path = get_path_to_checkpoint(path_to_job, epoch + 1)
     payload = {
         "epoch": epoch,
@@ -132,7 +134,7 @@ def load_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> int:
-    """Loads all weights, and the optimizer's state if there is one, and returns the epoch.
+    """Load all weights, and the optimizer's state if there is one, and return the epoch.
 
     Raises:
         WeightsError: if the file can't be read; or lists every key and shape that differs.
@@ -156,3 +158,25 @@ def load_checkpoint(
                 "to start anew from its weights, set TRAIN.CHECKPOINT_EPOCH_RESET True"
             ) from error
     return int(content["epoch"])
+
+
+def load_train_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
+    """Say where this published function is now: it knows recipes, which this module doesn't.
+
+    Raises:
+        UserError: always.
+    """
+    raise _moved("load_train_checkpoint(cfg, model, optimizer)")
+
+
+def load_test_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
+    """Say where this published function is now, as `load_train_checkpoint` does.
+
+    Raises:
+        UserError: always.
+    """
+    raise _moved("load_test_checkpoint(cfg, model)")
+
+
+def _moved(call: str) -> UserError:
+    return UserError(f"utils.checkpoint.{call} is timesformer.engine.state.{call} here")

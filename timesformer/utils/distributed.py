@@ -49,7 +49,7 @@ _world = World()
 
 
 def get_world() -> World:
-    """This process's place; a world of one where nothing was started."""
+    """Return this process's place; a world of one where nothing was started."""
     if _world.size == 1 and dist.is_initialized():  # by a program of the reader's own
         return _with_local_place(dist.get_rank(), dist.get_world_size())
     return _world
@@ -61,24 +61,24 @@ def get_rank() -> int:
 
 
 def get_world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return get_world().size
 
 
 def is_main() -> bool:
-    """True in the one process that writes files."""
+    """Return True in the one process that writes files."""
     return get_rank() == 0
 
 
 def device_for(cfg: CfgNode) -> torch.device:
-    """The device of this process: its own GPU, or the CPU if NUM_GPUS is 0."""
+    """Return the device of this process: its own GPU, or the CPU if NUM_GPUS is 0."""
     if cfg.NUM_GPUS == 0:
         return torch.device("cpu")
     return torch.device("cuda", get_world().local_rank)
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sums over ranks, in place; the tensor must live on the ranks' devices."""
+    """Sum over ranks, in place; the tensor must live on the ranks' devices."""
     if get_world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
@@ -94,13 +94,13 @@ def gather_objects(value: T) -> list[T]:
 
 
 def barrier() -> None:
-    """Waits for all ranks."""
+    """Wait for all ranks."""
     if get_world_size() > 1:
         dist.barrier()
 
 
-def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None]) -> None:
-    """Runs `func(cfg)` in every process that the environment or the config asks for.
+def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) -> None:
+    """Run `func(cfg)` in every process that the environment or the config asks for.
 
     Args:
         cfg: reads NUM_GPUS, NUM_SHARDS, SHARD_ID, DIST_BACKEND.
@@ -123,13 +123,13 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None]) -> N
 
 
 def _with_local_place(rank: int, size: int) -> World:
-    """Completes a world from torchrun's variables; without them all processes are on one node."""
+    """Complete a world from torchrun's variables; without them all processes are on one node."""
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
     return World(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
 
 def _spawn(
-    cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None], local_size: int
+    cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], local_size: int
 ) -> None:
     user_errors = mp.get_context("spawn").SimpleQueue()
     args = (cfg, init_method, func, local_size, user_errors)
@@ -146,7 +146,7 @@ def _child(
     local_rank: int,
     cfg: CfgNode,
     init_method: str,
-    func: Callable[[CfgNode], None],
+    func: Callable[[CfgNode], object],
     local_size: int,
     user_errors: SimpleQueue[str],
 ) -> None:
@@ -161,7 +161,7 @@ def _child(
     _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size))
 
 
-def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None], world: World) -> None:
+def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], world: World) -> None:
     global _world
     on_gpu = cfg.NUM_GPUS > 0
     if on_gpu:

@@ -1,6 +1,6 @@
 """Errors that the person at the keyboard can mend.
 
-Every command-line tool shows a `UserError` as one line and exits with status 2; any other
+Every command shows a `UserError` as one line and exits with status 2; any other
 exception is a bug of ours and keeps its traceback.
 """
 
@@ -48,10 +48,24 @@ class VideoError(UserError, RuntimeError):
         return (type(self), (self.path, self.reason))
 
 
+# What an extra of setup.py installs, and the extra.
+_EXTRAS = {"matplotlib": "viz", "huggingface_hub": "hub", "torchcodec": "torchcodec"}
+
+
 def run_tool(main: Callable[[], None]) -> None:
-    """Runs the `main` of a command-line tool; a `UserError` becomes one line and exit status 2."""
+    """Run the `main` of a command; a `UserError` becomes one line and exit status 2.
+
+    So does a module that isn't installed, if it is of an extra.
+    """
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        complaint = str(error)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        complaint = f"{error}: pip install 'timesformer[{_EXTRAS[error.name]}]'"
+    else:
+        return
+    print(f"error: {complaint}", file=sys.stderr)
+    sys.exit(2)

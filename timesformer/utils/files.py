@@ -6,10 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from timesformer.utils.errors import UserError
+
 
 def temporary_of(path: Path) -> Path:
     """Return where a file is written until it is complete."""
     return path.with_name(f".{path.name}.tmp")
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder for results, and those it is in, if it isn't there; return it.
+
+    Raises:
+        UserError: it can't be made. Ask before the work is done whose results go there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: can't make this folder: {error.strerror}") from error
+    return path
 
 
 @contextmanager

@@ -19,7 +19,7 @@ ROOT = "timesformer"
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of a module; lines go where `setup_logging` says."""
+    """Return the logger of a module; lines go where `setup_logging` says."""
     return logging.getLogger(name)
 
 
@@ -39,7 +39,7 @@ def _write_line(line: str) -> None:
 
 
 def setup_logging(output_dir: str) -> None:
-    """Sends the package's log lines to stdout and, with time stamps, to OUTPUT_DIR/run.log.
+    """Send the package's log lines to stdout and, with time stamps, to OUTPUT_DIR/run.log.
 
     Other ranks than 0 only show warnings, on stderr and with their rank.
     """
@@ -64,7 +64,7 @@ def setup_logging(output_dir: str) -> None:
 
 
 def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
-    """Writes one JSON line to stdout and OUTPUT_DIR/stats.jsonl, from rank 0.
+    """Write one JSON line to stdout and OUTPUT_DIR/stats.jsonl, from rank 0.
 
     Floats keep the seven significant digits of float32; NaN and infinity become null, which JSON
     can say.
@@ -80,7 +80,7 @@ def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
 
 
 def progress(items: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
-    """The items, with a progress bar when a person watches (a terminal, rank 0)."""
+    """Return the items, with a progress bar when a person watches (a terminal, rank 0)."""
     if not (is_main() and sys.stderr.isatty()):
         return items
     return tqdm(items, desc=desc, total=total, leave=False, dynamic_ncols=True)

@@ -55,13 +55,13 @@ class TrainMeter:
         self._start = self._last = time.perf_counter()
 
     def data_ready(self) -> None:
-        """Data has arrived: the time since the last step was spent waiting for it."""
+        """Note that data has arrived: the time since the last step was spent waiting for it."""
         waited = time.perf_counter() - self._last
         for window in (self._all, self._recent):
             window.data_seconds += waited
 
     def update(self, sums: Sequence[float], lr: float) -> None:
-        """A step is done.
+        """Note that a step is done.
 
         Args:
             sums: over all ranks: summed loss, clips wrong at top-1, at top-5, number of clips.
@@ -110,7 +110,7 @@ class TrainMeter:
 
 
 def hours_minutes_seconds(seconds: float) -> str:
-    """A duration as h:mm:ss; hours aren't folded into days."""
+    """Return a duration as h:mm:ss; hours aren't folded into days."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"

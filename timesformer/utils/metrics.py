@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> list[int]:
-    """Counts rows of which a label is among the k best scores.
+    """Count rows of which a label is among the k best scores.
 
     A row counts as right at k when fewer than k classes score higher, ties resolved towards the
     lower class; so the count doesn't depend on the device's sort, and with fewer than k classes

@@ -1,52 +1,140 @@
-"""From a command line to a checked config."""
+"""The command line: what commands have in common, from words to a checked config."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from typing import NoReturn
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
+from timesformer.config.recipes import find_recipe
 from timesformer.config.validate import check, check_devices
+from timesformer.utils.errors import ConfigError, UserError
 
-_DESCRIPTION = "Train a video model, test it, or both, as a YAML file describes."
-_EPILOG = """\
+_RUN = """\
+Train a video model, test it, or both, as a YAML file describes.
+
+One process, NUM_GPUS processes, several nodes (--num_shards, --shard_id, --init_method) or
+torchrun: the README shows each.
+
 examples:
   on the CPU, from your own lists of videos, data/{train,val,test}.csv:
-    %(prog)s --cfg configs/Kinetics/TimeSformer_divST_8x32_224.yaml \\
+    %(prog)s --cfg Kinetics/TimeSformer_divST_8x32_224 \\
         NUM_GPUS 0 TRAIN.BATCH_SIZE 2 DATA.PATH_TO_DATA_DIR data OUTPUT_DIR runs/first
   test a checkpoint on data/test.csv:
-    %(prog)s --cfg configs/Kinetics/TimeSformer_divST_8x32_224_TEST.yaml \\
+    %(prog)s --cfg Kinetics/TimeSformer_divST_8x32_224_TEST \\
         NUM_GPUS 1 DATA.PATH_TO_DATA_DIR data TEST.CHECKPOINT_FILE_PATH model.pyth
   two nodes of 8 GPUs (on the second: --shard_id 1):
     %(prog)s --cfg FILE --num_shards 2 --shard_id 0 \\
         --init_method tcp://FIRST_NODE:9999 NUM_GPUS 8
-
-Every key, its default and its meaning: timesformer/config/defaults.py.
 """
+_KEYS = "Every key, its default and its meaning: timesformer/config/defaults.py."
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the arguments that all tools share.
+class CommandParser(argparse.ArgumentParser):
+    """Argparse, whose complaints are one line, with the arguments that several commands take.
+
+    Args:
+        name: the command; None takes the name of the program that runs.
+        about: what it does, with an example; often the docstring of its module. `%(prog)s` stands
+            for the program.
+        usage: the words after the program's name; None lets argparse write them.
+    """
+
+    def __init__(self, name: str | None, about: str | None, usage: str | None = None) -> None:
+        super().__init__(
+            prog=f"timesformer {name}" if name else None,
+            usage=f"%(prog)s {usage}" if usage else None,
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self._splits: Sequence[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and leave with status 2."""
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def add_cfg(self, meaning: str, among: argparse._MutuallyExclusiveGroup | None = None) -> None:
+        """Add `--cfg`, the recipe, in `cfg_file`; `among` makes it one of several choices."""
+        if among is None:
+            self.add_argument("--cfg", dest="cfg_file", metavar="FILE", required=True, help=meaning)
+        else:
+            among.add_argument("--cfg", dest="cfg_file", metavar="FILE", help=meaning)
+
+    def add_pairs(self) -> None:
+        """Add the KEY VALUE pairs that override the recipe, in `opts`. They come last."""
+        self.add_argument(
+            "opts",
+            nargs=argparse.REMAINDER,
+            metavar="KEY VALUE",
+            help="after all options: pairs that override the file, e.g. NUM_GPUS 0 "
+            "SOLVER.BASE_LR 1e-3 DATA.MEAN '[.5, .5, .5]'",
+        )
+        self.epilog = _KEYS
+
+    def add_splits(self, splits: Sequence[str]) -> None:
+        """Add `--splits`, which takes some of these; [] when not given."""
+        self._splits = splits
+        self.add_argument(
+            "--splits", nargs="+", metavar="SPLIT", help=f"{' '.join(splits)} (all of them)"
+        )
+
+    def add_workers(self) -> None:
+        """Add `--workers`."""
+        self.add_argument(
+            "--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+            help="processes (one for each core); 0: none but this one",
+        )  # fmt: skip
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse the words after the program's name; None takes them from `sys.argv`.
+
+        Raises:
+            UserError: an option stands after KEY VALUE pairs, where it would be taken for one of
+                them; or what `--splits` or `--workers` say can't be.
+        """
+        args = self.parse_args(argv)
+        if self._splits:
+            args.splits, args.opts = _part_splits(args.splits or [], args.opts, self._splits)
+        for word in getattr(args, "opts", ()):
+            if word.startswith("--"):
+                option = word.partition("=")[0]
+                raise ConfigError(
+                    f"command line: option {option} must come before the KEY VALUE pairs"
+                )
+        if getattr(args, "workers", 0) < 0:
+            raise UserError(f"--workers {args.workers}: must be 0 or more")
+        return args
+
+
+def _part_splits(
+    words: Sequence[str], opts: list[str], splits: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Part `--splits train val KEY VALUE`, which argparse takes for four splits."""
+    count = next((i for i, word in enumerate(words) if word not in splits), len(words))
+    if count < len(words) and not words[count].isupper():
+        raise UserError(f"--splits {words[count]!r}: must be of {', '.join(splits)}")
+    return list(words[:count]), [*words[count:], *opts]
+
+
+def parse_args(
+    argv: Sequence[str] | None = None, name: str | None = None, about: str | None = None
+) -> argparse.Namespace:
+    """Parse the arguments of what trains and tests.
 
     Args:
         argv: the words after the program's name; None takes them from `sys.argv`.
+        name: the command; None takes the name of the program that runs.
+        about: what it does; None describes `timesformer run`.
 
     Returns:
         `cfg_file`, `num_shards` and `shard_id` (None when not given), `init_method`, `opts`.
     """
-    parser = argparse.ArgumentParser(
-        usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--cfg",
-        dest="cfg_file",
-        metavar="FILE",
-        required=True,
-        help="YAML file that says what to run; recipes are under configs/",
+    parser = CommandParser(name, about or _RUN, "--cfg FILE [options] [KEY VALUE ...]")
+    parser.add_cfg(
+        "YAML file that says what to run, or the name of a recipe: `timesformer recipes` lists them"
     )
     parser.add_argument(
         "--num_shards",
@@ -67,21 +155,30 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="URL",
         help="where the processes meet: tcp://HOST:PORT of node 0 (default: %(default)s)",
     )
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="KEY VALUE",
-        help="after all options: pairs that override the file, e.g. NUM_GPUS 0 "
-        "SOLVER.BASE_LR 1e-3 DATA.MEAN '[.5, .5, .5]'",
-    )
-    return parser.parse_args(argv)
+    parser.add_pairs()
+    return parser.parse(argv)
 
 
-def load_config(args: argparse.Namespace) -> CfgNode:
-    """Merge defaults, file, KEY VALUE pairs and shard options, in this order, and check them.
+def load_recipe(args: argparse.Namespace) -> CfgNode:
+    """Merge defaults, recipe and KEY VALUE pairs, in this order, and check them.
+
+    Args:
+        args: what a parser with `add_cfg` and `add_pairs` returned.
+
+    Raises:
+        ConfigError: in one line, what to change.
+    """
+    cfg = _merge(args)
+    check(cfg)
+    return cfg
+
+
+def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
+    """Do what `load_recipe` does, with shard options, and check that this node has the GPUs.
 
     Args:
         args: what `parse_args` returned.
+        only: "train" or "test" turns the other one off.
 
     Returns:
         The config, not frozen.
@@ -89,13 +186,28 @@ def load_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         ConfigError: in one line, what to change.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(args.cfg_file)
-    cfg.merge_from_list(args.opts or [])
+    cfg = _merge(args)
     if args.num_shards is not None:
         cfg.NUM_SHARDS = args.num_shards
     if args.shard_id is not None:
         cfg.SHARD_ID = args.shard_id
+    if only is not None:
+        _restrict(cfg, only)
     check(cfg)
     check_devices(cfg)
     return cfg
+
+
+def _merge(args: argparse.Namespace) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(find_recipe(args.cfg_file))
+    cfg.merge_from_list(args.opts or [])
+    return cfg
+
+
+def _restrict(cfg: CfgNode, only: str) -> None:
+    other = {"train": "test", "test": "train"}[only]
+    key = f"{only.upper()}.ENABLE"
+    if not cfg[only.upper()].ENABLE:
+        raise ConfigError(f"{key} is False: use `timesformer {other}`, or set {key} True")
+    cfg[other.upper()].ENABLE = False

@@ -1,8 +1,11 @@
-"""Tables of text."""
+"""Text for people: tables, and hints about words that are nearly right."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
+
+from tabulate import DataRow, TableFormat, tabulate
 
 
 def format_table(rows: Sequence[Sequence[object]], gap: str = "  ") -> str:
@@ -13,17 +16,35 @@ def format_table(rows: Sequence[Sequence[object]], gap: str = "  ") -> str:
         gap: what stands between columns.
     """
     cells = [[str(cell) for cell in row] for row in rows]
-    columns = list(zip(*cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    to_left = [i == 0 or not any(map(_is_number, c[1:])) for i, c in enumerate(columns)]
-    return "\n".join(
-        gap.join(
-            cell.ljust(width) if left else cell.rjust(width)
-            for cell, width, left in zip(row, widths, to_left, strict=True)
-        ).rstrip()
-        for row in cells
-    )
+    columns = zip(*cells, strict=True)
+    sides = [
+        "left" if i == 0 or not any(map(_is_number, column[1:])) else "right"
+        for i, column in enumerate(columns)
+    ]
+    row = DataRow("", gap, "")
+    plain = TableFormat(None, None, None, None, row, row, 0, None)
+    # The header is a row like the others: as a header, tabulate would pad it. Numbers are written
+    # as they should be read (1,285.9, 3 ms, 93 %), so tabulate may not parse them.
+    text = tabulate(cells, tablefmt=plain, colalign=sides, disable_numparse=True)
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or (cell[:1] in "+-." and cell[1:2].isdigit())
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the nearest known name, or "" when none is near.
+
+    Case doesn't matter. Of names with dots or slashes, one whose last part is right comes first.
+    """
+    upper = {k.upper(): k for k in known}
+    last = _last_part(name.upper())
+    same_last = [k for k in upper if _last_part(k) == last]  # right key, wrong group
+    near = difflib.get_close_matches(name.upper(), same_last, 1, 0.0)
+    near = near or difflib.get_close_matches(name.upper(), upper, 1, 0.5)
+    return f"; did you mean {upper[near[0]]}?" if near else ""
+
+
+def _last_part(name: str) -> str:
+    return name.replace("/", ".").rpartition(".")[2]

@@ -27,7 +27,7 @@ _CHUNK = 1 << 22
 
 
 def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
-    """Writes `payload` with a digest, so that `path` always is a whole file, the old or the new.
+    """Write `payload` with a digest, so that `path` always is a whole file, the old or the new.
 
     Raises:
         WeightsError: if the file can't be written, e.g. on a full disk; an earlier file stays.
@@ -53,7 +53,7 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, data: memoryview) -> None:
-    """Puts `data` at `path`, durably and in one step."""
+    """Put `data` at `path`, durably and in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".*{path.suffix}.*.tmp"):  # left by a save that was killed
         stale.unlink()
@@ -75,7 +75,7 @@ def _replace(path: Path, data: memoryview) -> None:
 
 
 def check_digest(path: str | Path, required: bool) -> None:
-    """Compares a file with its digest; a file without one passes unless it is `required`.
+    """Compare a file with its digest; a file without one passes unless it is `required`.
 
     Raises:
         WeightsError: if they differ, or the file can't be read.
@@ -100,7 +100,7 @@ def check_digest(path: str | Path, required: bool) -> None:
 
 
 def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str, Any]:
-    """Reads a torch file onto the CPU, weights only: code in it is refused, never run.
+    """Read a torch file onto the CPU, weights only: code in it is refused, never run.
 
     Args:
         path: the file.

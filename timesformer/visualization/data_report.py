@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-INK, FAINT, GRID = "#1f2328", "#6e7781", "#d8dee4"
-COLOURS = {"train": "#2f6fbb", "val": "#e08a1e", "test": "#2e9a6a"}
+from timesformer.visualization.style import COLOURS, FAINT, GRID, INK, blank_figure
+
+COLOUR_OF = dict(zip(("train", "val", "test"), COLOURS, strict=True))
 CATEGORIES = 9  # values with a bar of their own
 BINS = 16
 TAIL = 99.0  # percentile beyond which values share the last bar
@@ -48,8 +48,7 @@ def draw_report(splits: Sequence[SplitData], title: str, clip_seconds: float = 0
         title: headline.
         clip_seconds: what a training clip spans, marked among the durations; 0 for no mark.
     """
-    figure = Figure(figsize=(12, 7.6), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)  # without pyplot no global state is left behind
+    figure = blank_figure(12, 7.6)
     figure.text(0.045, 0.955, title, size=17, weight="bold", color=INK)
     _legend(figure, splits)
     note = "percent of the videos of each split that can be read"
@@ -80,7 +79,7 @@ def _legend(figure: Figure, splits: Sequence[SplitData]) -> None:
     x = 0.045
     for split in splits:
         text = f"■ {split.name}  {split.videos:,} videos"
-        figure.text(x, 0.912, text, size=12, color=COLOURS[split.name], weight="bold")
+        figure.text(x, 0.912, text, size=12, color=COLOUR_OF[split.name], weight="bold")
         x += 0.02 + 0.0079 * len(text)
 
 
@@ -105,7 +104,7 @@ def _share_axis(axes: Axes, values: Sequence[NDArray[np.number]]) -> bool:
 
 
 def _bars(axes: Axes, splits: Sequence[SplitData], values: Sequence[NDArray[np.number]]) -> None:
-    """A group of bars for each of the most frequent values, and one for all others."""
+    """Draw a group of bars for each of the most frequent values, and one for all others."""
     if not _share_axis(axes, values):
         return
     found, counts = np.unique(np.concatenate(values), return_counts=True)
@@ -116,7 +115,7 @@ def _bars(axes: Axes, splits: Sequence[SplitData], values: Sequence[NDArray[np.n
         share = np.array([np.sum(part == value) for value in shown]) / max(len(part), 1)
         share = np.append(share, 1 - share.sum() if len(part) else 0)[: len(names)]
         places = np.arange(len(names)) + (i - (len(splits) - 1) / 2) * width
-        axes.bar(places, 100 * share, width * 0.94, color=COLOURS[split.name])
+        axes.bar(places, 100 * share, width * 0.94, color=COLOUR_OF[split.name])
     axes.set_xticks(range(len(names)), names)
     middle, half = (len(names) - 1) / 2, max(len(names), 6) / 2
     axes.set_xlim(middle - half, middle + half)
@@ -137,7 +136,7 @@ def _histogram(
         [np.clip(part, edges[0], edges[-1]) for part in values],
         bins=edges.tolist(),
         weights=[np.full(len(part), 100 / max(len(part), 1)) for part in values],
-        color=[COLOURS[split.name] for split in splits],
+        color=[COLOUR_OF[split.name] for split in splits],
         rwidth=0.86,
     )
     notes = []
@@ -170,7 +169,7 @@ def _classes(axes: Axes, splits: Sequence[SplitData]) -> None:
             np.arange(len(counts) + 1),
             np.append(counts, counts[-1]),
             where="post",
-            color=COLOURS[split.name],
+            color=COLOUR_OF[split.name],
             linewidth=2,
         )
     axes.set_xlim(0, max(len(split.class_counts) for split in splits))

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from timesformer.utils.errors import UserError
+from timesformer.visualization.style import INK, OTHER, RIGHT, WRONG, blank_figure
 
-RIGHT, WRONG, INK, FAINT = "#1a7f37", "#cf222e", "#1f2328", "#8c959f"
 TOP = 3  # classes in each bar chart
 
 
@@ -46,7 +45,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
-        """Reads an `.npz` of TEST.SAVE_RESULTS_PATH.
+        """Read an `.npz` of TEST.SAVE_RESULTS_PATH.
 
         Raises:
             UserError: if the file is missing or isn't one, or videos have several labels.
@@ -82,7 +81,7 @@ class Predictions:
         return (shifted / shifted.sum(axis=2, keepdims=True)).mean(axis=1)
 
     def choose(self, count: int, mistakes: int = 0, seed: int = 0) -> list[int]:
-        """Picks random videos, one class after the other, then some of the mistakes.
+        """Pick random videos, one class after the other, then some of the mistakes.
 
         Args:
             count: how many, mistakes included.
@@ -129,7 +128,7 @@ def draw_grid(
     aspect = max(strip.shape[1] / strip.shape[0] for strip in strips)
     strip_width, bars_width = 6.4, 2.5  # inches
     height = strip_width / aspect + 0.52
-    figure = _figure(columns * (strip_width + bars_width + 0.2), rows * height + 0.85)
+    figure = blank_figure(columns * (strip_width + bars_width + 0.2), rows * height + 0.85)
     figure.text(0.012, 1 - 0.36 / figure.get_figheight(), title, size=17, weight="bold", color=INK)
     figure.text(
         0.012,
@@ -137,7 +136,7 @@ def draw_grid(
         f"{100 * predictions.correct.mean():.1f} % top-1 on {len(predictions.labels)} videos, "
         f"{predictions.per_view.shape[1]} views each",
         size=11.5,
-        color=FAINT,
+        color=OTHER,
     )
     grid = figure.add_gridspec(
         rows,
@@ -171,7 +170,7 @@ def write_animation(
     columns: int = 3,
     milliseconds: int = 130,
 ) -> None:
-    """Writes a GIF of clips playing side by side, each with the model's verdict below it.
+    """Write a GIF of clips playing side by side, each with the model's verdict below it.
 
     Args:
         path: the `.gif`.
@@ -182,7 +181,7 @@ def write_animation(
         milliseconds: how long a frame stays; the last one stays four times as long.
     """
     rows = -(-len(clips) // columns)
-    figure = _figure(columns * 2.1, rows * 2.45, dpi=100)
+    figure = blank_figure(columns * 2.1, rows * 2.45, dpi=100)
     figure.subplots_adjust(left=0.02, right=0.98, top=0.99, bottom=0.4 / figure.get_figheight())
     figure.subplots_adjust(hspace=0.22, wspace=0.06)
     images = []
@@ -207,13 +206,6 @@ def write_animation(
     )
 
 
-def _figure(width: float, height: float, dpi: int = 110) -> Figure:
-    # Without pyplot no global state is left behind, and no window system is needed.
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _rasterise(figure: Figure) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -235,7 +227,7 @@ def _name(class_names: Sequence[str], label: int) -> str:
 def _verdict(
     predictions: Predictions, index: int, class_names: Sequence[str], separator: str = "   "
 ) -> tuple[str, str]:
-    """What the model said, what is true when it differs, and the colour for it."""
+    """Return what the model said, what is true when it differs, and the colour for it."""
     predicted, label = int(predictions.predicted[index]), int(predictions.labels[index])
     probability = f"{100 * predictions.probabilities[index, predicted]:.0f} %"
     said = f"{_name(class_names, predicted)}  {probability}"
@@ -250,7 +242,7 @@ def _draw_bars(
     """Bar chart of the most probable classes; the true one in green."""
     top = np.argsort(-probabilities)[:TOP]
     rows = np.arange(len(top))
-    colours = [RIGHT if k == label else FAINT for k in top]
+    colours = [RIGHT if k == label else OTHER for k in top]
     axes.barh(rows, probabilities[top], height=0.82, color=colours, alpha=0.3)
     for row, k in enumerate(top):
         name = _name(class_names, int(k))

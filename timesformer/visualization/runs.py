@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-INK, FAINT, GRID = "#1f2328", "#6e7781", "#d8dee4"
-COLOURS = ("#2f6fbb", "#e08a1e", "#2e9a6a")
+from timesformer.visualization.style import COLOURS, FAINT, GRID, INK, blank_figure
 
 
 class Point(NamedTuple):
@@ -32,8 +30,7 @@ class Point(NamedTuple):
 def draw_runs(points: Sequence[Point], title: str) -> Figure:
     """Draw a row a run, in their order: accuracy, multiply-adds and parameters as bars."""
     rows = len(points)
-    figure = Figure(figsize=(11, 1.5 + 0.34 * rows), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank_figure(11, 1.5 + 0.34 * rows)
     top, bottom = 1 - 0.95 / figure.get_figheight(), 0.2 / figure.get_figheight()
     panels = figure.subplots(
         1, 3, sharey=True,

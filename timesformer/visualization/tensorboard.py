@@ -18,12 +18,12 @@ class TensorboardWriter:
             self._writer = SummaryWriter(log_dir)
 
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Adds one point to each named curve."""
+        """Add one point to each named curve."""
         if self._writer:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes what is pending."""
+        """Write what is pending."""
         if self._writer:
             self._writer.close()

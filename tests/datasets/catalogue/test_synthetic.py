@@ -152,5 +152,5 @@ def test_a_model_that_ignores_order_sees_the_same_in_both_clips(folder: Path) ->
 
 
 def test_missing_videos_name_the_command(tmp_path: Path) -> None:
-    with pytest.raises(AnnotationError, match=r"python tools/make_synthetic.py --output"):
+    with pytest.raises(AnnotationError, match=r"timesformer make-synthetic --output"):
         build_dataset("synthetic", config(tmp_path / "nothing"), "train")

@@ -14,9 +14,7 @@ import pytest
 from video_fixtures import numbered_frames, write_video
 
 from timesformer.datasets.clips.sampling import RateSampler
-from timesformer.datasets.video import decode as decoder
-from timesformer.datasets.video import file as video_file
-from timesformer.datasets.video.decode import (
+from timesformer.datasets.decoder import (
     VideoError,
     decode_all,
     load_clip,
@@ -24,6 +22,8 @@ from timesformer.datasets.video.decode import (
     load_frames,
     probe,
 )
+from timesformer.datasets.video import decode as decoder
+from timesformer.datasets.video import file as video_file
 
 
 def numbers(clip: np.ndarray) -> list[int]:

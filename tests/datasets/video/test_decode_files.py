@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from timesformer.datasets.video.decode import VideoError, load_clip
+from timesformer.datasets.decoder import VideoError, load_clip
 
 UNREADABLE = {
     "decord__corrupted.mp4",  # fails after 28 of 50 frames

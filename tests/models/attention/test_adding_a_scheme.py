@@ -82,8 +82,7 @@ def test_a_step_sees_its_row_and_nothing_else(scheme):
     changed[:, 0] += 1  # frame 0, row 0, column 0
     with torch.no_grad():
         steps = [
-            block.extra_step("row", y, "b (h w t) d -> (b h) (w t) d", grid.axes)
-            for y in (x, changed)
+            block.step("row", y, "b (h w t) d -> (b h) (w t) d", grid.axes)[0] for y in (x, changed)
         ]
     moved = (steps[0] != steps[1]).any(-1).reshape(2, 4, 3)
     assert moved[0].all()

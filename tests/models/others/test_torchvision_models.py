@@ -10,7 +10,6 @@ from torchvision.models import video
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.build import make_model
-from timesformer.models.others import torchvision_models as baselines  # noqa: F401  (registers them)
 from timesformer.models.weights.load import load_pretrained
 from timesformer.utils.errors import ConfigError
 

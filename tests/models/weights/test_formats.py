@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,16 +15,11 @@ from google_layout import WIDTHS, google_vit, save
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import nn
 
-from timesformer.models.create import arguments_of
 from timesformer.models.vit import TimeSformer
-from timesformer.models.weights.bundle import (
-    Bundle,
-    read_bundle,
-    write_hugging_face,
-    write_mmaction2,
-)
-from timesformer.models.weights.formats import google_npz, hugging_face, mmaction2, to_native
+from timesformer.models.weights.bundle import Bundle, read_bundle
+from timesformer.models.weights.formats import google_npz, hugging_face, mmaction2, native_state
 from timesformer.models.weights.load import load_pretrained
+from timesformer.models.weights.save import write_hugging_face, write_mmaction2
 from timesformer.utils.errors import WeightsError
 
 K400 = {"mean": [0.45, 0.45, 0.45], "std": [0.225, 0.225, 0.225], "channel_order": "RGB"}
@@ -222,7 +218,7 @@ def video_model(attention_type="divided_space_time", **changes):
 
 
 def bundle_of(model, **more):
-    return Bundle(model.model.state_dict(), arguments_of(model), **more)
+    return Bundle(model.model.state_dict(), model.architecture, **more)
 
 
 def transformers_logits(folder, clip):
@@ -251,8 +247,8 @@ def test_hugging_face_and_back(scheme, tmp_path):
     back = read_bundle(folder)
     assert back.state.keys() == model.model.state_dict().keys()
     assert all(torch.equal(v, back.state[k]) for k, v in model.model.state_dict().items())
-    regularised = arguments_of(model) | {"drop_path_rate": 0.0}  # which theirs doesn't carry
-    assert arguments_of(TimeSformer(**back.arguments)) == regularised
+    # Theirs doesn't carry the rate.
+    assert back.architecture == replace(model.architecture, drop_path_rate=0.0)
     assert back.class_names == names
     assert back.preprocessing == K400 | {"short_side": 64}
 
@@ -327,7 +323,7 @@ def test_unknown_preprocessing_is_refused(tmp_path):
 def test_temporal_layers_that_a_joint_model_never_used_are_left_out():
     divided = hugging_face.from_native(video_model().model.state_dict())
     config = {"attention_type": "joint_space_time"}
-    state = to_native(hugging_face.without_unused(divided, config))
+    state = native_state(hugging_face.without_unused(divided, config))[0]
     assert not load_pretrained(tiny_model("joint_space_time"), state).missing
     kept = hugging_face.without_unused(divided, {"attention_type": "divided_space_time"})
     assert kept.keys() == divided.keys()
@@ -348,7 +344,7 @@ def test_mmaction2_and_back(scheme, tmp_path):
     assert len(report.loaded) == len(other.state_dict())
     for key, value in model.model.state_dict().items():
         assert torch.equal(value, other.state_dict()[key])
-    assert read_bundle(tmp_path / "mm.pth", num_heads=3).arguments["attention_type"] == scheme
+    assert read_bundle(tmp_path / "mm.pth", num_heads=3).architecture.attention_type == scheme
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Synthetic: generated videos whose classes differ only in the order of time.
 
-`tools/make_synthetic.py` writes them, docs/synthetic.md explains them.
+`timesformer make-synthetic` writes them, docs/synthetic.md explains them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Synthetic(VideoDataset):
         path = folder / f"{mode}.csv"
         if not path.is_file():
             raise AnnotationError(
-                f"{path}: not there yet; run `python tools/make_synthetic.py --output {folder}`"
+                f"{path}: not there yet; run `timesformer make-synthetic --output {folder}`"
             )
         names = read_class_names(str(folder / "classes.txt"), classes)
         records = read_list(path, classes, prefix=str(folder))

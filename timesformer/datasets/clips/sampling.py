@@ -45,7 +45,7 @@ class ClipPosition:
         return replace(self, start=start + self.start, offsets=offsets)
 
 
-class Sampler(Protocol):
+class ClipSampler(Protocol):
     """Chooses the frames of a clip."""
 
     def place(

@@ -32,9 +32,10 @@ from timesformer.datasets.video.file import (
     typed_errors,
 )
 from timesformer.datasets.video.index import CUT_SHORT, Deadline, FrameIndex, starts_as_indexed
+from timesformer.datasets.video.requests import Numbers, Request, request_for
 from timesformer.utils.errors import VideoError
 
-__all__ = ["Clips", "VideoError", "VideoInfo", "decode_all", "load_clip", "load_frames", "probe"]
+__all__ = ["Clips", "decode_all", "load_clip", "load_clips", "load_frames"]
 
 TIMEOUT = 120.0  # seconds for one file
 WORTH_A_SEEK = 3  # frames; decoding so many costs more than a seek
@@ -53,33 +54,6 @@ class Clips:
 
     frames: list[torch.Tensor]
     damage: str = ""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file says of its video stream.
-
-    Attributes:
-        frames: number of frames.
-        fps: frames per second.
-        duration: seconds.
-        width: pixels, upright.
-        height: pixels, upright.
-        codec: name of the compression.
-        constant_rate: frames follow each other at one rate, as far as timestamps tell.
-        keyframes: frames that decoding can start from; 0 if not known.
-        damage: what is wrong with the file as far as its first frame tells; "" if nothing is.
-    """
-
-    frames: int
-    fps: float
-    duration: float
-    width: int
-    height: int
-    codec: str
-    constant_rate: bool
-    keyframes: int
-    damage: str
 
 
 def load_clip(
@@ -129,10 +103,10 @@ def load_clips(path: str | os.PathLike[str], place: Place, timeout: float = TIME
     """
     positions: list[ClipPosition] = []
 
-    def requests(info: StreamInfo) -> Sequence[_Request]:
+    def requests(info: StreamInfo) -> Sequence[Request]:
         # Asked once, however often the file has to be read: the answer may be random.
         positions[:] = positions or place(info.frames, info.fps)
-        return [_request(info, position) for position in positions]
+        return [request_for(info, position) for position in positions]
 
     return _read(os.fspath(path), requests, timeout)
 
@@ -151,9 +125,9 @@ def load_frames(
     if not wanted or wanted[0] < 0:
         raise ValueError(f"frame numbers are at least 0, and one at least: {wanted[:3]}")
 
-    def requests(info: StreamInfo) -> Sequence[_Request]:
+    def requests(info: StreamInfo) -> Sequence[Request]:
         end = None if info.index is None else len(info.index.pts) - 1
-        return [_Numbers(wanted if end is None else [min(n, end) for n in wanted])]
+        return [Numbers(wanted if end is None else [min(n, end) for n in wanted])]
 
     return _read(os.fspath(path), requests, timeout)
 
@@ -172,92 +146,6 @@ def decode_all(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> Iterat
             yield to_rgb(frame)
 
 
-def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
-    """Read what a file says of itself, and its first frame.
-
-    Raises:
-        VideoError: the file can't be read.
-    """
-    name = os.fspath(path)
-    with typed_errors(name), open_video(name) as (container, stream):
-        info, _ = read_info(name, container, stream, Deadline(name, timeout))
-        seconds = info.frames * info.frame_ticks * float(stream.time_base or 0)
-        codec = stream.codec_context.name
-    first = load_frames(name, [0], timeout)
-    height, width = first.frames[0].shape[1:3]
-    return VideoInfo(
-        frames=info.frames,
-        fps=info.fps,
-        duration=seconds or info.frames / info.fps,
-        width=width,
-        height=height,
-        codec=codec,
-        constant_rate=info.index is None or info.index.constant_rate,
-        keyframes=0 if info.index is None else len(info.index.keys),
-        damage=first.damage,
-    )
-
-
-class _Request:
-    """One clip in the making: told of every decoded frame, says how often it wants it."""
-
-    size: int
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.images: list[np.ndarray] = []
-
-    @property
-    def missing(self) -> int:
-        return self.size - len(self.images)
-
-    @property
-    def next_number(self) -> int:
-        """The next frame wanted; 0 if that isn't known beforehand."""
-        return 0
-
-    def wants(self, number: int, pts: int) -> int:
-        raise NotImplementedError
-
-
-class _Numbers(_Request):
-    """Frames whose numbers are known before decoding."""
-
-    def __init__(self, numbers: Sequence[int]) -> None:
-        super().__init__(len(numbers))
-        self.numbers = numbers
-
-    @property
-    def next_number(self) -> int:
-        return self.numbers[len(self.images)]
-
-    def wants(self, number: int, pts: int) -> int:
-        return sum(wanted <= number for wanted in self.numbers[len(self.images) :])
-
-
-class _Window(_Request):
-    """Frames at offsets from the first one that has reached a timestamp, up to another one.
-
-    It's how the published code chooses them, and needs no trust in timestamps but this one.
-    """
-
-    def __init__(self, first_pts: int, last_pts: float, offsets: tuple[int, ...]) -> None:
-        super().__init__(len(offsets))
-        self.first_pts = first_pts
-        self.last_pts = last_pts
-        self.offsets = offsets
-        self.first_number = -1
-
-    def wants(self, number: int, pts: int) -> int:
-        if self.first_number < 0:
-            if pts < self.first_pts:
-                return 0
-            self.first_number = number
-        if pts > self.last_pts:  # the window is over: the clip's last frame, repeated
-            return self.missing
-        return self.offsets.count(number - self.first_number)
-
-
 class _Lost(Exception):  # noqa: N818  (a signal rather than an error)
     """The index doesn't lead to the wanted frames: read the file from its start, without it."""
 
@@ -266,39 +154,7 @@ class _Damaged(Exception):  # noqa: N818
     """Strict decoding met an error."""
 
 
-def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
-    """Turn a clip's place into numbers of frames, by a trusted index (`info.index`)."""
-    assert info.index is not None
-    pts = info.index.pts
-    if not position.timed:
-        numbers = list(position.offsets)
-    elif info.index.constant_rate:
-        # The frames of _Window, which stays on the first frame beyond the window.
-        first, last = _window(info, position)
-        start, beyond = np.searchsorted(pts, first), np.searchsorted(pts, last, side="right")
-        numbers = [min(int(start) + offset, int(beyond)) for offset in position.offsets]
-    else:  # the frame on show at each moment
-        moments = info.first_pts + (position.start + np.array(position.offsets)) * info.frame_ticks
-        numbers = np.maximum(np.searchsorted(pts, moments, side="right") - 1, 0).tolist()
-    return [min(number, len(pts) - 1) for number in numbers]
-
-
-def _window(info: StreamInfo, position: ClipPosition) -> tuple[int, float]:
-    """Timestamps between which a clip lies."""
-    first = info.first_pts + int(position.start * info.frame_ticks)
-    end = position.start + position.span - 1
-    return first, info.first_pts + end * info.frame_ticks
-
-
-def _request(info: StreamInfo, position: ClipPosition) -> _Request:
-    if info.index is not None:
-        return _Numbers(frame_numbers(info, position))
-    if not position.timed:
-        return _Numbers(position.offsets)
-    return _Window(*_window(info, position), position.offsets)
-
-
-def _read(path: str, plan: Callable[[StreamInfo], Sequence[_Request]], timeout: float) -> Clips:
+def _read(path: str, plan: Callable[[StreamInfo], Sequence[Request]], timeout: float) -> Clips:
     """Read a file by its index and strictly; from its start if that fails; at last leniently."""
     deadline = Deadline(path, timeout)
     indexed, damage = True, ""
@@ -314,7 +170,7 @@ def _read(path: str, plan: Callable[[StreamInfo], Sequence[_Request]], timeout: 
 
 def _attempt(
     path: str,
-    plan: Callable[[StreamInfo], Sequence[_Request]],
+    plan: Callable[[StreamInfo], Sequence[Request]],
     deadline: Deadline,
     indexed: bool,
     damage: str,
@@ -332,7 +188,7 @@ def _decode(
     container: InputContainer,
     stream: VideoStream,
     info: StreamInfo,
-    plan: Callable[[StreamInfo], Sequence[_Request]],
+    plan: Callable[[StreamInfo], Sequence[Request]],
     deadline: Deadline,
     indexed: bool,
     damage: str,
@@ -368,7 +224,7 @@ def _frames(
     container: InputContainer,
     stream: VideoStream,
     index: FrameIndex | None,
-    requests: Sequence[_Request],
+    requests: Sequence[Request],
     strict: bool,
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decode frames with their numbers, leaving out what an index allows to jump over.
@@ -404,12 +260,12 @@ def _frames(
         yield number, frame
 
 
-def _hand_out(requests: Sequence[_Request], counts: Sequence[int], image: np.ndarray) -> None:
+def _hand_out(requests: Sequence[Request], counts: Sequence[int], image: np.ndarray) -> None:
     for request, count in zip(requests, counts, strict=True):
         request.images.extend([image] * count)
 
 
-def _clips(requests: Sequence[_Request], damage: str) -> Clips:
+def _clips(requests: Sequence[Request], damage: str) -> Clips:
     return Clips([torch.from_numpy(np.stack(r.images)) for r in requests], damage)
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from timesformer.datasets.video.decode import Clips, Place, frame_numbers
+from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import StreamInfo, check_size
 from timesformer.datasets.video.index import FrameIndex
+from timesformer.datasets.video.requests import frame_numbers
 from timesformer.utils.errors import VideoError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

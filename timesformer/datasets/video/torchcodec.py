@@ -3,7 +3,7 @@
 It gets the frame numbers that PyAV would read, so both give the same frames. What it would read
 differently goes to PyAV: files whose timestamps can't be trusted, which it would sort; odd sizes,
 which it scales otherwise; and whatever it fails on. Damage that it doesn't fail on it conceals
-without a word, so check files with `tools/check_data.py --decode` first.
+without a word, so check files with `timesformer check-data --decode` first.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from timesformer.datasets.video import decode as decoder
-from timesformer.datasets.video.decode import Clips, Place, frame_numbers
+from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import open_video, read_info, typed_errors
 from timesformer.datasets.video.index import Deadline
+from timesformer.datasets.video.requests import frame_numbers
 from timesformer.utils.errors import ConfigError
 
 

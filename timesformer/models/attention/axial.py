@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from timesformer.models.attention.base import TIME, SpaceTimeBlock, TokenGrid, register_scheme
+from timesformer.models.attention.base import (
+    IMAGE,
+    TIME,
+    SpaceTimeBlock,
+    TokenGrid,
+    register_scheme,
+)
 
 ROWS = "b (h w t) d -> (b h t) w d"
 COLUMNS = "b (h w t) d -> (b w t) h d"
@@ -29,7 +35,7 @@ class AxialBlock(SpaceTimeBlock):
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, 1 + N·T, D) -> the same: time, width, height, each with its residual."""
         cls, patches = x[:, :1], x[:, 1:]
-        patches = patches + self.extra_step("temporal", patches, TIME, grid.axes)
-        patches = patches + self.extra_step("width", patches, ROWS, grid.axes)
-        cls_step, step = self.image_step(cls, patches, COLUMNS, grid.axes)
+        for name, pattern in (("temporal", TIME), ("width", ROWS)):
+            patches = patches + self.step(name, patches, pattern, grid.axes)[0]
+        step, cls_step = self.step(IMAGE, patches, COLUMNS, grid.axes, cls)
         return torch.cat([cls + cls_step, patches + step], dim=1)

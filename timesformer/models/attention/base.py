@@ -29,6 +29,9 @@ ATTENTION_REGISTRY.__doc__ = "Space-time attention schemes: name -> `SpaceTimeBl
 TIME = "b (h w t) d -> (b h w) t d"
 SPACE = "b (h w t) d -> (b t) (h w) d"
 
+IMAGE = ""
+"""Name of the step that is the image ViT's own attention, for `SpaceTimeBlock.step`."""
+
 
 def register_scheme(
     name: str,
@@ -96,7 +99,7 @@ class SpaceTimeBlock(nn.Module):
     """Keyword arguments that the scheme takes besides those of every scheme."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Derives the start of `extra_steps`, unless the class itself says another."""
+        """Derive the start of `extra_steps`, unless the class itself says another."""
         super().__init_subclass__(**kwargs)
         own = vars(cls)
         if "extra_steps" in own and "image_init" not in own:
@@ -131,105 +134,64 @@ class SpaceTimeBlock(nn.Module):
             self.add_module(f"{name}_attn", attn)
             self.add_module(f"{name}_fc", nn.Linear(dim, dim))
 
+    @classmethod
+    def new_parts(cls) -> set[str]:
+        """Name the submodules that an image ViT's block lacks."""
+        return {name.partition(".")[0] for name in (*cls.image_init, *cls.zero_init)}
+
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        """Returns x after all attention steps, their residuals included, in the same shape."""
+        """Return x after all attention steps, their residuals included, in the same shape."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
-        """Maps tokens to tokens of the same shape (see `one_sequence_per_clip`)."""
+        """Map tokens to tokens of the same shape (see `one_sequence_per_clip`)."""
         x = self.attend(x, grid)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def extra_step(
+    def step(
         self,
         name: str,
         patches: Tensor,
         pattern: str,
         axes: Mapping[str, int],
+        cls: Tensor | None = None,
         valid: Tensor | None = None,
-    ) -> Tensor:
-        """What an extra step adds to the patches; CLS stays out of it.
+    ) -> tuple[Tensor, Tensor]:
+        """Attend within the sequences that a pattern makes of the patches.
 
         Args:
-            name: one of `extra_steps`.
+            name: one of `extra_steps`, or IMAGE for the image ViT's own attention.
             patches: (B, N·T, D).
-            pattern: einops pattern from patches to sequences (R, L, D).
+            pattern: einops pattern from patches to sequences (R, L, D); b comes first in the rows
+                where CLS takes part.
             axes: lengths of the pattern's axes, as `TokenGrid.axes`.
+            cls: (B, 1, D). It joins every sequence of its clip as a copy, and what the copies
+                gather is averaged. None keeps it out.
             valid: (B, N·T) bool, False at padding; None if there is none.
 
         Returns:
-            The residual (B, N·T, D).
+            What the step adds to the patches (B, N·T, D), and to CLS (B, 1, D), or (B, 0, D)
+            where it stays out.
         """
-        norm1, attn, fc = self._parts(name)
-        sequences, mask = _fold(patches, pattern, axes, None, valid)
-        # The Linear comes after drop_path, so its bias acts on dropped rows too, as published.
-        return unfold(fc(self.drop_path(attn(norm1(sequences), mask))), pattern, axes)
-
-    def extra_step_with_cls(
-        self, name: str, cls: Tensor, patches: Tensor, pattern: str, axes: Mapping[str, int]
-    ) -> tuple[Tensor, Tensor]:
-        """What an extra step adds to CLS and patches, CLS taking part as in `image_step`."""
-        norm1, attn, fc = self._parts(name)
-        sequences, _ = _fold(patches, pattern, axes, cls, None)
-        return _split(fc(self.drop_path(attn(norm1(sequences)))), pattern, axes)
-
-    def image_step(
-        self,
-        cls: Tensor,
-        patches: Tensor,
-        pattern: str,
-        axes: Mapping[str, int],
-        valid: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """What the image ViT's attention adds to CLS and patches.
-
-        CLS joins every sequence of its clip as a copy; what the copies gather is averaged.
-
-        Args:
-            cls: (B, 1, D).
-            patches: (B, N·T, D).
-            pattern: as in `extra_step`; b comes first in the rows.
-            axes: as in `extra_step`.
-            valid: as in `extra_step`.
-
-        Returns:
-            The residuals of CLS (B, 1, D) and patches (B, N·T, D).
-        """
-        sequences, mask = _fold(patches, pattern, axes, cls, valid)
-        return _split(self.drop_path(self.attn(self.norm1(sequences), mask)), pattern, axes)
-
-    def _parts(self, name: str) -> tuple[nn.Module, nn.Module, nn.Module]:
-        return (
-            self.get_submodule(f"{name}_norm1"),
-            self.get_submodule(f"{name}_attn"),
-            self.get_submodule(f"{name}_fc"),
-        )
+        prefix = "" if name == IMAGE else f"{name}_"
+        norm1, attn = (self.get_submodule(f"{prefix}{part}") for part in ("norm1", "attn"))
+        sequences = rearrange(patches, pattern, **axes)
+        mask = None if valid is None else rearrange(valid[..., None], pattern, **axes)[..., 0]
+        if cls is not None:
+            copies = cls.repeat_interleave(sequences.shape[0] // cls.shape[0], dim=0)
+            sequences = torch.cat([copies, sequences], dim=1)
+            mask = None if mask is None else nn.functional.pad(mask, (1, 0), value=True)
+        sequences = self.drop_path(attn(norm1(sequences), mask))
+        if name != IMAGE:
+            # After drop_path, so its bias acts on dropped rows too, as published.
+            sequences = self.get_submodule(f"{prefix}fc")(sequences)
+        if cls is None:
+            return _unfold(sequences, pattern, axes), patches[:, :0]
+        gathered = sequences[:, :1].unflatten(0, (axes["b"], -1)).mean(dim=1)
+        return _unfold(sequences[:, 1:], pattern, axes), gathered
 
 
-def _fold(
-    patches: Tensor,
-    pattern: str,
-    axes: Mapping[str, int],
-    cls: Tensor | None,
-    valid: Tensor | None,
-) -> tuple[Tensor, Tensor | None]:
-    """Sequences (R, L or 1 + L, D) with a copy of CLS in front if it is given; and their mask."""
-    sequences = rearrange(patches, pattern, **axes)
-    mask = None if valid is None else rearrange(valid[..., None], pattern, **axes)[..., 0]
-    if cls is not None:
-        copies = cls.repeat_interleave(len(sequences) // len(cls), dim=0)
-        sequences = torch.cat([copies, sequences], dim=1)
-        mask = None if mask is None else nn.functional.pad(mask, (1, 0), value=True)
-    return sequences, mask
-
-
-def _split(sequences: Tensor, pattern: str, axes: Mapping[str, int]) -> tuple[Tensor, Tensor]:
-    """Sequences (R, 1 + L, D) -> CLS (B, 1, D), the mean of its copies, and patches (B, N·T, D)."""
-    cls = sequences[:, :1].unflatten(0, (axes["b"], -1)).mean(dim=1)
-    return cls, unfold(sequences[:, 1:], pattern, axes)
-
-
-def unfold(sequences: Tensor, pattern: str, axes: Mapping[str, int]) -> Tensor:
+def _unfold(sequences: Tensor, pattern: str, axes: Mapping[str, int]) -> Tensor:
     """Back from the sequences (R, L, D) that a pattern made to patches (B, N·T, D)."""
     patches, folded = pattern.split(" -> ")
     return rearrange(sequences, f"{folded} -> {patches}", **axes)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from timesformer.models.attention.base import (
+    IMAGE,
     SPACE,
     TIME,
     SpaceTimeBlock,
@@ -43,10 +44,8 @@ class DividedSpaceTimeBlock(SpaceTimeBlock):
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, 1 + N·T, D) -> the same: time step, then space step, each with its residual."""
         cls, patches = x[:, :1], x[:, 1:]
-        if self.cls_in_time:
-            _, step = self.extra_step_with_cls("temporal", cls, patches, TIME, grid.axes)
-        else:
-            step = self.extra_step("temporal", patches, TIME, grid.axes)
+        key = cls if self.cls_in_time else None
+        step, _ = self.step("temporal", patches, TIME, grid.axes, key)
         patches = patches + step
-        cls_step, step = self.image_step(cls, patches, SPACE, grid.axes)
+        step, cls_step = self.step(IMAGE, patches, SPACE, grid.axes, cls)
         return torch.cat([cls + cls_step, patches + step], dim=1)

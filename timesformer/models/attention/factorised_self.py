@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from timesformer.models.attention.base import (
+    IMAGE,
     SPACE,
     TIME,
     SpaceTimeBlock,
     TokenGrid,
     register_scheme,
-    unfold,
 )
 
 
@@ -37,6 +36,6 @@ class FactorisedSelfAttentionBlock(SpaceTimeBlock):
 
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, N·T, D) -> the same: space step, then time step, each with its residual."""
-        frames = rearrange(x, SPACE, **grid.axes)
-        x = x + unfold(self.drop_path(self.attn(self.norm1(frames))), SPACE, grid.axes)
-        return x + self.extra_step("temporal", x, TIME, grid.axes)
+        for name, pattern in ((IMAGE, SPACE), ("temporal", TIME)):
+            x = x + self.step(name, x, pattern, grid.axes)[0]
+        return x

@@ -83,12 +83,12 @@ class Attention(nn.Module):
         return self.attn_drop(scores.softmax(dim=-1)) @ v
 
     def join_heads(self, x: Tensor) -> Tensor:
-        """What the heads gathered (B, A, L, D/A), projected -> (B, L, D)."""
+        """Return what the heads gathered (B, A, L, D/A), projected -> (B, L, D)."""
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
 
 def set_fused_attention(model: nn.Module, fused: bool) -> None:
-    """Switches every `Attention` of `model` to the fused or the plain path, in place."""
+    """Switch every `Attention` of `model` to the fused or the plain path, in place."""
     for module in model.modules():
         if isinstance(module, Attention):
             module.fused = fused

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from timesformer.models.attention.base import SpaceTimeBlock, TokenGrid, register_scheme
+from timesformer.models.attention.base import IMAGE, SpaceTimeBlock, TokenGrid, register_scheme
 
 # i, j, k number the halves or parities of height, width and time.
 QUADRANTS = "b (i h j w t k) d -> (b i j) (h w t k) d"
@@ -48,8 +48,8 @@ class SparseLocalGlobalBlock(SpaceTimeBlock):
             tokens = torch.ones_like(patches[..., :1], dtype=torch.bool)
             valid = _resize(tokens, sizes, even).squeeze(-1)
             patches = _resize(patches, sizes, even)
-        patches = patches + self.extra_step("local", patches, QUADRANTS, axes, valid=valid)
-        cls_step, step = self.image_step(cls, patches, PARITIES, axes, valid=valid)
+        patches = patches + self.step("local", patches, QUADRANTS, axes, None, valid)[0]
+        step, cls_step = self.step(IMAGE, patches, PARITIES, axes, cls, valid)
         patches = patches + step
         if even != sizes:
             patches = _resize(patches, even, sizes)
@@ -57,7 +57,7 @@ class SparseLocalGlobalBlock(SpaceTimeBlock):
 
 
 def _resize(patches: Tensor, sizes: list[int], new_sizes: list[int]) -> Tensor:
-    """Pads height, width and time with zeros at their end, or cuts them there."""
+    """Pad height, width and time with zeros at their end, or cut them there."""
     ends = [n for new, old in zip(new_sizes, sizes, strict=True) for n in (new - old, 0)]
     # F.pad wants (before, after) of the last axis first; D stays as it is.
     return F.pad(patches.unflatten(1, sizes), (0, 0, *reversed(ends))).flatten(1, 3)

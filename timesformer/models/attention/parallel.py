@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from timesformer.models.attention.base import (
+    IMAGE,
     SPACE,
     TIME,
     SpaceTimeBlock,
@@ -30,6 +31,6 @@ class ParallelSpaceTimeBlock(SpaceTimeBlock):
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, 1 + N·T, D) -> the same: x plus the residuals of both steps."""
         cls, patches = x[:, :1], x[:, 1:]
-        cls_time, time = self.extra_step_with_cls("temporal", cls, patches, TIME, grid.axes)
-        cls_space, space = self.image_step(cls, patches, SPACE, grid.axes)
+        time, cls_time = self.step("temporal", patches, TIME, grid.axes, cls)
+        space, cls_space = self.step(IMAGE, patches, SPACE, grid.axes, cls)
         return torch.cat([cls + cls_space + cls_time, patches + space + time], dim=1)

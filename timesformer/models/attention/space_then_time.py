@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from timesformer.models.attention.base import (
+    IMAGE,
     SPACE,
     TIME,
     SpaceTimeBlock,
@@ -30,7 +31,7 @@ class SpaceThenTimeBlock(SpaceTimeBlock):
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, 1 + N·T, D) -> the same: space step, then time step, each with its residual."""
         cls, patches = x[:, :1], x[:, 1:]
-        cls_step, step = self.image_step(cls, patches, SPACE, grid.axes)
-        cls, patches = cls + cls_step, patches + step
-        cls_step, step = self.extra_step_with_cls("temporal", cls, patches, TIME, grid.axes)
-        return torch.cat([cls + cls_step, patches + step], dim=1)
+        for name, pattern in ((IMAGE, SPACE), ("temporal", TIME)):
+            step, cls_step = self.step(name, patches, pattern, grid.axes, cls)
+            cls, patches = cls + cls_step, patches + step
+        return torch.cat([cls, patches], dim=1)

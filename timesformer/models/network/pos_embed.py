@@ -19,7 +19,7 @@ def resize_pos_embed(
     source_grid: tuple[int, int] | None = None,
     prefix_tokens: int = 1,
 ) -> Tensor:
-    """Resizes the spatial embedding to another patch grid; the CLS row stays as it is.
+    """Resize the spatial embedding to another patch grid; the CLS row stays as it is.
 
     Args:
         pos_embed: (1, 1 + N, D), row 0 belongs to CLS, patches row-major.
@@ -53,7 +53,7 @@ def resize_pos_embed(
 
 
 def resize_time_embed(time_embed: Tensor, frames: int, mode: str = "nearest") -> Tensor:
-    """Resizes the temporal embedding (1, T, D) to (1, frames, D): nearest, as published, or linear.
+    """Resize the temporal embedding (1, T, D) to (1, frames, D): nearest, as published, or linear.
 
     Raises:
         ValueError: for an unknown mode.
@@ -66,7 +66,7 @@ def resize_time_embed(time_embed: Tensor, frames: int, mode: str = "nearest") ->
 
 
 def sinusoidal_embed(positions: int, dim: int) -> Tensor:
-    """Fixed sine/cosine embedding of unit amplitude (Vaswani et al. 2017, §3.5): (1, T, D)."""
+    """Return sines and cosines of unit amplitude (1, T, D) (Vaswani et al. 2017, §3.5)."""
     rates = 10000.0 ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
     angles = torch.arange(positions, dtype=torch.float32)[:, None] * rates
     # An odd width has one more sine than cosine.

@@ -22,7 +22,7 @@ from timesformer.models.network.pos_embed import (
     sinusoidal_embed,
 )
 
-# Measured on Synthetic: see VisionTransformer's `init`.
+# Measured on Synthetic: see `Architecture.init`.
 SCRATCH_POS_EMBED_STD = 0.5
 
 POS_EMBED_TYPES = ("none", "space", "space_time")
@@ -34,37 +34,13 @@ class VisionTransformer(nn.Module):
     Arguments up to `attention_type` are the published ones, and so are all state-dict names.
 
     Args:
-        img_size: frame side in pixels, or (H, W). Other sizes work too: pos_embed is resized.
-        patch_size: patch side P in pixels.
         in_chans: channels C.
-        num_classes: classes K; 0 leaves the head out.
-        embed_dim: embedding width D.
-        depth: number of blocks.
-        num_heads: heads of every attention.
-        mlp_ratio: hidden width of the MLPs over D.
         qkv_bias: whether query, key and value projections have a bias.
         qk_scale: factor on q·k; (D/heads)^-0.5 when None.
         drop_rate: dropout on embeddings, projections and MLPs.
         attn_drop_rate: dropout on attention weights.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0 over the depth.
         norm_layer: makes a normalisation layer from D.
-        num_frames: frames T of the stored time_embed. Other T work too: it is resized.
-        attention_type: name of a registered scheme.
-        pos_embed_type: what tokens know of their place (paper, Table 4): "space_time" (pos_embed
-            and time_embed), "space" (pos_embed alone), "none".
-        tubelet_size: frames t that a token covers; T is a multiple of it.
-        cls_in_time: CLS is a key in temporal attention (paper, Eq. 13), which the published model
-            leaves out; for schemes that know the option.
-        time_embed_amplitude: of the sines that time_embed starts as; 0, published, starts it at
-            zero. None means 0 for init "image" and 1 for "scratch". From image weights, a model
-            learns the order of time sooner with about twice the std of its patch tokens
-            (docs/synthetic.md).
-        init: "image", as published, expects image weights to follow: time_embed 0, pos_embed and
-            Linear weights of std .02. "scratch" is for training without them: sinusoidal
-            time_embed of unit amplitude, pos_embed of std .5, Linear weights of std
-            1/sqrt(inputs). Without these a small model sits for many epochs at knowing the axis
-            of a motion and not its direction (docs/synthetic.md).
-        act_checkpoint: recompute each block's activations in the backward pass to save memory.
+        img_size: like all that aren't named here, see `Architecture`.
 
     Raises:
         KeyError: if `attention_type` isn't registered.
@@ -95,7 +71,7 @@ class VisionTransformer(nn.Module):
         pos_embed_type: str = "space_time",
         tubelet_size: int = 1,
         cls_in_time: bool = False,
-        time_embed_amplitude: float | None = None,
+        time_embed_amplitude: float = -1.0,
     ) -> None:
         super().__init__()
         block_class: type[SpaceTimeBlock] = ATTENTION_REGISTRY.get(attention_type)
@@ -112,7 +88,7 @@ class VisionTransformer(nn.Module):
         self.num_features = self.embed_dim = embed_dim
         self.num_frames = num_frames
         self.act_checkpoint = act_checkpoint
-        if time_embed_amplitude is None:
+        if time_embed_amplitude < 0:
             time_embed_amplitude = 1.0 if init == "scratch" else 0.0
         self.time_embed_amplitude = time_embed_amplitude
 
@@ -175,11 +151,11 @@ class VisionTransformer(nn.Module):
             self.time_embed.add_(sines, alpha=self.time_embed_amplitude)
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, from D features to K logits."""
+        """Return the last layer, from D features to K logits."""
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the head by a fresh one; 0 classes leave features as output."""
+        """Replace the head by a fresh one; 0 classes leave features as output."""
         self.num_classes = num_classes
         self.head = nn.Linear(self.embed_dim, num_classes) if num_classes > 0 else nn.Identity()
         self.head.apply(_init_linear)
@@ -301,7 +277,7 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _init_linear_by_inputs(module: nn.Module) -> None:
-    """Keeps the scale of activations, which std .02 shrinks where the network is narrow."""
+    """Keep the scale of activations, which std .02 shrinks where the network is narrow."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
 

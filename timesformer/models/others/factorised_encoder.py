@@ -9,6 +9,7 @@ Shape letters: B batch, T frames, t frames of a tubelet, H×W pixels, D embeddin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from einops import rearrange
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from timesformer.models.architecture import Architecture
 from timesformer.models.attention import TokenGrid
 from timesformer.models.attention.joint import JointSpaceTimeBlock
 from timesformer.models.network.pos_embed import (
@@ -34,27 +36,17 @@ class FactorisedEncoder(nn.Module):
     Other frame counts and sizes than built for work too: positions are resized in forward.
 
     Args:
-        img_size: frame side in pixels, or (H, W).
-        patch_size: patch side in pixels.
-        num_classes: classes K; 0 leaves the last layer out.
-        num_frames: frames T of a clip, a multiple of `tubelet_size`.
-        embed_dim: width D, of both stages.
-        depth: blocks of the ViT.
+        img_size: like all that aren't named here, see `Architecture`. drop_path_rate rises from 0
+            in either stage, and act_checkpoint is for the ViT's blocks.
         temporal_depth: blocks of the transformer over time.
-        num_heads: heads of every attention.
-        mlp_ratio: hidden width of the blocks' MLPs over D.
-        drop_path_rate: stochastic depth of the last block of either stage; rises linearly from 0.
         mlp_head: a hidden layer of width D with GELU before the last layer.
-        tubelet_size: frames t that a token covers.
-        pos_embed_type: "space_time", "space" (time has no positions) or "none".
-        init: "image" or "scratch", see `VisionTransformer`.
-        act_checkpoint: recompute activations of the ViT's blocks in the backward pass.
 
     Raises:
         ValueError: for an unknown `init` or `pos_embed_type`, or a T that isn't a multiple of t.
     """
 
     classifier_name: ClassVar[str] = "head"
+    architecture: Architecture | None = None  # what `make_model` was told
 
     def __init__(
         self,
@@ -145,20 +137,22 @@ class FactorisedEncoder(nn.Module):
         return "spatial.", self.spatial
 
     def get_classifier(self) -> nn.Module:
-        """The last layer, from D features to K logits."""
+        """Return the last layer, from D features to K logits."""
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replaces the last layer by a fresh one; 0 classes leave features as output."""
+        """Replace the last layer by a fresh one; 0 classes leave features as output."""
         self.num_classes = num_classes
         self.head: nn.Module = nn.Identity()
         if num_classes > 0:
             self.head = nn.Linear(self.embed_dim, num_classes)
             nn.init.trunc_normal_(self.head.weight, std=0.02)
             nn.init.zeros_(self.head.bias)
+        if self.architecture:
+            self.architecture = replace(self.architecture, num_classes=num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recomputes activations of the ViT in the backward pass; those over time are few."""
+        """Recompute activations of the ViT in the backward pass; those over time are few."""
         self.spatial.set_grad_checkpointing(enable)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -217,25 +211,9 @@ class FactorisedEncoder(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def _from_config(cfg: CfgNode, temporal_depth: int, mlp_head: bool) -> FactorisedEncoder:
-    options = cfg.TIMESFORMER
-    return FactorisedEncoder(
-        img_size=cfg.DATA.TRAIN_CROP_SIZE,
-        patch_size=options.PATCH_SIZE,
-        num_classes=cfg.MODEL.NUM_CLASSES,
-        num_frames=cfg.DATA.NUM_FRAMES,
-        embed_dim=options.EMBED_DIM,
-        depth=options.DEPTH,
-        temporal_depth=temporal_depth,
-        num_heads=options.NUM_HEADS,
-        mlp_ratio=options.MLP_RATIO,
-        drop_path_rate=options.DROP_PATH_RATE,
-        mlp_head=mlp_head,
-        tubelet_size=options.TUBELET_SIZE,
-        pos_embed_type=options.POS_EMBED,
-        init=options.INIT,
-        act_checkpoint=options.ACT_CHECKPOINT,
-    )
+def _from_cfg(cfg: CfgNode, temporal_depth: int, mlp_head: bool) -> FactorisedEncoder:
+    knobs = Architecture.from_cfg(cfg).arguments_for(FactorisedEncoder)
+    return FactorisedEncoder(temporal_depth=temporal_depth, mlp_head=mlp_head, **knobs)
 
 
 @MODEL_REGISTRY.register()
@@ -245,7 +223,7 @@ def vtn(cfg: CfgNode) -> FactorisedEncoder:
     The paper's Longformer attends within windows, for videos of thousands of frames; a clip's
     frames fit in one window, so attention over them is full here.
     """
-    return _from_config(cfg, temporal_depth=3, mlp_head=True)
+    return _from_cfg(cfg, temporal_depth=3, mlp_head=True)
 
 
 @MODEL_REGISTRY.register()
@@ -254,4 +232,4 @@ def vivit_factorised_encoder(cfg: CfgNode) -> FactorisedEncoder:
 
     The paper's tubelets are 16×16 pixels of 2 frames: TIMESFORMER.TUBELET_SIZE 2.
     """
-    return _from_config(cfg, temporal_depth=4, mlp_head=False)
+    return _from_cfg(cfg, temporal_depth=4, mlp_head=False)

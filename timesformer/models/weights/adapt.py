@@ -1,15 +1,15 @@
 """Fitting weights of other sizes, and of image models, to a `VisionTransformer`.
 
-Every step notes in `fate` what it did to which weight; what doesn't fit stays as it is, and the
-caller reports it. Shape letters: D width, P patch side, t frames of a tubelet, N patches of a
-frame, T frames.
+What doesn't fit stays as it is, and the caller reports it. Shape letters: D width, P patch side, t
+frames of a tubelet, N patches of a frame, T frames.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -17,11 +17,10 @@ from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from timesformer.models.network.pos_embed import resize_pos_embed, resize_time_embed
-from timesformer.models.weights.describe import PATCH, new_parts
+from timesformer.models.weights.describe import PATCH
 from timesformer.models.weights.formats import IGNORED
 
 StateDict = dict[str, Tensor]
-Fate = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -45,117 +44,218 @@ class Resizing:
             raise ValueError(f"unknown tubelet_init {self.tubelet!r}: central or average")
 
 
-def adapt(state: StateDict, vit: Any, fate: Fate, resizing: Resizing) -> StateDict:
-    """Weights with native names -> those for `vit`, as far as they can be fitted.
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every weight; names are those of the `VisionTransformer`, or of other models.
+
+    A weight of the model is in exactly one of `loaded`, `resized`, `copied`, `zeroed`, `missing`.
+
+    Attributes:
+        source: what the weights were read from.
+        loaded: taken as they are.
+        resized: taken, and fitted to another size.
+        copied: made from other weights of the file (temporal from spatial attention).
+        zeroed: not in an image model, and set to zero so that training starts there.
+        missing: not in the file and left as initialised (the head, where the file has none or one
+            for other classes; time_embed that starts as sines; CLS, where the file's model pools
+            instead; what stands around the image part of a model).
+        unexpected: in the file, with no place in the model (a head for other classes; CLS and its
+            position, for a model without).
+        ignored: in the file, and nothing that a video model needs (pre_logits, counters).
+    """
+
+    source: str = ""
+    loaded: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    copied: tuple[str, ...] = ()
+    zeroed: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line of counts, with names where they are few."""
+        parts = [f"loaded {len(self.loaded)} weights from {self.source}"]
+        for what in fields(self)[2:]:
+            if names := getattr(self, what.name):
+                shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+                parts.append(f"{what.name} {len(names)} ({shown})")
+        return "; ".join(parts)
+
+
+def adapt(
+    found: Mapping[str, Tensor], vit: Any, resizing: Resizing
+) -> tuple[StateDict, LoadReport]:
+    """Fit weights with native names to a model, as far as they can be fitted.
 
     Args:
-        state: what a file holds, with the names of `VisionTransformer`.
+        found: what a file holds, with the names of `VisionTransformer`.
         vit: the `VisionTransformer` they are for.
-        fate: by field of `LoadReport`, names of weights; added to.
         resizing: how sizes are fitted.
+
+    Returns:
+        Weights for the model, and what was done to which; both arguments are as they were.
 
     Raises:
         ValueError: if a pos_embed isn't for a square grid and has to be resized.
     """
-    own = vit.state_dict()
-    fate["ignored"] += [key for key in state if key.startswith(IGNORED)]
-    state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
-    start = _lacks_new_parts(state, vit)
-    if start:
-        state = _fit_cls(state, vit, own, fate)
-    _fit_patch(state, own, fate, resizing.tubelet)
-    if _longer_or_shorter("pos_embed", state, own):
-        prefix_tokens = vit.num_prefix_tokens
-        resized = resize_pos_embed(
-            state["pos_embed"].float(),
-            vit.patch_embed.grid_size,
-            resizing.pos_embed,
-            prefix_tokens=prefix_tokens,
-        )
-        _note_resized("pos_embed", resized, state, fate)
-    if _longer_or_shorter("time_embed", state, own):
-        frames = own["time_embed"].shape[1]
-        resized = resize_time_embed(state["time_embed"].float(), frames, resizing.time_embed)
-        _note_resized("time_embed", resized, state, fate)
-    state = drop_other_head(state, own, "head", fate)
-    return state | _image_start(state, vit, own, fate) if start else state
+    fitting = _Fitting(found, vit)
+    image_weights = fitting.lacks_new_parts()
+    if image_weights:
+        fitting.fit_cls()
+    fitting.fit_patch(resizing.tubelet)
+    fitting.fit_positions(resizing)
+    fitting.fit_head()
+    if image_weights:
+        fitting.start_new_parts()
+    names: dict[str, Any] = {what: tuple(names) for what, names in fitting.fate.items()}
+    return fitting.state, LoadReport(**names)
 
 
-def _note_resized(key: str, value: Tensor, state: StateDict, fate: Fate) -> None:
-    state[key] = value
-    if key not in fate["resized"]:
-        fate["resized"].append(key)
+class _Fitting:
+    """A copy of the weights under way to a model, and what became of which.
 
-
-def _lacks_new_parts(state: StateDict, vit: Any) -> bool:
-    """Whether the file has none of what the scheme adds to an image ViT.
-
-    With some of it, it is part of a video model: what it lacks is an error, not a start.
+    Args:
+        found: what a file holds.
+        vit: the `VisionTransformer`.
     """
-    new = {part for block in vit.blocks for part in new_parts(type(block))}
-    return all(new.isdisjoint(key.split(".")) for key in state if key.startswith("blocks."))
+
+    def __init__(self, found: Mapping[str, Tensor], vit: Any) -> None:
+        self.vit = vit
+        self.own: dict[str, Tensor] = vit.state_dict()
+        self.state = {k: value for k, value in found.items() if not k.startswith(IGNORED)}
+        self.fate: defaultdict[str, list[str]] = defaultdict(list)  # by field of LoadReport
+        self.fate["ignored"] += [key for key in found if key.startswith(IGNORED)]
+
+    def resize(self, key: str, value: Tensor) -> None:
+        """Take another value for a weight."""
+        self.state[key] = value
+        if key not in self.fate["resized"]:
+            self.fate["resized"].append(key)
+
+    def lacks_new_parts(self) -> bool:
+        """Tell whether the file has none of what the scheme adds to an image ViT.
+
+        With some of it, it is part of a video model: what it lacks is an error, not a start.
+        """
+        new = {part for block in self.vit.blocks for part in block.new_parts()}
+        return all(new.isdisjoint(k.split(".")) for k in self.state if k.startswith("blocks."))
+
+    def fit_cls(self) -> None:
+        """Fit image weights with CLS to a model without, or the other way; drop positions too."""
+        has_cls, wants_cls = "cls_token" in self.state, self.vit.num_prefix_tokens == 1
+        if "pos_embed" in self.state and "pos_embed" not in self.own:
+            self.fate["unexpected"].append("pos_embed")
+            del self.state["pos_embed"]
+        pos_embed = self.state.get("pos_embed")
+        if pos_embed is not None and (
+            pos_embed.ndim != 3 or pos_embed.shape[::2] != (1, self.vit.embed_dim)
+        ):
+            return  # not a pos_embed for this model: reported as it is
+        if has_cls and not wants_cls:
+            self.fate["unexpected"].append("cls_token")
+            del self.state["cls_token"]
+            if pos_embed is not None:
+                self.resize("pos_embed", pos_embed[:, 1:])
+        elif wants_cls and not has_cls and pos_embed is not None and _is_square(pos_embed.shape[1]):
+            # Models that pool their tokens have no CLS; a damaged file would still have its
+            # position.
+            self.fate["missing"].append("cls_token")
+            fresh = self.own["pos_embed"][:, :1].to(pos_embed)
+            self.resize("pos_embed", torch.cat([fresh, pos_embed], dim=1))
+
+    def fit_patch(self, tubelet: str) -> None:
+        """Resample a patch kernel of other P, inflate an image model's, unflatten a flat one."""
+        if PATCH not in self.state:
+            return
+        weight, wanted = self.state[PATCH], self.own[PATCH].shape  # (D, C, P, P) or (D, C, t, P, P)
+        side = wanted[-1]
+        if weight.ndim == 2:
+            from_side = math.isqrt(weight.shape[1] // wanted[1])
+            if weight.shape[1] == wanted[1] * from_side**2:
+                weight = weight.reshape(-1, wanted[1], from_side, from_side)
+        if weight.ndim not in (4, 5) or weight.shape[:2] != wanted[:2]:
+            return
+        if weight.shape[-1] != side and weight.shape[-1] == weight.shape[-2]:
+            weight = weight.float()
+            if weight.ndim == 4:
+                weight = resample_patch_embed(weight, [side, side])
+            else:
+                frames = [resample_patch_embed(frame, [side, side]) for frame in weight.unbind(2)]
+                weight = torch.stack(frames, dim=2)
+        if weight.ndim == 4 and len(wanted) == 5:
+            weight = _inflate(weight, wanted[2], tubelet)
+        if weight.shape == wanted and weight.shape != self.state[PATCH].shape:
+            self.resize(PATCH, weight)
+
+    def fit_positions(self, how: Resizing) -> None:
+        """Resize pos_embed to the model's grid, and time_embed to its frames."""
+        if self._longer_or_shorter("pos_embed"):
+            resized = resize_pos_embed(
+                self.state["pos_embed"].float(),
+                self.vit.patch_embed.grid_size,
+                how.pos_embed,
+                prefix_tokens=self.vit.num_prefix_tokens,
+            )
+            self.resize("pos_embed", resized)
+        if self._longer_or_shorter("time_embed"):
+            frames = self.own["time_embed"].shape[1]
+            stored = self.state["time_embed"].float()
+            self.resize("time_embed", resize_time_embed(stored, frames, how.time_embed))
+
+    def _longer_or_shorter(self, key: str) -> bool:
+        """Tell whether an embedding (1, L, D) differs from the model's in its length L alone."""
+        if key not in self.state or key not in self.own:
+            return False
+        theirs, ours = self.state[key].shape, self.own[key].shape
+        return theirs[1:2] != ours[1:2] and theirs[::2] == ours[::2]
+
+    def fit_head(self) -> None:
+        """Leave out a head for other classes."""
+        theirs, ours = other_head(self.state, self.own, "head")
+        self.state = {key: value for key, value in self.state.items() if key not in theirs}
+        self.fate["unexpected"] += theirs
+        self.fate["missing"] += ours
+
+    def start_new_parts(self) -> None:
+        """Add what an image model lacks of the scheme: copies, and zeros to start from."""
+        own, start = self.own, {}
+        if "time_embed" in own and "time_embed" not in self.state:
+            if self.vit.time_embed_amplitude:
+                self.fate["missing"].append("time_embed")
+            else:
+                start["time_embed"] = torch.zeros_like(own["time_embed"])
+                self.fate["zeroed"].append("time_embed")
+        for i, block in enumerate(self.vit.blocks):
+            zeros = tuple(f"{name}." for name in block.zero_init)
+            for inner in block.state_dict():
+                part, _, tail = inner.partition(".")
+                key = f"blocks.{i}.{inner}"
+                image = f"blocks.{i}.{block.image_init.get(part)}.{tail}"
+                if inner.startswith(zeros):
+                    start[key] = torch.zeros_like(own[key])
+                    self.fate["zeroed"].append(key)
+                elif image in self.state:
+                    start[key] = self.state[image].clone()
+                    self.fate["copied"].append(key)
+        self.state |= start
 
 
-def _longer_or_shorter(key: str, state: StateDict, own: Mapping[str, Tensor]) -> bool:
-    """Whether an embedding (1, L, D) differs from the model's in its length L alone."""
-    if key not in state or key not in own:
-        return False
-    length, own_length = state[key].shape[1:2], own[key].shape[1:2]
-    return length != own_length and state[key].shape[::2] == own[key].shape[::2]
-
-
-def _fit_cls(state: StateDict, vit: Any, own: Mapping[str, Tensor], fate: Fate) -> StateDict:
-    """Image weights with CLS for a model without, or the other way; or one without positions."""
-    state = dict(state)
-    has_cls, wants_cls = "cls_token" in state, vit.num_prefix_tokens == 1
-    if "pos_embed" in state and "pos_embed" not in own:
-        fate["unexpected"].append("pos_embed")
-        del state["pos_embed"]
-    pos_embed = state.get("pos_embed")
-    if pos_embed is not None and (
-        pos_embed.ndim != 3 or pos_embed.shape[::2] != (1, vit.embed_dim)
-    ):
-        return state  # not a pos_embed for this model: reported as it is
-    if has_cls and not wants_cls:
-        fate["unexpected"].append("cls_token")
-        del state["cls_token"]
-        if pos_embed is not None:
-            _note_resized("pos_embed", pos_embed[:, 1:], state, fate)
-    elif wants_cls and not has_cls and pos_embed is not None and _is_square(pos_embed.shape[1]):
-        # Models that pool their tokens have no CLS; a damaged file would still have its position.
-        fate["missing"].append("cls_token")
-        fresh = own["pos_embed"][:, :1].to(pos_embed)
-        _note_resized("pos_embed", torch.cat([fresh, pos_embed], dim=1), state, fate)
-    return state
+def other_head(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], classifier: str
+) -> tuple[list[str], list[str]]:
+    """Name the file's head and the model's, if the file's is missing or for other classes."""
+    theirs = [key for key in state if key.startswith(f"{classifier}.")]
+    ours = [key for key in own if key.startswith(f"{classifier}.")]
+    if theirs and ours:
+        classes = {state[key].shape[:1] for key in theirs}
+        if classes == {own[key].shape[:1] for key in ours}:
+            return [], []  # for as many classes, so it has to fit
+    return theirs, ours
 
 
 def _is_square(number: int) -> bool:
     return math.isqrt(number) ** 2 == number
-
-
-def _fit_patch(state: StateDict, own: Mapping[str, Tensor], fate: Fate, tubelet: str) -> None:
-    """Patch kernel of other P resampled, of an image model inflated to t frames, or unflattened."""
-    if PATCH not in state:
-        return
-    weight, wanted = state[PATCH], own[PATCH].shape  # (D, C, P, P) or (D, C, t, P, P)
-    side = wanted[-1]
-    if weight.ndim == 2:
-        from_side = math.isqrt(weight.shape[1] // wanted[1])
-        if weight.shape[1] == wanted[1] * from_side**2:
-            weight = weight.reshape(-1, wanted[1], from_side, from_side)
-    if weight.ndim not in (4, 5) or weight.shape[:2] != wanted[:2]:
-        return
-    if weight.shape[-1] != side and weight.shape[-1] == weight.shape[-2]:
-        weight = weight.float()
-        if weight.ndim == 4:
-            weight = resample_patch_embed(weight, [side, side])
-        else:
-            frames = [resample_patch_embed(frame, [side, side]) for frame in weight.unbind(2)]
-            weight = torch.stack(frames, dim=2)
-    if weight.ndim == 4 and len(wanted) == 5:
-        weight = _inflate(weight, wanted[2], tubelet)
-    if weight.shape == wanted and weight.shape != state[PATCH].shape:
-        _note_resized(PATCH, weight, state, fate)
 
 
 def _inflate(kernel: Tensor, frames: int, how: str) -> Tensor:
@@ -165,41 +265,3 @@ def _inflate(kernel: Tensor, frames: int, how: str) -> Tensor:
         return repeated / frames
     central = torch.zeros(frames).index_fill(0, torch.tensor(frames // 2), 1)
     return repeated * central.to(kernel)[:, None, None]
-
-
-def drop_other_head(
-    state: StateDict, own: Mapping[str, Tensor], classifier: str, fate: Fate
-) -> StateDict:
-    """Without the file's head if it has one for other classes; the model's own then stays."""
-    heads = [key for key in state if key.startswith(f"{classifier}.")]
-    wanted = [key for key in own if key.startswith(f"{classifier}.")]
-    if heads and wanted:
-        classes = {state[key].shape[:1] for key in heads}
-        if classes == {own[key].shape[:1] for key in wanted}:
-            return state  # for as many classes, so it has to fit
-    fate["unexpected"] += heads
-    fate["missing"] += wanted
-    return {key: value for key, value in state.items() if key not in heads}
-
-
-def _image_start(state: StateDict, vit: Any, own: Mapping[str, Tensor], fate: Fate) -> StateDict:
-    """What a file without this scheme's new submodules lacks: copies, and zeros to start from."""
-    start: StateDict = {}
-    if "time_embed" in own and "time_embed" not in state:
-        if vit.time_embed_amplitude:
-            fate["missing"].append("time_embed")
-        else:
-            start["time_embed"] = torch.zeros_like(own["time_embed"])
-            fate["zeroed"].append("time_embed")
-    for i, block in enumerate(vit.blocks):
-        zeros = tuple(f"{name}." for name in block.zero_init)
-        for inner in block.state_dict():
-            part, _, tail = inner.partition(".")
-            key, image = f"blocks.{i}.{inner}", f"blocks.{i}.{block.image_init.get(part)}.{tail}"
-            if inner.startswith(zeros):
-                start[key] = torch.zeros_like(own[key])
-                fate["zeroed"].append(key)
-            elif image in state:
-                start[key] = state[image].clone()
-                fate["copied"].append(key)
-    return start

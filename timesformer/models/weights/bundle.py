@@ -1,42 +1,35 @@
-"""Weights together with what they need to be of use: arguments, preprocessing, class names.
+"""Weights together with what they need to be of use: architecture, preprocessing, class names.
 
-`read_bundle` makes one from any source; the `write_*` functions store it in the layouts of others.
-Files are written beside their place and renamed, so a reader never sees half of one.
+`read_bundle` makes one from any source, `make_from` a model of it; `save.py` writes them.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from torch import nn
 
+from timesformer.models.architecture import NAMED_SIZES, Architecture, from_config_text
 from timesformer.models.weights.adapt import StateDict
-from timesformer.models.weights.describe import PATCH, infer_arguments
-from timesformer.models.weights.formats import IGNORED, hugging_face, mmaction2
-from timesformer.models.weights.load import native_state
+from timesformer.models.weights.describe import PATCH, guesses, told_by_shapes
+from timesformer.models.weights.formats import IGNORED, native_state
+from timesformer.models.weights.load import load_native
 from timesformer.models.weights.sources import read_weights
-from timesformer.utils.errors import WeightsError
-from timesformer.utils.torch_file import write_checkpoint
+from timesformer.utils.errors import ConfigError, WeightsError
 
 PREPROCESSING_KEYS = ("mean", "std", "channel_order")
 """What a run's checkpoint says of its input; a bundle may say more (short_side, sampling_rate)."""
 
-_FROM_CONFIG = {
-    "img_size": "DATA.TRAIN_CROP_SIZE",
-    "num_frames": "DATA.NUM_FRAMES",
-    "attention_type": "TIMESFORMER.ATTENTION_TYPE",
-    "num_heads": "TIMESFORMER.NUM_HEADS",
-    "drop_path_rate": "TIMESFORMER.DROP_PATH_RATE",
-    "cls_in_time": "TIMESFORMER.CLS_IN_TIME",
-}
+Model = TypeVar("Model", bound=nn.Module)
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".npz")
 
 
 @dataclass(frozen=True)
@@ -44,51 +37,125 @@ class Bundle:
     """A model's weights and what belongs to them.
 
     Attributes:
-        state: weights under the native names, those of `VisionTransformer`.
-        arguments: keyword arguments of `TimeSformer`, plain values.
+        state: weights under the native names, those of `VisionTransformer`, or those of another
+            model.
+        architecture: what the model is made of.
         preprocessing: mean and std of each channel for pixels in [0, 1], in the order of
             `channel_order` ("RGB" or "BGR"); perhaps short_side and sampling_rate. None: unknown.
         class_names: in label order, or ().
     """
 
     state: StateDict
-    arguments: dict[str, Any]
+    architecture: Architecture
     preprocessing: dict[str, Any] | None = None
     class_names: tuple[str, ...] = ()
 
 
 def read_bundle(source: str | Path, **known: Any) -> Bundle:
-    """Reads weights of a ViT or TimeSformer, and all that the source says about them.
+    """Read a model's weights, and all that the source says about them.
+
+    The architecture is what the source stores; in its absence, what its config and the shapes of
+    its weights say.
 
     Args:
         source: whatever `read_weights` takes.
-        **known: arguments of `TimeSformer` that hold whatever the source says, e.g. num_heads,
-            which weights don't tell (see `infer_arguments`).
+        **known: knobs that hold whatever the source says, e.g. num_heads, which weights don't tell.
 
     Raises:
         WeightsError: if it can't be read, or is no model that could be built here.
     """
     content = read_weights(source)
     try:
-        state = native_state(content)
+        state, _ = native_state(content)
         state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
-        arguments = infer_arguments(state)
-        arguments |= _config_arguments(content) | dict(content.get("arguments") or {}) | known
-        if "pos_embed" in state and "img_size" not in arguments:
-            raise ValueError("pos_embed isn't of square frames, and nothing says their img_size")
-        if arguments["embed_dim"] % arguments["num_heads"]:
-            raise ValueError(
-                f"num_heads {arguments['num_heads']} doesn't divide the width "
-                f"{arguments['embed_dim']}; say how many heads it has"
-            )
+        architecture = _architecture(content, state, known)
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: {error}") from error
     names = tuple(map(str, content.get("class_names") or ()))
-    return Bundle(state, arguments, _preprocessing(content), names)
+    return Bundle(state, architecture, _preprocessing(content), names)
+
+
+def make_from(
+    source: str | Path, make: Callable[[Architecture], Model], overrides: Mapping[str, Any]
+) -> Model:
+    """Make the model that weights are of, and load them.
+
+    Args:
+        source: whatever `read_weights` takes, or the `ORG/NAME` of a Hugging Face model.
+        make: makes a model with fresh weights.
+        overrides: knobs to change; what doesn't fit the weights is resized, copied or left fresh.
+
+    Returns:
+        The model in evaluation mode, with `preprocessing` and `class_names`, which are empty where
+        the source doesn't tell.
+
+    Raises:
+        WeightsError: if there are no such weights, or they aren't this model's.
+        ConfigError: if an override can't work.
+    """
+    bundle = read_bundle(_hub_id(str(source)))
+    architecture = bundle.architecture.changed(str(source), overrides)
+    try:
+        model = make(architecture)
+    except (ValueError, KeyError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        what = "its architecture" if not overrides else f"with {', '.join(overrides)}"
+        raise ConfigError(f"{source}: can't make the model, {what}: {error}") from error
+    report = load_native(model, bundle.state, str(source))
+    logger.info("%s", report.summary())
+    if not overrides and (absent := [*report.zeroed, *report.copied, *report.missing]):
+        raise WeightsError(f"{source}: its architecture asks for weights it lacks: {absent[0]}, …")
+    head = f"{getattr(model, 'classifier_name', 'head')}."
+    fresh = any(name.startswith(head) for name in report.missing)
+    attach(model, bundle.preprocessing, () if fresh else bundle.class_names)
+    return model.eval()
+
+
+def attach(
+    model: Any, preprocessing: Mapping[str, Any] | None, class_names: tuple[str, ...]
+) -> None:
+    """Give a model what belongs to its weights; names only while they fit its head."""
+    model.preprocessing = dict(preprocessing or {})
+    fits = len(class_names) == model.architecture.num_classes
+    model.class_names = class_names if fits else ()
+
+
+def _architecture(
+    content: Mapping[str, Any], state: StateDict, known: Mapping[str, Any]
+) -> Architecture:
+    if isinstance(stored := content.get("architecture"), Mapping):
+        return Architecture.from_json({**stored, **known})
+    said = from_config_text(_run_config(content))
+    if PATCH in state or "model" not in said:  # a ViT, or nothing that is known
+        if said.get("model") not in NAMED_SIZES:
+            said.pop("model", None)  # whatever it was called where it was trained
+        said = guesses(state) | said
+        said |= told_by_shapes(state, said["attention_type"])
+    # `arguments`: those of TimeSformer, in folders that were written before the architecture was.
+    said |= dict(content.get("arguments") or {}) | dict(known)
+    if "pos_embed" in state and "img_size" not in said:
+        raise ValueError("pos_embed isn't of square frames, and nothing says their img_size")
+    architecture = Architecture.from_json(said)
+    if architecture.embed_dim % architecture.num_heads:
+        raise ValueError(
+            f"num_heads {architecture.num_heads} doesn't divide the width "
+            f"{architecture.embed_dim}; say how many heads it has"
+        )
+    return architecture
+
+
+def _hub_id(name: str) -> str:
+    """`ORG/NAME` that is no path, and can't be meant as one -> hf/ORG/NAME."""
+    is_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    is_hub = name.startswith(("timm/", "torchvision/", "hf/"))
+    if is_id and not is_hub and not name.endswith(_SUFFIXES) and not Path(name).exists():
+        return f"hf/{name}"
+    return name
 
 
 def _run_config(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run's checkpoint, by full keys; published ones have it as YAML text too."""
+    """Return the config of a run's checkpoint by full keys; published ones have it as text too."""
     try:
         tree = yaml.safe_load(content["cfg"]) if isinstance(content.get("cfg"), str) else None
     except yaml.YAMLError:
@@ -100,11 +167,6 @@ def _run_config(content: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(keys, dict)
         for key, value in keys.items()
     }
-
-
-def _config_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
-    config = _run_config(content)
-    return {name: config[key] for name, key in _FROM_CONFIG.items() if key in config}
 
 
 def _preprocessing(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -121,115 +183,3 @@ def _preprocessing(content: Mapping[str, Any]) -> dict[str, Any] | None:
         "std": list(config["DATA.STD"]),
         "channel_order": "BGR" if bgr else "RGB",
     }
-
-
-def write_native(path: Path, bundle: Bundle) -> None:
-    """A .pyth file as a run of ours writes, without the run: names prefixed `model.`."""
-    preprocessing = bundle.preprocessing
-    payload = {
-        "model_state": {f"model.{key}": value for key, value in bundle.state.items()},
-        "arguments": bundle.arguments,
-        "preprocessing": preprocessing and {key: preprocessing[key] for key in PREPROCESSING_KEYS},
-        "class_names": list(bundle.class_names),
-    }
-    write_checkpoint(path, payload)
-
-
-def write_mmaction2(path: Path, bundle: Bundle) -> None:
-    """A .pth file as mmaction2 loads; its config has to be written by hand.
-
-    Raises:
-        WeightsError: if theirs can't compute the same.
-    """
-    try:
-        mmaction2.check(bundle.arguments)
-        state = mmaction2.from_native(bundle.state)
-    except ValueError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    write_checkpoint(path, {"meta": {}, "state_dict": state})
-
-
-def write_safetensors(path: Path, bundle: Bundle) -> None:
-    """One .safetensors file with native names, or a folder that `from_pretrained` reads."""
-    if path.suffix == ".safetensors":
-        _write_files(path.parent, {path.name: bundle.state})
-        return
-    config = {
-        "format": "timesformer",
-        "arguments": bundle.arguments,
-        "preprocessing": bundle.preprocessing,
-        "class_names": list(bundle.class_names),
-    }
-    _write_files(path, {"model.safetensors": bundle.state, "config.json": config})
-
-
-def write_hugging_face(folder: Path, bundle: Bundle) -> None:
-    """A folder for `transformers`: weights, config, and the image processor's config.
-
-    Their processor gives RGB. A model that takes BGR gets its patch kernels turned round, which
-    changes no number.
-
-    Raises:
-        WeightsError: if theirs can't compute the same, or the preprocessing is unknown.
-    """
-    preprocessing = bundle.preprocessing
-    if preprocessing is None:
-        raise WeightsError(
-            f"{folder}: the source doesn't say how its frames are normalised, and transformers "
-            "would take ImageNet's numbers; say them (--mean, --std)"
-        )
-    if preprocessing["channel_order"] == "BGR":
-        bundle = _rgb(bundle)
-        preprocessing = bundle.preprocessing
-        assert preprocessing is not None
-    try:
-        config = hugging_face.to_config(bundle.arguments, bundle.class_names)
-        state = hugging_face.from_native(bundle.state)
-    except ValueError as error:
-        raise WeightsError(f"{folder}: {error}") from error
-    processor = hugging_face.to_processor(preprocessing, bundle.arguments["img_size"])
-    files = {"model.safetensors": state, "preprocessor_config.json": processor}
-    _write_files(folder, files | {"config.json": config})
-
-
-def _rgb(bundle: Bundle) -> Bundle:
-    """The same model for RGB frames."""
-    preprocessing = dict(bundle.preprocessing or {})
-    preprocessing["channel_order"] = "RGB"
-    for key in ("mean", "std"):
-        preprocessing[key] = preprocessing[key][::-1]
-    state = bundle.state | {PATCH: bundle.state[PATCH].flip(1)}
-    return replace(bundle, state=state, preprocessing=preprocessing)
-
-
-def _write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes all files aside, then renames the new folder, or in an old one each file in order."""
-    folder = folder.absolute()
-    home = next(path for path in (folder, *folder.parents) if path.is_dir())
-    staging = home / f".{folder.name}.{os.getpid()}.tmp"
-    try:
-        staging.mkdir()
-        for name, content in files.items():
-            if name.endswith(".safetensors"):
-                # clone: tensors of a torch file may share memory, which safetensors refuses.
-                state = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
-                save_file(state, staging / name, metadata={"format": "pt"})
-            else:
-                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-                (staging / name).write_text(text, encoding="utf-8")
-            _sync(staging / name)
-        if folder.is_dir():
-            for name in files:
-                (staging / name).replace(folder / name)
-        else:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            staging.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{folder}: can't write it ({error})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

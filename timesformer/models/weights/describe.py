@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock
+from timesformer.models.attention import ATTENTION_REGISTRY
 
 PATCH = "patch_embed.proj.weight"
 
@@ -23,7 +23,7 @@ def _depth(state: Mapping[str, Tensor]) -> int:
 
 
 def schemes_of(state: Mapping[str, Tensor]) -> list[str]:
-    """Registered schemes whose weights have these (native) names, in order of registration.
+    """Return the registered schemes whose weights have these (native) names, in their order.
 
     Some schemes differ in nothing but the order of their steps, so there may be several.
     """
@@ -32,17 +32,12 @@ def schemes_of(state: Mapping[str, Tensor]) -> list[str]:
         name
         for name, block in ATTENTION_REGISTRY
         if block.cls_token == cls_token
-        and {"norm1", "attn", "norm2", "mlp"} | new_parts(block) == parts
+        and {"norm1", "attn", "norm2", "mlp"} | block.new_parts() == parts
     ]
 
 
-def new_parts(block: type[SpaceTimeBlock]) -> set[str]:
-    """Submodules of a scheme's block that an image ViT's block lacks."""
-    return {name.partition(".")[0] for name in (*block.image_init, *block.zero_init)}
-
-
 def describe(state: Mapping[str, Tensor]) -> str:
-    """What the weights look like, in words that lead to the key to change."""
+    """Return what the weights look like, in words that lead to the key to change."""
     if any("encoder.layer." in key for key in state):
         return "a Hugging Face model"
     if any("layer1.0.conv" in key for key in state):
@@ -64,49 +59,58 @@ def describe(state: Mapping[str, Tensor]) -> str:
     return f"a ViT with {scheme} ({sizes})"
 
 
-def infer_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Arguments of the `TimeSformer` that weights with native names are of.
+def told_by_shapes(state: Mapping[str, Tensor], scheme: str) -> dict[str, Any]:
+    """Return the knobs of `Architecture` that a ViT's weights with native names tell by themselves.
 
-    Names and shapes don't tell the number of heads, which here is D / 64 as in all of ViT-Ti to
-    ViT-L, nor which of several `schemes_of` it is: divided if that is among them. There is no
-    img_size where frames aren't square, or there is no pos_embed.
+    There is no img_size where frames aren't square, or there is no pos_embed.
+
+    Args:
+        state: the weights.
+        scheme: its attention_type.
+    """
+    patch = state[PATCH].shape
+    tubelet = patch[2] if len(patch) == 5 else 1
+    side = patch[-1] if len(patch) >= 4 else math.isqrt(patch[1] // 3)
+    told: dict[str, Any] = {
+        "patch_size": side,
+        "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
+        "embed_dim": patch[0],
+        "depth": _depth(state),
+        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / patch[0],
+        "tubelet_size": tubelet,
+        "pos_embed_type": "space_time",
+    }
+    if "time_embed" in state:
+        told["num_frames"] = state["time_embed"].shape[1] * tubelet
+    elif _ordered(scheme):
+        told["pos_embed_type"] = "space"
+    if "pos_embed" not in state:
+        told["pos_embed_type"] = "none"
+    else:
+        patches = state["pos_embed"].shape[1] - ("cls_token" in state)
+        if math.isqrt(patches) ** 2 == patches:
+            told["img_size"] = math.isqrt(patches) * side
+    return told
+
+
+def guesses(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Guess the knobs of `Architecture` that a ViT's weights don't tell and no config says.
+
+    The number of heads is D / 64, as in all of ViT-Ti to ViT-L. Of several `schemes_of` that it may
+    be, it is divided if that is among them.
 
     Raises:
-        ValueError: if they aren't a ViT's of a registered scheme.
+        ValueError: they aren't a ViT's of a registered scheme.
     """
     schemes = schemes_of(state) if PATCH in state else []
     if not schemes:
         raise ValueError(f"no model is known for these weights: they are {describe(state)}")
-    timed = "time_embed" in state
-    fitting = [name for name in schemes if _ordered(name) == timed] or schemes
+    fitting = [s for s in schemes if _ordered(s) == ("time_embed" in state)] or schemes
     divided = "divided_space_time"
-    scheme = divided if divided in fitting else fitting[0]
-    patch = state[PATCH].shape
-    width = patch[0]
-    tubelet = patch[2] if len(patch) == 5 else 1
-    side = patch[-1] if len(patch) >= 4 else math.isqrt(patch[1] // 3)
-    arguments: dict[str, Any] = {
-        "patch_size": side,
-        "num_classes": state["head.weight"].shape[0] if "head.weight" in state else 0,
-        "attention_type": scheme,
-        "embed_dim": width,
-        "depth": _depth(state),
-        "num_heads": max(1, width // 64),
-        "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
-        "tubelet_size": tubelet,
-        "pos_embed_type": "space_time",
+    return {
+        "num_heads": max(1, state[PATCH].shape[0] // 64),
+        "attention_type": divided if divided in fitting else fitting[0],
     }
-    if timed:
-        arguments["num_frames"] = state["time_embed"].shape[1] * tubelet
-    elif _ordered(scheme):
-        arguments["pos_embed_type"] = "space" if "pos_embed" in state else "none"
-    if "pos_embed" in state:
-        patches = state["pos_embed"].shape[1] - ("cls_token" in state)
-        if math.isqrt(patches) ** 2 == patches:
-            arguments["img_size"] = math.isqrt(patches) * side
-    else:
-        arguments["pos_embed_type"] = "none"
-    return arguments
 
 
 def _ordered(scheme: str) -> bool:

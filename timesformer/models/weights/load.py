@@ -7,63 +7,23 @@ can't be explained is an error, and the model is then left as it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from timesformer.models.weights import formats
-from timesformer.models.weights.adapt import Fate, Resizing, StateDict, adapt, drop_other_head
+from timesformer.models.weights.adapt import LoadReport, Resizing, StateDict, adapt, other_head
 from timesformer.models.weights.describe import PATCH, describe
+from timesformer.models.weights.formats import bare_name, native_state
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, differences
 from timesformer.utils.errors import WeightsError
 
+__all__ = ["LoadReport", "load_pretrained"]
+
 logger = logging.getLogger(__name__)
-
-_CONTAINERS = ("model_state", "state_dict", "model", "module")
-_PREFIXES = ("module.", "model.", "_orig_mod.")
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of every weight; names are those of the `VisionTransformer`, or of other models.
-
-    A weight of the model is in exactly one of `loaded`, `resized`, `copied`, `zeroed`, `missing`.
-
-    Attributes:
-        source: what the weights were read from.
-        loaded: taken as they are.
-        resized: taken, and fitted to another size.
-        copied: made from other weights of the file (temporal from spatial attention).
-        zeroed: not in an image model, and set to zero so that training starts there.
-        missing: not in the file and left as initialised (the head, where the file has none or one
-            for other classes; time_embed that starts as sines; CLS, where the file's model pools
-            instead; what stands around the image part of a model).
-        unexpected: in the file, with no place in the model (a head for other classes; CLS and its
-            position, for a model without).
-        ignored: in the file, and nothing that a video model needs (pre_logits, counters).
-    """
-
-    source: str
-    loaded: tuple[str, ...] = ()
-    resized: tuple[str, ...] = ()
-    copied: tuple[str, ...] = ()
-    zeroed: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-
-    def summary(self) -> str:
-        """One line of counts, with names where they are few."""
-        parts = [f"loaded {len(self.loaded)} weights from {self.source}"]
-        for field in fields(self)[2:]:
-            if names := getattr(self, field.name):
-                shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-                parts.append(f"{field.name} {len(names)} ({shown})")
-        return "; ".join(parts)
 
 
 def load_pretrained(
@@ -75,7 +35,7 @@ def load_pretrained(
     tubelet_init: str = "central",
     name: str = "a state dict",
 ) -> LoadReport:
-    """Loads image or video weights into a model, in place.
+    """Load image or video weights into a model, in place.
 
     An image ViT starts a video model as the paper does: new attention is copied from the image's,
     the layers that end a new step and time_embed are zero, so a still video gives the image
@@ -107,105 +67,88 @@ def load_pretrained(
         content: Mapping[str, Any] = source
     else:
         name, content = str(source), read_weights(source)
-    target: Any = bare(model)
-    inner = getattr(target, "model", target)
-    fate: Fate = {field.name: [] for field in fields(LoadReport)[1:]}
     try:
-        found = native_state(content, fate["ignored"])
-        if hasattr(inner, "attention_type"):  # a VisionTransformer
-            _load_vit(inner, found, fate, resizing)
-        else:
-            _load_other(target, found, fate, resizing)
+        found, ignored = native_state(content)
     except ValueError as error:
         raise WeightsError(f"{name}: {error}") from error
-    report = LoadReport(name, **{what: tuple(names) for what, names in fate.items()})
+    report = load_native(model, found, name, resizing)
+    report = replace(report, ignored=(*ignored, *report.ignored))
     logger.info("%s", report.summary())
     return report
 
 
-def native_state(content: Mapping[str, Any], ignored: list[str] | None = None) -> StateDict:
-    """The weights in the content of a file, under native names.
+def load_native(
+    model: nn.Module, found: StateDict, name: str, resizing: Resizing | None = None
+) -> LoadReport:
+    """Load weights that have native names already, as `load_pretrained` does.
 
     Args:
-        content: what `read_weights` returns: a state dict, or one inside containers.
-        ignored: names of entries that aren't weights are added to it.
+        model: see there.
+        found: the weights.
+        name: what messages call them.
+        resizing: how other sizes are fitted.
 
     Raises:
-        ValueError: if there are no weights, or two of one name.
+        WeightsError: some weights can't be explained.
     """
-    return formats.to_native(_normalise(content, [] if ignored is None else ignored))
+    target: Any = bare(model)
+    inner = getattr(target, "model", target)
+    try:
+        if hasattr(inner, "attention_type"):  # a VisionTransformer
+            report = _load_vit(inner, found, resizing or Resizing())
+        else:
+            report = _load_other(target, found, resizing or Resizing())
+    except ValueError as error:
+        raise WeightsError(f"{name}: {error}") from error
+    return replace(report, source=name)
 
 
-def _normalise(content: Mapping[str, Any], ignored: list[str]) -> StateDict:
-    """Unpacks containers and strips wrappers' prefixes: the published names remain."""
-    while inner := [key for key in _CONTAINERS if isinstance(content.get(key), Mapping)]:
-        content = content[inner[0]]
-    state: StateDict = {}
-    for key, value in content.items():
-        if not isinstance(value, Tensor):
-            ignored.append(str(key))
-            continue
-        name = _bare_name(str(key))
-        if name in state:
-            raise ValueError(f"holds {name} twice, once as {key}")
-        state[name] = value
-    if not state:
-        raise ValueError(f"holds no weights, only {', '.join(ignored[:8]) or 'nothing'}")
-    return state
-
-
-def _bare_name(name: str) -> str:
-    while prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _load_vit(vit: Any, found: StateDict, fate: Fate, resizing: Resizing) -> None:
+def _load_vit(vit: Any, found: StateDict, resizing: Resizing) -> LoadReport:
     """Into a `VisionTransformer`, fitted to it."""
-    state = adapt(found, vit, fate, resizing)
-    _check(state, vit.state_dict(), found, fate["missing"])
-    vit.load_state_dict(state, strict=False)
-    _note_loaded(state, vit.state_dict(), fate)
+    state, report = adapt(found, vit, resizing)
+    return _load(vit, state, found, report)
 
 
-def _load_other(model: Any, found: StateDict, fate: Fate, resizing: Resizing) -> None:
+def _load_other(model: Any, found: StateDict, resizing: Resizing) -> LoadReport:
     """By name, or an image ViT's weights into the part of the model that is one."""
     own: dict[str, Tensor] = model.state_dict()
-    part: Callable[[], tuple[str, Any]] | None = getattr(model, "image_part", None)
-    if part is not None:
-        prefix, vit = part()
+    if hasattr(model, "image_part"):
+        prefix, vit = model.image_part()
         if PATCH in found and not any(key.startswith(prefix) for key in found):
-            _load_vit(vit, found, fate, resizing)
-            for what in ("loaded", "resized", "copied", "zeroed", "missing"):
-                fate[what] = [prefix + key for key in fate[what]]
-            fate["missing"] += [key for key in own if not key.startswith(prefix)]
-            return
-    names = {_bare_name(key): key for key in own}
+            return _around(prefix, _load_vit(vit, found, resizing), own)
+    names = {bare_name(key): key for key in own}
     state = {names.get(key, key): value for key, value in found.items()}
-    if hasattr(model, "fit_positions"):
-        fitted = model.fit_positions(state)
-        fate["resized"] += fitted
-        state |= fitted
-    if classifier := getattr(model, "classifier_name", ""):
-        state = drop_other_head(state, own, classifier, fate)
-    _check(state, own, found, fate["missing"])
-    model.load_state_dict(state, strict=False)
-    _note_loaded(state, own, fate)
+    fitted = model.fit_positions(state) if hasattr(model, "fit_positions") else {}
+    theirs, ours = other_head(state, own, getattr(model, "classifier_name", "head"))
+    state = {key: value for key, value in (state | fitted).items() if key not in theirs}
+    report = LoadReport(resized=tuple(fitted), missing=tuple(ours), unexpected=tuple(theirs))
+    return _load(model, state, found, report)
 
 
-def _note_loaded(state: StateDict, own: Mapping[str, Tensor], fate: Fate) -> None:
-    explained = {*fate["resized"], *fate["copied"], *fate["zeroed"]}
-    fate["loaded"] = [key for key in own if key in state and key not in explained]
+def _around(prefix: str, part: LoadReport, own: Mapping[str, Tensor]) -> LoadReport:
+    """Return the report of a whole model, of which a part was loaded; the rest is missing."""
+    of_model = ("loaded", "resized", "copied", "zeroed", "missing")
+    names: dict[str, Any] = {
+        what: tuple(prefix + key for key in getattr(part, what)) for what in of_model
+    }
+    names["missing"] += tuple(key for key in own if not key.startswith(prefix))
+    return replace(part, **names)
 
 
-def _check(
-    state: StateDict, own: Mapping[str, Tensor], found: StateDict, missing: list[str]
-) -> None:
-    """Raises on anything unexplained, in one line for all of it."""
-    wrong = differences({key: value for key, value in own.items() if key not in missing}, state)
-    if wrong:
+def _load(model: nn.Module, state: StateDict, found: StateDict, report: LoadReport) -> LoadReport:
+    """Load what was fitted, unless some of it can't be explained; complete the report.
+
+    Raises:
+        ValueError: it can't be, in one line for all of it.
+    """
+    own = model.state_dict()
+    wanted = {key: value for key, value in own.items() if key not in report.missing}
+    if wrong := differences(wanted, state):
         theirs, ours = describe(found), describe(own)
         looks = "" if theirs == ours else f": they look like {theirs}, the model is {ours}"
         raise ValueError(
             f"not weights of this model{looks} ({len(wrong)} entries differ): " + "; ".join(wrong)
         )
+    model.load_state_dict(state, strict=False)
+    explained = {*report.resized, *report.copied, *report.zeroed}
+    return replace(report, loaded=tuple(k for k in own if k in state and k not in explained))

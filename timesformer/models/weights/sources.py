@@ -1,17 +1,16 @@
 """Where weights come from: files, folders, and the hubs of timm, torchvision and Hugging Face.
 
 Whatever the source, the content comes back as one mapping. That of a folder, or of a model of
-Hugging Face's hub, has `state_dict`, and where its config.json tells: `arguments` (of
-`TimeSformer`), `preprocessing` and `class_names`.
+Hugging Face's hub, has `state_dict`, and where its config.json tells: `architecture` or, told by
+other names than ours, `arguments` (some knobs of `Architecture`), `preprocessing`, `class_names`.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from timesformer.models.weights.formats import hugging_face
 from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _TO_BRING = "copy it here, and name its path instead (TIMESFORMER.PRETRAINED_MOD
 
 
 def read_weights(source: str | Path) -> Mapping[str, Any]:
-    """Reads or fetches weights onto the CPU; nothing in them is ever run.
+    """Read or fetch weights onto the CPU; nothing in them is ever run.
 
     Args:
         source: a .pyth, .pth, .pt, .bin, .safetensors or .npz file (what is in it decides, not
@@ -110,7 +110,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = {"state_dict": _read_file(path)}
     config = read_json(folder / "config.json")
     if config.get("model_type") != "timesformer":
-        known = ("arguments", "preprocessing", "class_names")
+        known = ("architecture", "arguments", "preprocessing", "class_names")
         return content | {key: config[key] for key in known if key in config}
     processor = read_json(folder / "preprocessor_config.json")
     try:
@@ -124,7 +124,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is no file.
+    """Return the object in a JSON file; an empty one where there is no file.
 
     Raises:
         WeightsError: if the file isn't JSON, or holds no object.
@@ -144,9 +144,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _hint(prefix: str, name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {prefix}/{close[0]}?" if close else ""
+def _hint(hub: str, name: str, names: Iterable[str]) -> str:
+    return did_you_mean(f"{hub}/{name}", [f"{hub}/{known}" for known in names])
 
 
 def _fetch_timm(name: str) -> dict[str, Tensor]:

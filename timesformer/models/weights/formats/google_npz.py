@@ -104,7 +104,7 @@ def _block_name(part: str, number: str, tail: str, key: str) -> str:
 
 
 def _transposed(value: Tensor) -> Tensor:
-    """A kernel (P, P, 3, D) -> (D, 3, P, P), or (inputs, outputs) -> (outputs, inputs)."""
+    """Turn a kernel (P, P, 3, D) -> (D, 3, P, P), or (inputs, outputs) -> (outputs, inputs)."""
     return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.T if value.ndim == 2 else value
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from timesformer.models.architecture import Architecture
+
 _PREFIX = "timesformer."
 _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
 _BLOCK_NAMES = {
@@ -86,24 +88,24 @@ def from_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def to_config(arguments: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
-    """Their config.json of the model that `TimeSformer(**arguments)` is.
+def to_config(architecture: Architecture, class_names: Sequence[str]) -> dict[str, Any]:
+    """Their config.json of a model.
 
     Raises:
         ValueError: if their model can't compute the same.
     """
-    scheme = arguments["attention_type"]
+    scheme = architecture.attention_type
     # Their space_only takes the CLS of the first frame where ours averages over frames.
-    if scheme not in ("divided_space_time", "joint_space_time") or arguments.get("cls_in_time"):
+    if scheme not in ("divided_space_time", "joint_space_time") or architecture.cls_in_time:
         raise ValueError(
             "Hugging Face's TimeSformer computes divided_space_time (without CLS in time) and "
             f"joint_space_time as ours does, but not {scheme}"
         )
-    if arguments.get("tubelet_size", 1) != 1:
+    if architecture.tubelet_size != 1:
         raise ValueError("Hugging Face's TimeSformer has patches of one frame, no tubelets")
-    if not isinstance(arguments["img_size"], int):
-        raise ValueError(f"Hugging Face's frames are square, not {arguments['img_size']}")
-    classes = arguments["num_classes"]
+    if not isinstance(architecture.img_size, int):
+        raise ValueError(f"Hugging Face's frames are square, not {architecture.img_size}")
+    classes = architecture.num_classes
     labels = list(class_names) or [f"LABEL_{i}" for i in range(classes)]
     if len(labels) != classes:
         raise ValueError(f"{len(labels)} class names for {classes} classes")
@@ -111,14 +113,14 @@ def to_config(arguments: Mapping[str, Any], class_names: Sequence[str]) -> dict[
         "model_type": "timesformer",
         "architectures": ["TimesformerForVideoClassification"],
         "attention_type": scheme,
-        "image_size": arguments["img_size"],
-        "patch_size": arguments["patch_size"],
+        "image_size": architecture.img_size,
+        "patch_size": architecture.patch_size,
         "num_channels": 3,
-        "num_frames": arguments["num_frames"],
-        "hidden_size": arguments["embed_dim"],
-        "num_hidden_layers": arguments["depth"],
-        "num_attention_heads": arguments["num_heads"],
-        "intermediate_size": int(arguments["embed_dim"] * arguments["mlp_ratio"]),
+        "num_frames": architecture.num_frames,
+        "hidden_size": architecture.embed_dim,
+        "num_hidden_layers": architecture.depth,
+        "num_attention_heads": architecture.num_heads,
+        "intermediate_size": int(architecture.embed_dim * architecture.mlp_ratio),
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
@@ -131,7 +133,7 @@ def to_config(arguments: Mapping[str, Any], class_names: Sequence[str]) -> dict[
 
 
 def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `TimeSformer` for a config.json of theirs, whose own defaults fill gaps.
+    """Knobs of `Architecture` for a config.json of theirs, whose own defaults fill gaps.
 
     Raises:
         ValueError: if our model can't compute the same.
@@ -178,7 +180,7 @@ def to_processor(preprocessing: Mapping[str, Any], crop_size: int) -> dict[str, 
 
 
 def from_processor(processor: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What ours calls preprocessing; None if the file doesn't say mean and std."""
+    """Return what ours calls preprocessing; None if the file doesn't say mean and std."""
     mean, std = processor.get("image_mean"), processor.get("image_std")
     if not mean or not std or not processor.get("do_normalize", True):
         return None

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
+
+from timesformer.models.architecture import Architecture
 
 _BLOCK = re.compile(r"transformer_layers\.layers\.(\d+)\.(.+)")
 _STEM = {
@@ -86,17 +87,17 @@ def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return native
 
 
-def check(arguments: Mapping[str, Any]) -> None:
-    """Raises unless theirs computes what `TimeSformer(**arguments)` does; names alone don't tell.
+def check(architecture: Architecture) -> None:
+    """Make sure that theirs computes the same; names alone don't tell.
 
     Raises:
         ValueError: naming the difference.
     """
-    scheme = arguments["attention_type"]
+    scheme = architecture.attention_type
     if scheme not in ("divided_space_time", "joint_space_time", "space_only"):
         raise ValueError(f"mmaction2's TimeSformer has no {scheme} attention")
     for option, plain in (("cls_in_time", False), ("tubelet_size", 1)):
-        if arguments.get(option, plain) != plain:
+        if getattr(architecture, option) != plain:
             raise ValueError(f"mmaction2's TimeSformer has no {option}")
 
 

@@ -1,0 +1,257 @@
+"""`timesformer`: finding commands, helping, complaining; and tools/, their older names."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from small_run import RECIPE, ROOT, small_options, stats
+
+import timesformer
+from timesformer import commands
+from timesformer.__main__ import command_names, dispatch, summary
+from timesformer.utils.checkpoint import get_last_checkpoint
+from timesformer.utils.errors import ConfigError, UserError, run_tool
+
+COMMANDS = [
+    "check-data", "compare-runs", "convert", "make-synthetic", "plot-predictions", "prepare-data",
+    "profile", "recipes", "reproduce-tables", "run", "test", "train",
+]  # fmt: skip
+TOOLS = {
+    "check_data": "check-data", "compare_runs": "compare-runs", "convert_checkpoint": "convert",
+    "make_synthetic": "make-synthetic", "plot_predictions": "plot-predictions",
+    "prepare_data": "prepare-data", "profile_model": "profile", "run_net": "run",
+    "reproduce_tables": "reproduce-tables", "test_net": "test", "train_net": "train",
+}  # fmt: skip
+
+
+def status(call: Callable[[], None]) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run_tool(call)
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_lists_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(words)
+    text = capsys.readouterr().out
+    assert command_names() == COMMANDS
+    for name in COMMANDS:
+        assert f"  {name} " in text
+        assert f" {summary(name)}\n" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_and_version_import_no_command() -> None:
+    """In a process of its own: here, other tests have imported all of them."""
+    program = (
+        "import sys; from timesformer.__main__ import dispatch; dispatch(['--version']); "
+        "dispatch(['--help']); names = {m.split('.')[0] for m in sys.modules}; "
+        "print(*names & {'torch', 'numpy', 'av', 'fvcore', 'yaml'}, "
+        "*(m for m in sys.modules if m.startswith('timesformer.commands.')), sep=';')"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    first, *_, last = done.stdout.splitlines()
+    assert first == f"timesformer {timesformer.__version__}"
+    assert last == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(lambda: dispatch([name, "--help"])) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: timesformer {name} ")
+    assert "xample" in text
+    assert f"  timesformer {name} " in text or name == "recipes"
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_explains_itself_in_a_line(name: str) -> None:
+    line = summary(name)
+    assert line.endswith(".")
+    assert len(line) <= 80
+    assert line.split()[0] in ("Check", "Convert", "Draw", "List", "Make", "Print", "Test", "Train")
+
+
+def test_a_file_is_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "say_it.py").write_text('"""Say it.\n\nLoudly."""\ndef main(argv): print(*argv)\n')
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    dispatch(["--help"])
+    assert "  say-it            Say it.\n" in capsys.readouterr().out
+    for name in ("say-it", "say_it"):
+        dispatch([name, "now", "--loud"])
+        assert capsys.readouterr().out == "now --loud\n"
+    sys.modules.pop("timesformer.commands.say_it")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("check_dta", "there is no command check_dta; did you mean check-data?; `timesformer --h"),
+        ("tset", "there is no command tset; did you mean test?"),
+        ("zzz", "there is no command zzz; `timesformer --help` lists"),
+        ("--verison", "there is no option --verison"),
+    ],
+)
+def test_an_unknown_command_is_one_line(
+    word: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(lambda: dispatch([word])) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+# Of every command, a mistake in its words, and what is said about it.
+MISTAKES = {
+    "check-data": (["--cfg", str(RECIPE), "--workers", "x"], "--workers: invalid int value: 'x'"),
+    "compare-runs": ([], "OUTPUT_DIR"),
+    "convert": (["a", "b", "--to", "onnx"], "invalid choice: 'onnx'"),
+    "make-synthetic": ([], "--output"),
+    "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),
+    "prepare-data": (["--output", "x"], "one of the arguments --cfg --input is required"),
+    "profile": (["--cfg", str(RECIPE), "NUM_GPUS"], "has no partner"),
+    "recipes": (["zebra"], "none has 'zebra'"),
+    "reproduce-tables": (["--otput", "x"], "unrecognized arguments: --otput x"),
+    "run": (["--cfg", "Synthetic/TimeSformer_divST"], "no recipe of that name; did you mean"),
+    "test": (["--cfg", str(RECIPE), "TEST.ENABLE", "False"], "use `timesformer train`"),
+    "train": (["--cfg", str(RECIPE), "TRAIN.ENABLE", "no"], "use `timesformer test`"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_mistake_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words, said = MISTAKES[name]
+    assert status(lambda: dispatch([name, *words])) == 2
+    out, error = capsys.readouterr()
+    assert said in error
+    assert error.startswith("error: ")
+    assert (out, error.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check-data", "--cfg", str(RECIPE), "--output"],
+        ["make-synthetic", "--output"],
+        ["reproduce-tables", "--output"],
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert status(lambda: dispatch([*words, str(tmp_path / "file" / "x" / "y")])) == 2
+    out, error = capsys.readouterr()
+    assert "can't make this folder: Not a directory" in error
+    assert (out, error.count("\n")) == ("", 1)
+
+
+@pytest.mark.parametrize("name", ["plot-predictions", "compare-runs"])
+def test_a_missing_extra_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for module in [m for m in sys.modules if m.startswith(("matplotlib", "timesformer.visual"))]:
+        monkeypatch.delitem(sys.modules, module)
+
+    def find_spec(wanted: str, *_: object) -> None:
+        if wanted == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {wanted!r}", name=wanted)
+
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec), *sys.meta_path])
+    (tmp_path / "stats.jsonl").touch()
+    words = {
+        "plot-predictions": ["--cfg", str(RECIPE), "--results", "a.npz", "--output", "b.png"],
+        "compare-runs": [str(tmp_path), "--plot", "b.png"],
+    }
+    assert status(lambda: dispatch([name, *words[name]])) == 2
+    error = capsys.readouterr().err
+    assert error == "error: No module named 'matplotlib': pip install 'timesformer[viz]'\n"
+    with pytest.raises(ModuleNotFoundError, match="unknown"):  # a bug of ours keeps its traceback
+        run_tool(lambda: import_module("unknown"))
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("check-data", "--decode"),
+        ("plot-predictions", "--gif=x.gif"),
+        ("prepare-data", "--gop"),
+        ("profile", "--all-schemes"),
+        ("run", "--num_shards"),
+        ("test", "--shard_id"),
+        ("train", "--init_method"),
+    ],
+)
+def test_options_come_before_the_pairs(name: str, option: str) -> None:
+    words = ["--cfg", str(RECIPE), "NUM_GPUS", "0", option, "1"]
+    if name == "plot-predictions":
+        words = ["--results", "a.npz", "--output", "b.png", *words]
+    elif name == "prepare-data":
+        words = ["--output", "copies", *words]
+    said = f"option {option.partition('=')[0]} must come before the KEY VALUE pairs"
+    with pytest.raises(ConfigError, match=said):
+        dispatch([name, *words])
+
+
+def test_training_then_testing(synthetic_dir: Path, tmp_path: Path) -> None:
+    """The recipe says both; each command does its own, and knows the recipe by its name."""
+    recipe = ["--cfg", "Synthetic/TimeSformer_divST_8_64"]
+    options = small_options(synthetic_dir, tmp_path, SOLVER__MAX_EPOCH=1, NUM_GPUS=0)
+    with pytest.raises(UserError, match="train first"):
+        dispatch(["test", *recipe, *options])
+    dispatch(["train", *recipe, *options])
+    assert len(stats(tmp_path, "train_epoch")) == 1
+    assert stats(tmp_path, "test_final") == []
+    weights = get_last_checkpoint(tmp_path)
+    assert weights is not None
+    before = weights.stat().st_mtime_ns
+    dispatch(["test", *recipe, *options])
+    assert len(stats(tmp_path, "train_epoch")) == 1
+    assert len(stats(tmp_path, "test_final")) == 1
+    assert weights.stat().st_mtime_ns == before
+
+
+def test_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(["recipes"])
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split()[0] == "recipe"
+    assert len(rows) == len(list((ROOT / "configs").rglob("*.yaml")))
+    assert any(
+        row.startswith("Kinetics/TimeSformer_divST_16x16_448 ")
+        and row.endswith(" TimeSformer-HR on Kinetics-400: 16 frames, one in 16, 448 x 448.")
+        for row in rows
+    )
+    dispatch(["recipes", "SSV2"])
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert rows
+    assert all(row.startswith("SSv2/") for row in rows)
+
+
+def test_tools_are_faces_of_commands() -> None:
+    files = {path.stem: path for path in (ROOT / "tools").glob("*.py")}
+    assert files.keys() == TOOLS.keys()
+    for name, path in files.items():
+        main = runpy.run_path(str(path))["main"]
+        assert main.__module__ == "timesformer.commands." + TOOLS[name].replace("-", "_")
+        last = ast.parse(path.read_text()).body[-1]
+        assert ast.unparse(last) == "if __name__ == '__main__':\n    run_tool(main)"
+
+
+def test_published_names_of_tools() -> None:
+    train_net = runpy.run_path(str(ROOT / "tools" / "train_net.py"))
+    assert all(callable(train_net[name]) for name in ("train", "train_epoch", "eval_epoch"))
+    test_net = runpy.run_path(str(ROOT / "tools" / "test_net.py"))
+    assert all(callable(test_net[name]) for name in ("test", "perform_test"))

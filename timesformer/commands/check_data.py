@@ -1,0 +1,128 @@
+"""Check the data of a recipe before it costs GPU time: every list, every file.
+
+Prints a table for each split and writes, to OUTPUT_DIR/check_data or --output:
+
+    problems.csv          one row for each problem: split, path, where in which list, kind, problem
+    classes.csv           videos of each class in each split
+    data.png              frame rates, sizes, durations, videos per class
+    {train,val,test}.csv  the lists without files that are missing or broken
+
+Exit status: 0 all is well, 1 there are problems, 2 it couldn't be checked.
+
+Example:
+  timesformer check-data --cfg Kinetics/TimeSformer_divST_8x32_224 --splits train val --decode
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from timesformer.datasets.build import SPLITS
+from timesformer.prepare.check import (
+    LEAK,
+    LIST,
+    OUTSIDE,
+    PROBLEMS,
+    TWICE,
+    Problem,
+    check_data,
+    write_clean_list,
+    write_tables,
+)
+from timesformer.prepare.inspect import BROKEN, MISSING, SplitReport
+from timesformer.utils.files import make_folder
+from timesformer.utils.parser import CommandParser, load_recipe
+from timesformer.utils.text import format_table
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = CommandParser("check-data", __doc__, "--cfg FILE [options] [KEY VALUE ...]")
+    parser.add_cfg("the recipe to train: a YAML file or a name")
+    parser.add_splits(SPLITS)
+    parser.add_argument(
+        "--decode", action="store_true", help="decode every frame of every file, not just the first"
+    )
+    parser.add_workers()
+    parser.add_argument("--output", type=Path, metavar="DIR", help="OUTPUT_DIR/check_data")
+    parser.add_pairs()
+    return parser.parse(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print what is wrong and what is worth knowing, and write lists without what is wrong."""
+    args = parse_args(argv)
+    cfg = load_recipe(args)
+    output = make_folder(args.output or Path(cfg.OUTPUT_DIR) / "check_data")
+    found = check_data(cfg, args.splits, args.decode, args.workers)
+    print_tables(found.reports, found.problems)
+    for note in found.notes:
+        print(f"- {note}")
+    write_tables(output, found)
+    for report in found.reports:
+        path, count = write_clean_list(output, report, cfg)
+        print(f"wrote {path}, {count:,} of {len(report.videos):,} videos")
+    draw(output / "data.png", found.reports, cfg.TRAIN.DATASET)
+    if found.problems:
+        print(f"problems: {len(found.problems):,}, see {output / PROBLEMS}")
+        sys.exit(1)
+    print("no problems")
+
+
+def print_tables(reports: Sequence[SplitReport], problems: Sequence[Problem]) -> None:
+    """Print counts, then measures, a row for each split."""
+    kinds = (MISSING, BROKEN, OUTSIDE, LEAK, TWICE)
+    rows: list[tuple[str, ...]] = [("split", "videos", "classes", *kinds)]
+    found = Counter((problem.split, problem.kind) for problem in problems)
+    for report in reports:
+        classes = f"{np.count_nonzero(report.class_counts)} / {report.num_classes}"
+        counts = (f"{found[report.name, kind]:,}" for kind in kinds)
+        rows.append((report.name, f"{len(report.videos):,}", classes, *counts))
+    print(format_table(rows, gap="   "))
+    rows = [("min / median / max", "frames/s", "short side", "seconds", "shorter than a clip")]
+    for report in reports:
+        spans = (_span(report.values(name)) for name in ("fps", "short_side", "duration"))
+        seconds = report.clip_seconds
+        short = f"{report.shorter_than_a_clip:,} ({seconds:.3g} s)" if seconds else "-"
+        rows.append((report.name, *spans, short))
+    print()
+    print(format_table(rows, gap="   "))
+    print()
+    for problem in problems:
+        if problem.kind == LIST:
+            print(f"- {problem.split}: {problem.problem}")
+
+
+def _span(values: np.ndarray) -> str:
+    if not len(values):
+        return "-"
+    return " / ".join(f"{x:.4g}" for x in (values.min(), np.median(values), values.max()))
+
+
+def draw(path: Path, reports: Sequence[SplitReport], title: str) -> None:
+    """Draw the splits, if matplotlib is there."""
+    try:
+        from timesformer.visualization.data_report import SplitData, draw_report
+        from timesformer.visualization.style import write_png
+    except ModuleNotFoundError as error:
+        print(f"no {path.name}: {error}; pip install 'timesformer[viz]'")
+        return
+    splits = [
+        SplitData(
+            name=report.name,
+            videos=len(report.videos),
+            fps=report.values("fps"),
+            short_side=report.values("short_side"),
+            duration=report.values("duration"),
+            class_counts=report.class_counts,
+        )
+        for report in reports
+    ]
+    write_png(path, draw_report(splits, title, reports[0].clip_seconds))
+    print(f"wrote {path}")

@@ -1,0 +1,40 @@
+"""Print a table of runs: what their models cost, and how often they are right.
+
+Accuracy and times are those in stats.jsonl; multiply-adds are counted for the model and the clip
+that the newest checkpoint's config describes.
+
+Example:
+  timesformer compare-runs runs/a runs/b --plot runs.png
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from timesformer.engine.runs import COLUMNS, read_run
+from timesformer.utils.errors import UserError
+from timesformer.utils.files import make_folder
+from timesformer.utils.parser import CommandParser
+from timesformer.utils.text import format_table
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table, and draw it if that is wanted."""
+    parser = CommandParser("compare-runs", __doc__)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="accuracy over cost, a PNG")
+    args = parser.parse(argv)
+    runs = [read_run(folder) for folder in args.runs]
+    print(format_table([COLUMNS, *(run.cells for run in runs)]))
+    if args.plot:
+        # These need matplotlib.
+        from timesformer.visualization.runs import Point, draw_runs
+        from timesformer.visualization.style import write_png
+
+        points = [Point(*run.point) for run in runs if run.point]
+        if not points:
+            raise UserError("--plot: none of the runs has been tested")
+        make_folder(args.plot.parent)
+        write_png(args.plot, draw_runs(points, "Accuracy and cost"))
+        print(f"wrote {args.plot}")

@@ -1,0 +1,94 @@
+"""Convert weights from any layout that is known to another.
+
+SRC is whatever TIMESFORMER.PRETRAINED_MODEL takes: a file, a folder, timm/NAME or hf/ORG/NAME.
+DST is a .pyth file (native), a folder for transformers (hf), a .safetensors file or a folder for
+TimeSformer.from_pretrained (safetensors), or a .pth file (mmaction2).
+
+Example:
+  timesformer convert TimeSformer_divST_8x32_224_K400.pyth k400 --to hf
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from timesformer.models.weights.bundle import Bundle, read_bundle
+from timesformer.models.weights.save import (
+    write_hugging_face,
+    write_mmaction2,
+    write_native,
+    write_safetensors,
+)
+from timesformer.utils.errors import ConfigError, WeightsError
+from timesformer.utils.parser import CommandParser
+
+WRITERS: dict[str, Callable[[Path, Bundle], None]] = {
+    "native": write_native,
+    "hf": write_hugging_face,
+    "safetensors": write_safetensors,
+    "mmaction2": write_mmaction2,
+}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = CommandParser("convert", __doc__)
+    parser.add_argument("src", metavar="SRC", help="file, folder, timm/NAME or hf/ORG/NAME")
+    parser.add_argument("dst", metavar="DST", type=Path, help="file or folder to write")
+    parser.add_argument("--to", required=True, choices=WRITERS, help="layout of DST")
+    parser.add_argument("--force", action="store_true", help="replace what is at DST")
+    parser.add_argument(
+        "--num-heads", type=int, metavar="N", help="heads, where SRC doesn't say and D/64 is wrong"
+    )
+    for name, meaning in (("mean", "mean"), ("std", "standard deviation")):
+        parser.add_argument(
+            f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"),
+            help=f"{meaning} of each channel, where SRC doesn't say",
+        )  # fmt: skip
+    parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line")
+    return parser.parse(argv)
+
+
+def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
+    """Add what the command line says; what SRC says itself may not be contradicted."""
+    if (args.mean is None) != (args.std is None):
+        raise ConfigError("--mean and --std belong together")
+    if args.mean is not None:
+        given = {"mean": args.mean, "std": args.std}
+        said = bundle.preprocessing or {"channel_order": "RGB"} | given
+        if any(said[key] != value for key, value in given.items()):
+            raise ConfigError(f"{args.src} says itself mean {said['mean']} and std {said['std']}")
+        bundle = replace(bundle, preprocessing=said)
+    if args.class_names is not None:
+        try:
+            names = tuple(args.class_names.read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{args.class_names}: can't read the class names") from error
+        if len(names) != (classes := bundle.architecture.num_classes):
+            raise ConfigError(f"{args.class_names}: {len(names)} names for {classes} classes")
+        bundle = replace(bundle, class_names=names)
+    return bundle
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert, and print what was read and written."""
+    args = parse(argv)
+    if args.dst.exists() and not args.force:
+        raise WeightsError(f"{args.dst}: is there already; --force replaces it")
+    is_file = args.to in ("native", "mmaction2") or args.dst.suffix == ".safetensors"
+    if args.dst.exists() and args.dst.is_dir() == is_file:
+        kind = "a folder" if args.dst.is_dir() else "a file"
+        raise WeightsError(f"{args.dst}: is {kind}, and --to {args.to} writes the other")
+    known = {} if args.num_heads is None else {"num_heads": args.num_heads}
+    bundle = complete(read_bundle(args.src, **known), args)
+    WRITERS[args.to](args.dst, bundle)
+    sizes = ", ".join(f"{name} {value}" for name, value in bundle.architecture.to_json().items())
+    parameters = sum(value.numel() for value in bundle.state.values())
+    print(f"read {args.src}: {len(bundle.state)} tensors, {parameters:,} parameters ({sizes})")
+    input_of = bundle.preprocessing
+    frames = ", ".join(f"{k} {v}" for k, v in input_of.items()) if input_of else "unknown"
+    print(f"preprocessing: {frames}; class names: {len(bundle.class_names) or 'none'}")
+    print(f"wrote {args.dst} ({args.to})")

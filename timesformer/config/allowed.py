@@ -1,0 +1,74 @@
+"""What single keys may be set to; what keys mean together is in `validate.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "DIST_BACKEND": ("auto", "nccl", "gloo"),
+    "TRAIN.AMP": ("none", "bf16", "fp16"),
+    "TEST.AMP": ("none", "bf16", "fp16"),
+    "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform", "tiled"),
+    "DATA.DECODING_BACKEND": ("pyav", "torchcodec"),
+    "DATA.ENSEMBLE_METHOD": ("sum", "max", "prob"),
+    "TIMESFORMER.POS_EMBED_RESIZE": ("bicubic", "bilinear", "legacy"),
+    "TIMESFORMER.TIME_EMBED_RESIZE": ("nearest", "linear"),
+    "TIMESFORMER.POS_EMBED": ("space_time", "space", "none"),
+    "TIMESFORMER.TUBELET_INIT": ("central", "average"),
+    "TIMESFORMER.INIT": ("image", "scratch"),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "bce"),
+    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
+}
+# (what a number must be, in words; the test; the keys it holds for)
+RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    (
+        "at least 1",
+        lambda x: x >= 1,
+        """NUM_SHARDS LOG_PERIOD TRAIN.BATCH_SIZE TRAIN.EVAL_PERIOD TRAIN.CHECKPOINT_PERIOD
+        TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
+        DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
+        TIMESFORMER.TUBELET_SIZE
+        TIMESFORMER.EMBED_DIM TIMESFORMER.DEPTH TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
+        SOLVER.MAX_EPOCH DATA.NUM_SAMPLES""",
+    ),
+    (
+        "at least 0",
+        lambda x: x >= 0,
+        """NUM_GPUS RNG_SEED GLOBAL_BATCH_SIZE SOLVER.LRS SOLVER.COSINE_END_LR
+        SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_L2NORM
+        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA DATA_LOADER.NUM_WORKERS AUG.RAND_AUGMENT_OPS
+        AUG.COLOR_JITTER""",
+    ),
+    (
+        "above 0",
+        lambda x: x > 0,
+        """DATA.TARGET_FPS DATA.FRAMES_FPS DATA.DECODE_TIMEOUT DATA.STD AUG.CROP_SCALE
+        AUG.CROP_RATIO TIMESFORMER.MLP_RATIO SOLVER.BASE_LR SOLVER.LAYER_DECAY""",
+    ),
+    (
+        "between 0 and 1",
+        lambda x: 0 <= x <= 1,
+        """MIXUP.PROB MIXUP.SWITCH_PROB SOLVER.DAMPENING SOLVER.LAYER_DECAY DATA.MAX_FAILED
+        DATA.FOLDER_SPLIT AUG.CROP_SCALE AUG.RANDOM_ERASING""",
+    ),
+    (
+        "between 0 and 30",
+        lambda x: 0 <= x <= 30,
+        "AUG.RAND_AUGMENT_MAGNITUDE",
+    ),
+    (
+        "at least 0 and below 1",
+        lambda x: 0 <= x < 1,
+        "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING",
+    ),
+)
+HUBS = ("timm/", "torchvision/", "hf/")  # weights that are fetched: docs/weights.md
+NOT_EMPTY = (
+    "OUTPUT_DIR",
+    "TRAIN.DATASET",
+    "TEST.DATASET",
+    "DATA.PATH_LABEL_SEPARATOR",
+    "TIMESFORMER.ATTENTION_TYPE",
+    "MODEL.MODEL_NAME",
+)

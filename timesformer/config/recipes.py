@@ -1,0 +1,61 @@
+"""The recipes that come with the package, by name: `Kinetics/TimeSformer_divST_8x32_224`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import did_you_mean
+
+SUFFIX = ".yaml"
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def recipes_dir(package: Path) -> Path:
+    """Return the recipes that belong to a package folder.
+
+    In a checkout they lie beside the package, where people look for them; building a wheel copies
+    them into it (setup.py).
+    """
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+RECIPES_DIR = recipes_dir(_PACKAGE)
+
+
+def recipe_names() -> list[str]:
+    """Return the names of all recipes, sorted: a folder, a slash, a file without its suffix."""
+    paths = RECIPES_DIR.rglob(f"*{SUFFIX}")
+    return sorted(path.relative_to(RECIPES_DIR).with_suffix("").as_posix() for path in paths)
+
+
+def find_recipe(name: str | os.PathLike[str]) -> Path:
+    """Return the file that `--cfg NAME` means.
+
+    Args:
+        name: a file, which wins, or the name of a recipe: with or without `configs/` before it and
+            `.yaml` behind it.
+
+    Raises:
+        ConfigError: it is neither; with the nearest name.
+    """
+    path = Path(name).expanduser()
+    if os.path.isfile(path):  # noqa: PTH113  (unlike Path's, it doesn't raise if it may not look)
+        return path
+    bare = os.fspath(name).removeprefix("./").removeprefix("configs/").removesuffix(SUFFIX)
+    names = recipe_names()
+    if bare not in names:
+        raise ConfigError(
+            f"{name}: no such file, and no recipe of that name{did_you_mean(bare, names)}; "
+            "`timesformer recipes` lists them"
+        )
+    return RECIPES_DIR / f"{bare}{SUFFIX}"
+
+
+def recipe_summary(name: str) -> str:
+    """Return the first line of the comment at the top of a recipe; "" if it has none."""
+    with (RECIPES_DIR / f"{name}{SUFFIX}").open(encoding="utf-8") as file:
+        first = file.readline()
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -1,0 +1,102 @@
+"""Clips in the making: each is told of every decoded frame, and says how often it wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from timesformer.datasets.clips.sampling import ClipPosition
+from timesformer.datasets.video.file import StreamInfo
+
+
+class Request:
+    """One clip in the making: told of every decoded frame, says how often it wants it."""
+
+    size: int
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.images: list[np.ndarray] = []
+
+    @property
+    def missing(self) -> int:
+        return self.size - len(self.images)
+
+    @property
+    def next_number(self) -> int:
+        """The next frame wanted; 0 if that isn't known beforehand."""
+        return 0
+
+    def wants(self, number: int, pts: int) -> int:
+        raise NotImplementedError
+
+
+class Numbers(Request):
+    """Frames whose numbers are known before decoding."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        super().__init__(len(numbers))
+        self.numbers = numbers
+
+    @property
+    def next_number(self) -> int:
+        return self.numbers[len(self.images)]
+
+    def wants(self, number: int, pts: int) -> int:
+        return sum(wanted <= number for wanted in self.numbers[len(self.images) :])
+
+
+class Window(Request):
+    """Frames at offsets from the first one that has reached a timestamp, up to another one.
+
+    It's how the published code chooses them, and needs no trust in timestamps but this one.
+    """
+
+    def __init__(self, first_pts: int, last_pts: float, offsets: tuple[int, ...]) -> None:
+        super().__init__(len(offsets))
+        self.first_pts = first_pts
+        self.last_pts = last_pts
+        self.offsets = offsets
+        self.first_number = -1
+
+    def wants(self, number: int, pts: int) -> int:
+        if self.first_number < 0:
+            if pts < self.first_pts:
+                return 0
+            self.first_number = number
+        if pts > self.last_pts:  # the window is over: the clip's last frame, repeated
+            return self.missing
+        return self.offsets.count(number - self.first_number)
+
+
+def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
+    """Turn a clip's place into numbers of frames, by a trusted index (`info.index`)."""
+    assert info.index is not None
+    pts = info.index.pts
+    if not position.timed:
+        numbers = list(position.offsets)
+    elif info.index.constant_rate:
+        # The frames of Window, which stays on the first frame beyond the window.
+        first, last = _window(info, position)
+        start, beyond = np.searchsorted(pts, first), np.searchsorted(pts, last, side="right")
+        numbers = [min(int(start) + offset, int(beyond)) for offset in position.offsets]
+    else:  # the frame on show at each moment
+        moments = info.first_pts + (position.start + np.array(position.offsets)) * info.frame_ticks
+        numbers = np.maximum(np.searchsorted(pts, moments, side="right") - 1, 0).tolist()
+    return [min(number, len(pts) - 1) for number in numbers]
+
+
+def _window(info: StreamInfo, position: ClipPosition) -> tuple[int, float]:
+    """Timestamps between which a clip lies."""
+    first = info.first_pts + int(position.start * info.frame_ticks)
+    end = position.start + position.span - 1
+    return first, info.first_pts + end * info.frame_ticks
+
+
+def request_for(info: StreamInfo, position: ClipPosition) -> Request:
+    if info.index is not None:
+        return Numbers(frame_numbers(info, position))
+    if not position.timed:
+        return Numbers(position.offsets)
+    return Window(*_window(info, position), position.offsets)

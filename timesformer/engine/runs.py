@@ -1,0 +1,111 @@
+"""What a run left in its OUTPUT_DIR, summed up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+
+from timesformer.config.defaults import get_cfg
+from timesformer.config.node import CfgNode
+from timesformer.models.build import make_model
+from timesformer.models.profiling import count_macs
+from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
+from timesformer.utils.errors import UserError
+
+COLUMNS = (
+    "run", "model", "params", "GMACs/clip", "epochs", "step", "train", "val top-1", "top-1",
+    "top-5", "views",
+)  # fmt: skip
+
+
+class Run(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        cells: under COLUMNS; what a run doesn't have is a dash.
+        point: (name, GMACs of a clip, top-1 in percent, parameters), if it was tested.
+    """
+
+    cells: tuple[str, ...]
+    point: tuple[str, float, float, int] | None
+
+
+def read_stats(run: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's stats.jsonl.
+
+    Raises:
+        UserError: if there is no such file, or a line in it isn't JSON.
+    """
+    path = run / "stats.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}); is {run} a run?") from error
+    stats = []
+    for number, line in enumerate(lines, 1):
+        try:
+            stats.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+    return stats
+
+
+def read_run(folder: Path) -> Run:
+    """Sum up a run."""
+    last: dict[str, dict[str, Any]] = {}
+    epochs: dict[str, dict[str, float]] = {}
+    for line in read_stats(folder):
+        last[line.get("split", "")] = line
+        if line.get("split") == "train_epoch":
+            epochs[line["epoch"]] = line  # a resumed epoch counts once
+    start, test, val = (last.get(split, {}) for split in ("start", "test_final", "val"))
+    cfg = read_config(folder)
+    macs = cost_of(cfg) if cfg else None
+    name = "-"
+    if cfg:
+        name = cfg.MODEL.MODEL_NAME
+        if name.startswith("vit_"):
+            name = cfg.TIMESFORMER.ATTENTION_TYPE
+
+    def percent(stats: dict[str, Any], key: str) -> str:
+        return f"{stats[key]:.1f} %" if stats.get(key) is not None else "-"
+
+    cells = (
+        folder.name,
+        name,
+        f"{start['params']:,}" if "params" in start else "-",
+        f"{macs / 1e9:.3g}" if macs else "-",
+        last.get("train_epoch", {}).get("epoch", "-"),
+        f"{1e3 * median(e['dt'] for e in epochs.values()):.0f} ms" if epochs else "-",
+        f"{sum(e['seconds'] for e in epochs.values()):.0f} s" if epochs else "-",
+        percent(val, "top1_acc"),
+        percent(test, "top1_acc"),
+        percent(test, "top5_acc"),
+        test.get("views", "-"),
+    )
+    point = None
+    if macs and "params" in start and test.get("top1_acc") is not None:
+        point = (folder.name, macs / 1e9, test["top1_acc"], start["params"])
+    return Run(cells, point)
+
+
+def read_config(folder: Path) -> CfgNode | None:
+    """Read the config in the newest checkpoint of a run, if there is one."""
+    path = get_last_checkpoint(folder)
+    if path is None:
+        return None
+    cfg = get_cfg()
+    cfg.merge_from_string(read_checkpoint(path)["cfg"], str(path))
+    return cfg
+
+
+def cost_of(cfg: CfgNode) -> int:
+    """Return the multiply-adds of a test clip."""
+    side = cfg.DATA.TEST_CROP_SIZE
+    with torch.device("meta"):
+        model = make_model(cfg)
+    return count_macs(model, (3, cfg.DATA.NUM_FRAMES, side, side))

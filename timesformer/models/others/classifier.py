@@ -1,0 +1,55 @@
+"""What torchvision's video models lack: a head by name, another head, and checks of the clip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from timesformer.models.architecture import Architecture
+from timesformer.utils.errors import ConfigError
+
+
+class Classifier(nn.Module):
+    """What every baseline adds to torchvision's class: the head by name, and another head."""
+
+    classifier_name: ClassVar[str]
+    num_features: int
+    architecture: Architecture | None = None  # what `make_model` was told
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer, from features to K logits."""
+        return self.get_submodule(self.classifier_name)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the last layer by a fresh one; 0 classes leave features as output."""
+        head = self._make_head(num_classes) if num_classes > 0 else nn.Identity()
+        self.set_submodule(self.classifier_name, head)
+        if self.architecture:
+            self.architecture = replace(self.architecture, num_classes=num_classes)
+
+    def _make_head(self, num_classes: int) -> nn.Module:
+        head = nn.Linear(self.num_features, num_classes)
+        nn.init.trunc_normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        return head
+
+
+def check_clip(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
+    """Make sure that the model can do what the config says."""
+    name = cfg.MODEL.MODEL_NAME
+    if frames > cfg.DATA.NUM_FRAMES:
+        raise ConfigError(
+            f"DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES} is too few: {name} needs at least {frames}"
+        )
+    for key in ("TRAIN_CROP_SIZE", "TEST_CROP_SIZE"):
+        if cfg.DATA[key] < side:
+            raise ConfigError(
+                f"DATA.{key} {cfg.DATA[key]} is too small: {name} needs at least {side}"
+            )
+    if cfg.TIMESFORMER.ACT_CHECKPOINT:
+        raise ConfigError(
+            f"TIMESFORMER.ACT_CHECKPOINT: {name} can't recompute activations; set it to False"
+        )

@@ -1,0 +1,176 @@
+"""Writing models: as folders that `from_pretrained` reads, and in the layouts of others.
+
+Files are written beside their place and renamed, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from timesformer.models.architecture import Architecture
+from timesformer.models.weights.bundle import PREPROCESSING_KEYS, Bundle
+from timesformer.models.weights.describe import PATCH
+from timesformer.models.weights.formats import hugging_face, mmaction2
+from timesformer.utils.checkpoint import bare
+from timesformer.utils.errors import ConfigError, WeightsError
+from timesformer.utils.torch_file import write_checkpoint
+
+
+def save_pretrained(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> None:
+    """Write model.safetensors and config.json, which `from_pretrained` reads.
+
+    Args:
+        model: a model of the registry, wrapped or not.
+        folder: made when missing; files of these names in it are replaced.
+        preprocessing: mean, std and channel_order of its input (see `Bundle`); what the model
+            knows of it when None.
+        class_names: in label order; those that the model knows when None.
+
+    Raises:
+        WeightsError: if it can't be written.
+        ConfigError: if preprocessing or names don't make sense for the model.
+    """
+    target: Any = bare(model)
+    architecture = getattr(target, "architecture", None)
+    if not isinstance(architecture, Architecture):
+        raise ConfigError(
+            "save_pretrained: a TimeSformer, or another model of the registry, is needed, not "
+            f"{type(target).__name__}"
+        )
+    preprocessing = preprocessing or getattr(target, "preprocessing", None) or None
+    names = getattr(target, "class_names", ()) if class_names is None else class_names
+    if names and len(names) != architecture.num_classes:
+        raise ConfigError(f"{len(names)} class names for {architecture.num_classes} classes")
+    if preprocessing and not {"mean", "std", "channel_order"} <= preprocessing.keys():
+        raise ConfigError("preprocessing needs mean, std and channel_order")
+    state = getattr(target, "model", target).state_dict()
+    plain = dict(preprocessing) if preprocessing else None
+    write_safetensors(Path(folder), Bundle(state, architecture, plain, tuple(names)))
+
+
+def write_native(path: Path, bundle: Bundle) -> None:
+    """Write a .pyth file as a run of ours writes, without the run: names prefixed `model.`."""
+    preprocessing = bundle.preprocessing
+    payload = {
+        "model_state": {f"model.{key}": value for key, value in bundle.state.items()},
+        "architecture": bundle.architecture.to_json(),
+        "preprocessing": preprocessing and {key: preprocessing[key] for key in PREPROCESSING_KEYS},
+        "class_names": list(bundle.class_names),
+    }
+    write_checkpoint(path, payload)
+
+
+def write_mmaction2(path: Path, bundle: Bundle) -> None:
+    """Write a .pth file as mmaction2 loads; its config has to be written by hand.
+
+    Raises:
+        WeightsError: if theirs can't compute the same.
+    """
+    try:
+        mmaction2.check(bundle.architecture)
+        state = mmaction2.from_native(bundle.state)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    write_checkpoint(path, {"meta": {}, "state_dict": state})
+
+
+def write_safetensors(path: Path, bundle: Bundle) -> None:
+    """One .safetensors file with native names, or a folder that `from_pretrained` reads."""
+    if path.suffix == ".safetensors":
+        _write_files(path.parent, {path.name: bundle.state})
+        return
+    config = {
+        "format": "timesformer",
+        "architecture": bundle.architecture.to_json(),
+        "preprocessing": bundle.preprocessing,
+        "class_names": list(bundle.class_names),
+    }
+    _write_files(path, {"model.safetensors": bundle.state, "config.json": config})
+
+
+def write_hugging_face(folder: Path, bundle: Bundle) -> None:
+    """Write a folder for `transformers`: weights, config, and the image processor's config.
+
+    Their processor gives RGB. A model that takes BGR gets its patch kernels turned round, which
+    changes no number.
+
+    Raises:
+        WeightsError: if theirs can't compute the same, or the preprocessing is unknown.
+    """
+    preprocessing = bundle.preprocessing
+    if preprocessing is None:
+        raise WeightsError(
+            f"{folder}: the source doesn't say how its frames are normalised, and transformers "
+            "would take ImageNet's numbers; say them (--mean, --std)"
+        )
+    if preprocessing["channel_order"] == "BGR":
+        bundle = _rgb(bundle)
+        preprocessing = bundle.preprocessing
+        assert preprocessing is not None
+    try:
+        config = hugging_face.to_config(bundle.architecture, bundle.class_names)
+        state = hugging_face.from_native(bundle.state)
+    except ValueError as error:
+        raise WeightsError(f"{folder}: {error}") from error
+    processor = hugging_face.to_processor(preprocessing, config["image_size"])
+    files = {"model.safetensors": state, "preprocessor_config.json": processor}
+    _write_files(folder, files | {"config.json": config})
+
+
+def _rgb(bundle: Bundle) -> Bundle:
+    """Return the same model for RGB frames."""
+    preprocessing = dict(bundle.preprocessing or {})
+    preprocessing["channel_order"] = "RGB"
+    for key in ("mean", "std"):
+        preprocessing[key] = preprocessing[key][::-1]
+    state = bundle.state | {PATCH: bundle.state[PATCH].flip(1)}
+    return replace(bundle, state=state, preprocessing=preprocessing)
+
+
+def _write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write all files aside, then rename the new folder, or in an old one each file in order."""
+    folder = folder.absolute()
+    home = next(path for path in (folder, *folder.parents) if path.is_dir())
+    staging = home / f".{folder.name}.{os.getpid()}.tmp"
+    try:
+        staging.mkdir()
+        for name, content in files.items():
+            if name.endswith(".safetensors"):
+                # clone: tensors of a torch file may share memory, which safetensors refuses.
+                state = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
+                save_file(state, staging / name, metadata={"format": "pt"})
+            else:
+                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+                (staging / name).write_text(text, encoding="utf-8")
+            _sync(staging / name)
+        if folder.is_dir():
+            for name in files:
+                (staging / name).replace(folder / name)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staging.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{folder}: can't write it ({error})") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,236 @@
+"""Everything that is wrong with the data of a recipe, and what is worth knowing about it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from timesformer.config.node import CfgNode
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.prepare.inspect import (
+    MISSING,
+    InspectOptions,
+    SplitReport,
+    VideoReport,
+    list_path,
+    read_splits,
+    write_list,
+)
+from timesformer.utils.files import written_whole
+from timesformer.utils.processes import in_processes
+
+PROBLEMS, CLASSES = "problems.csv", "classes.csv"
+LIST, OUTSIDE, LEAK, TWICE = "list", "link out", "leak", "twice"
+TOLERANCE = 0.03  # a smaller difference to the known sizes is nothing to speak of
+
+
+class KnownSize(NamedTuple):
+    """Videos that a data set has, or had for the paper."""
+
+    name: str
+    dataset: str
+    classes: int
+    train: int
+    evaluation: int
+
+
+KNOWN_SIZES = (
+    KnownSize("Kinetics-400", "kinetics", 400, 240_000, 19_800),
+    KnownSize("Kinetics-600", "kinetics", 600, 366_000, 28_000),
+    KnownSize("Something-Something V2", "ssv2", 174, 168_913, 24_777),
+    KnownSize("Diving-48 V2", "diving48", 48, 15_027, 1_970),
+    KnownSize("Diving-48 V1", "diving48", 48, 15_943, 2_096),
+    KnownSize("the long-term task of HowTo100M", "howto100m", 1059, 85_000, 35_000),
+)
+
+
+class Problem(NamedTuple):
+    """A row of problems.csv."""
+
+    split: str
+    path: str
+    where: str
+    kind: str
+    problem: str
+
+
+class Checked(NamedTuple):
+    """What `check_data` found.
+
+    Attributes:
+        reports: of the splits that can be read.
+        problems: what is wrong, split by split.
+        notes: what is worth knowing, in words.
+    """
+
+    reports: list[SplitReport]
+    problems: list[Problem]
+    notes: list[str]
+
+
+def check_data(
+    cfg: CfgNode, splits: Sequence[str] | None = None, decode: bool = False, workers: int = 0
+) -> Checked:
+    """Inspect all files of a recipe's data sets, and compare the splits.
+
+    Args:
+        cfg: the recipe.
+        splits: of train, val and test; none for all.
+        decode: decode every frame of every file rather than the first one.
+        workers: number of processes; 0: none but this one.
+
+    Raises:
+        AnnotationError: no list can be read.
+        ConfigError: there is no such data set, or it isn't one of video files.
+    """
+    datasets, unreadable = read_splits(cfg, splits)
+    options = InspectOptions(
+        decode=decode,
+        root=cfg.DATA.PATH_PREFIX,
+        frames_fps=cfg.DATA.FRAMES_FPS,
+        timeout=cfg.DATA.DECODE_TIMEOUT,
+    )
+    videos = inspect_all(datasets, options, workers)
+    reports = [
+        SplitReport(split, data, [videos[r.path] for r in data.records], cfg.MODEL.NUM_CLASSES)
+        for split, data in datasets.items()
+    ]
+    problems = [Problem(split, "", "", LIST, why) for split, why in unreadable.items()]
+    for report in reports:
+        problems += [*file_problems(report), *repeated(report)]
+    problems += leaks(reports)
+    return Checked(reports, problems, list(notes(reports, cfg)))
+
+
+def inspect_all(
+    datasets: Mapping[str, VideoDataset], options: InspectOptions, workers: int
+) -> dict[str, VideoReport]:
+    """Inspect each file once, even one that is in several splits."""
+    paths = list(dict.fromkeys(r.path for d in datasets.values() for r in d.records))
+    found: dict[str, VideoReport] = {}
+    with (
+        tqdm(total=len(paths), unit="video", desc="check", disable=None) as bar,
+        closing(in_processes(options, paths, workers, options.crashed)) as results,
+    ):
+        for path, report in results:
+            found[path] = report
+            bar.update()
+    return found
+
+
+def file_problems(report: SplitReport) -> Iterator[Problem]:
+    """Yield files that are missing or broken, or not where they seem to be."""
+    for i, (record, video) in enumerate(zip(report.dataset.records, report.videos, strict=True)):
+        if video.kind:
+            yield Problem(report.name, record.path, report.where(i), video.kind, video.reason)
+        if video.outside:
+            text = f"leads out of DATA.PATH_PREFIX, to {video.real}"
+            yield Problem(report.name, record.path, report.where(i), OUTSIDE, text)
+
+
+def repeated(report: SplitReport) -> Iterator[Problem]:
+    """Yield videos that are more than once in a split, as links or copies."""
+    records = report.dataset.records
+    first: dict[tuple[str, int, int | None], int] = {}
+    for i, (record, video) in enumerate(zip(records, report.videos, strict=True)):
+        before = first.setdefault((video.same, record.start, record.end), i)
+        if before != i and video.kind != MISSING:
+            other = "" if records[before].label == record.label else " with another label"
+            text = f"the same video as {records[before].path} ({report.where(before)}){other}"
+            yield Problem(report.name, record.path, report.where(i), TWICE, text)
+
+
+def leaks(reports: Sequence[SplitReport]) -> Iterator[Problem]:
+    """Yield videos to evaluate on that are for training as well."""
+    training = next((report for report in reports if report.name == "train"), None)
+    if training is None:
+        return
+    place = {video.same: i for i, video in enumerate(training.videos)}
+    for report in reports:
+        pairs = zip(report.dataset.records, report.videos, strict=True)
+        for i, (record, video) in enumerate(pairs):
+            if report is not training and video.same in place:
+                where = training.where(place[video.same])
+                text = f"is for training as well ({where})"
+                yield Problem(report.name, record.path, report.where(i), LEAK, text)
+
+
+def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
+    """Say what is worth knowing without being wrong."""
+    for report in reports:
+        names = report.dataset.class_names
+        empty = np.flatnonzero(report.class_counts == 0)
+        if len(empty):
+            some = ", ".join(names[k] if names else str(k) for k in empty[:5])
+            more = ", …" if len(empty) > 5 else ""
+            yield f"{report.name}: classes without a video, {len(empty)}: {some}{more}"
+        if any(record.start or record.end is not None for record in report.dataset.records):
+            yield f"{report.name}: the clean list has whole videos, no start and end frames"
+    videos = {report.name: {video.same for video in report.videos} for report in reports}
+    if both := len(videos.get("val", set()) & videos.get("test", set())):
+        yield f"val and test share {both:,} videos, as is usual where only one of them is public"
+    yield from size_warnings(reports, cfg.TRAIN.DATASET)
+
+
+def size_warnings(reports: Sequence[SplitReport], dataset: str) -> Iterator[str]:
+    """Say how much of a known data set is there, and what that means for a comparison."""
+    classes = reports[0].num_classes
+    known = [k for k in KNOWN_SIZES if k.dataset == dataset.lower() and k.classes == classes]
+    for report in reports:
+        count, training = len(report.videos), report.name == "train"
+        sizes = {k.train if training else k.evaluation: k.name for k in known}
+        if not sizes:
+            return
+        size = min(sizes, key=lambda size: abs(size - count))
+        share = count / size
+        if abs(share - 1) <= TOLERANCE:
+            continue
+        if share > 1:
+            effect = "it isn't the set that the paper used, so results can't be compared with it"
+        elif training:
+            effect = "a model that sees less tends to stay below the paper's accuracy"
+        elif share < 0.5:
+            effect = "too few for a comparison with the paper"
+        else:
+            effect = (
+                f"an accuracy A on these is between {share:.3f} A and {share:.3f} A + "
+                f"{100 * (1 - share):.1f} points on all of them; compare that with the paper's"
+            )
+        yield (
+            f"{report.name} has {count:,} videos, {100 * share:.3g} % of the {size:,} of "
+            f"{sizes[size]}: {effect}"
+        )
+
+
+def write_tables(folder: Path, found: Checked) -> None:
+    """Write problems.csv, and classes.csv, the videos of each class, to a folder that is there."""
+    _write_csv(folder / PROBLEMS, [Problem._fields, *found.problems])
+    first = found.reports[0]
+    names = first.dataset.class_names or [""] * first.num_classes
+    counts = [report.class_counts.tolist() for report in found.reports]
+    classes = zip(range(len(names)), names, *counts, strict=True)
+    header = ("label", "name", *(report.name for report in found.reports))
+    _write_csv(folder / CLASSES, [header, *classes])
+
+
+def write_clean_list(folder: Path, report: SplitReport, cfg: CfgNode) -> tuple[Path, int]:
+    """Write a split's list without files that are missing or broken; return it and its length."""
+    pairs = zip(report.dataset.records, report.videos, strict=True)
+    rows = [(list_path(r.path, cfg), r.label) for r, video in pairs if not video.kind]
+    path = folder / f"{report.name}.csv"
+    write_list(path, rows, cfg)
+    return path, len(rows)
+
+
+def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    with (
+        written_whole(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        csv.writer(file).writerows(rows)

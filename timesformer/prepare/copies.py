@@ -1,0 +1,282 @@
+"""Copies of many videos that load fast: which, where, how they were made, and lists of them.
+
+`transcode` makes one of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from timesformer.config.node import CfgNode
+from timesformer.datasets.catalogue.kinetics import Kinetics
+from timesformer.datasets.catalogue.synthetic import Synthetic
+from timesformer.datasets.catalogue.video_folder import VIDEO_SUFFIXES, VideoFolder
+from timesformer.datasets.lists.records import Records
+from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.prepare.inspect import write_list
+from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
+from timesformer.utils.errors import UserError, VideoError
+from timesformer.utils.files import make_folder, temporary_of
+from timesformer.utils.processes import in_processes
+
+MANIFEST = "prepare.json"  # in the output: how its videos were made
+NAMES = "classes.txt"  # there, too
+FORMAT = 1  # goes up when the same settings make other videos
+
+
+class Job(NamedTuple):
+    """A video to prepare."""
+
+    source: str
+    target: str
+
+
+class Outcome(NamedTuple):
+    """What became of it."""
+
+    failure: str = ""
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The work on one video; picklable, for worker processes."""
+
+    settings: TranscodeSettings
+
+    def __call__(self, job: Job) -> Outcome:
+        """Transcode; an unreadable source is an outcome, an unwritable target an error."""
+        try:
+            transcode(job.source, job.target, self.settings)
+        except VideoError as error:
+            return Outcome(error.reason)
+        return Outcome()
+
+    def crashed(self, job: Job) -> Outcome:
+        """Return the outcome of a source that took its process down with it."""
+        return Outcome("the decoder crashes on it, or it takes all memory")
+
+
+def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path, list[str]]:
+    """Find the folder whose tree the output repeats, and the videos, each of them once."""
+    paths = list(dict.fromkeys(r.path for d in datasets.values() for r in d.records))
+    full = [os.path.abspath(path) for path in paths]  # noqa: PTH100  (links stay what they are)
+    common = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
+    for folder in (cfg.DATA.PATH_PREFIX, cfg.DATA.PATH_TO_DATA_DIR, "."):
+        base = os.path.abspath(folder or ".")  # noqa: PTH100
+        if folder and os.path.commonpath([base, common]) == base:
+            return Path(base), paths
+    return Path(common), paths
+
+
+def find_videos(folder: Path, output: Path) -> list[str]:
+    """List the videos of a tree, without those that were put there by this module."""
+    if not folder.is_dir():
+        raise UserError(f"--input {folder}: there is no such folder")
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (Path(place) / name).resolve() != output.resolve()
+        )
+        found += [
+            str(Path(place) / name)
+            for name in sorted(files)
+            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+        ]
+    if not found:
+        raise UserError(f"--input {folder}: there are no videos in it")
+    return found
+
+
+def plan(sources: Iterable[str], base: Path, output: Path) -> list[Job]:
+    """Give each source its target.
+
+    Raises:
+        UserError: two sources have the same one, or a target is a source.
+    """
+    jobs: dict[str, Job] = {}
+    for source in sources:
+        place = Path(os.path.relpath(source, base))
+        name = place.stem if place.suffix.lower() in VIDEO_SUFFIXES else place.name
+        target = output / place.with_name(name + SUFFIX)
+        job = Job(source, str(target))
+        other = jobs.setdefault(job.target, job)
+        if other is not job:
+            raise UserError(
+                f"{other.source} and {source} would both become {target}: rename one of them"
+            )
+        if os.path.abspath(source) == os.path.abspath(target):  # noqa: PTH100
+            raise UserError(f"{source} would be overwritten: choose another --output")
+    return list(jobs.values())
+
+
+def make_copies(
+    jobs: Sequence[Job], output: Path, settings: TranscodeSettings, workers: int = 0
+) -> dict[Job, Outcome]:
+    """Make the copies that aren't there yet, and leave no half ones.
+
+    Args:
+        jobs: what `plan` returned.
+        output: the folder they are in; it remembers the settings.
+        settings: how to make them.
+        workers: number of processes; 0: none but this one.
+
+    Returns:
+        An outcome for every job, in their order.
+
+    Raises:
+        UserError: the folder has something else in it, or can't be written.
+    """
+    claim(output, settings)
+    try:
+        return _run(jobs, settings, workers)
+    finally:
+        sweep(output)
+
+
+def claim(output: Path, settings: TranscodeSettings) -> None:
+    """Note in the folder how its videos are made, unless they were made otherwise."""
+    wanted = {"format": FORMAT, **asdict(settings)}
+    manifest = output / MANIFEST
+    try:
+        found = json.loads(manifest.read_text())
+        differing = [key for key in wanted if found.get(key) != wanted[key]]
+    except FileNotFoundError:
+        make_folder(output)
+        if any(output.iterdir()):  # perhaps lists that would be overwritten
+            raise UserError(f"{output} isn't empty: choose another --output") from None
+        manifest.write_text(json.dumps(wanted, indent=2) + "\n")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{manifest}: damaged ({error}); choose another --output") from error
+    else:
+        if differing:
+            key = differing[0]
+            raise UserError(
+                f"{output} holds videos made with {key} {found.get(key)}, not {wanted[key]}: "
+                "choose another --output"
+            )
+
+
+def sweep(output: Path) -> None:
+    """Remove what an interrupted run left half done."""
+    for partial in output.rglob(temporary_of(Path(f"*{SUFFIX}")).name):
+        partial.unlink(missing_ok=True)
+
+
+def _run(jobs: Sequence[Job], settings: TranscodeSettings, workers: int) -> dict[Job, Outcome]:
+    """Prepare what isn't prepared yet; return an outcome for every job, in their order."""
+    outcomes = {job: Outcome(skipped=True) for job in jobs}
+    todo = [job for job in jobs if not is_done(job)]
+    for folder in {Path(job.target).parent for job in todo}:
+        folder.mkdir(parents=True, exist_ok=True)
+    prepare = Prepare(settings)
+    with (
+        tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="video", disable=None) as bar,
+        closing(in_processes(prepare, todo, workers, prepare.crashed)) as results,
+    ):
+        for job, outcome in results:
+            outcomes[job] = outcome
+            bar.update()
+    return outcomes
+
+
+def is_done(job: Job) -> bool:
+    """Tell whether the target is there, and newer than its source if that is still there."""
+    source, target = Path(job.source), Path(job.target)
+    if not target.is_file():
+        return False
+    return not source.exists() or source.stat().st_mtime_ns <= target.stat().st_mtime_ns
+
+
+class Summary(NamedTuple):
+    """What was done.
+
+    Attributes:
+        done: copies that were made.
+        skipped: copies that were there.
+        failed: (source, reason) of each source that can't be read.
+        before: bytes of the sources that have a copy.
+        after: bytes of the copies.
+    """
+
+    done: int
+    skipped: int
+    failed: list[tuple[str, str]]
+    before: int
+    after: int
+
+
+def summarise(outcomes: Mapping[Job, Outcome]) -> Summary:
+    """Count what was done, and measure it."""
+    failed = [(job.source, outcome.failure) for job, outcome in outcomes.items() if outcome.failure]
+    good = [job for job, outcome in outcomes.items() if not outcome.failure]
+    skipped = sum(outcome.skipped for outcome in outcomes.values())
+    before = sum(size_of(Path(job.source)) for job in good)
+    after = sum(size_of(Path(job.target)) for job in good)
+    return Summary(len(good) - skipped, skipped, failed, before, after)
+
+
+def write_failed(path: Path, failed: Sequence[tuple[str, str]]) -> None:
+    """Write which sources have no copy, and why; or remove the file if there is none."""
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows([("path", "reason"), *failed])
+
+
+def write_lists(
+    output: Path, datasets: Mapping[str, VideoDataset], outcomes: Mapping[Job, Outcome],
+    cfg: CfgNode,
+) -> None:  # fmt: skip
+    """Write the splits' lists of the copies that were made, and the class names."""
+    good = {job.source: job.target for job, outcome in outcomes.items() if not outcome.failure}
+    for split, dataset in datasets.items():
+        rows = [
+            (Path(good[record.path]).relative_to(output).as_posix(), record.label)
+            for record in dataset.records
+            if record.path in good
+        ]
+        write_list(output / f"{split}.csv", rows, cfg)
+        write_names(output / NAMES, dataset.class_names)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, of the files in a folder, or 0 if it isn't there."""
+    if path.is_dir():
+        return sum(entry.stat().st_size for entry in os.scandir(path))
+    return path.stat().st_size if path.is_file() else 0
+
+
+def write_names(path: Path, names: Sequence[str]) -> None:
+    """Write class names, a line each, as DATA.CLASS_NAMES reads them."""
+    if names:
+        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+
+
+def how_to_train(dataset: VideoDataset, output: Path) -> str:
+    """Say which keys make a recipe use the prepared videos."""
+    lists = f"DATA.PATH_TO_DATA_DIR {output}"
+    if isinstance(dataset, Synthetic):
+        return f"train with {lists}"
+    if isinstance(dataset, Kinetics):
+        return f"train with {lists} DATA.PATH_PREFIX {output}"
+    if isinstance(dataset, VideoFolder):  # by itself it would split anew, as names have changed
+        return (
+            f"train with TRAIN.DATASET kinetics TEST.DATASET kinetics {lists} "
+            f"DATA.PATH_PREFIX {output} DATA.CLASS_NAMES {output / NAMES}"
+        )
+    if isinstance(dataset.records, Records) and dataset.records.source.endswith(".csv"):
+        return f"train with DATA.PATH_PREFIX {output} and .json annotations, not frame lists"
+    return f"train with DATA.PATH_PREFIX {output}, annotations as they are"
