@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from timesformer.utils.errors import run_tool as call_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 # Before what is there already: packages may come from there, see benchmarks/gpu_check.sh.
@@ -51,6 +58,15 @@ def run_tool(
     command = [sys.executable, *launcher, str(ROOT / "tools" / tool), *words]
     env = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
+
+
+def complaint_of(main: Callable[[list[str]], None], *words: object) -> str:
+    """What a command prints on stderr when it ends with status 2, without starting a process."""
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as end:
+        call_tool(lambda: main([str(word) for word in words]))
+    assert end.value.code == 2
+    return stderr.getvalue()
 
 
 def stats(output: Path, split: str) -> list[dict[str, Any]]:

@@ -29,8 +29,9 @@ timesformer.models.build build_model MODEL_REGISTRY
 timesformer.models.create create_model from_pretrained list_models save_pretrained RECIPES
 timesformer.models.pretrained load_pretrained LoadReport
 timesformer.models.vit TimeSformer VisionTransformer Block Attention Mlp PatchEmbed
-timesformer.utils.checkpoint get_path_to_checkpoint get_last_checkpoint has_checkpoint save_checkpoint
-timesformer.utils.checkpoint load_checkpoint read_checkpoint write_checkpoint make_checkpoint_dir
+timesformer.utils.checkpoint get_path_to_checkpoint get_last_checkpoint has_checkpoint
+timesformer.utils.checkpoint save_checkpoint load_checkpoint make_checkpoint_dir
+timesformer.utils.checkpoint read_checkpoint write_checkpoint
 timesformer.utils.misc launch_job
 timesformer.utils.parser parse_args load_config
 """

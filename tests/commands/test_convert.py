@@ -8,7 +8,7 @@ import pytest
 import torch
 from golden_recipe import fill_
 from google_layout import google_vit, save
-from small_run import run_tool
+from small_run import complaint_of
 
 from timesformer.commands.convert import main
 from timesformer.models.create import from_pretrained, save_pretrained
@@ -127,8 +127,7 @@ def test_contradictions(words, complaint, folder, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_mistake_is_one_line(tmp_path):
-    done = run_tool("convert_checkpoint.py", "absent.pth", str(tmp_path / "x"), "--to", "hf")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: absent.pth: no such weights file")
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+def test_a_mistake_is_one_line(tmp_path, capsys):
+    printed = complaint_of(main, "absent.pth", tmp_path / "x", "--to", "hf")
+    assert printed.startswith("error: absent.pth: no such weights file")
+    assert (capsys.readouterr().out, printed.count("\n")) == ("", 1)
