@@ -2,14 +2,23 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP_OPTIONS := --disable-pip-version-check --quiet -c constraints.txt
+PIP := $(PY) -m pip install $(PIP_OPTIONS)
 TIMESFORMER := $(VENV)/bin/timesformer
-PIP := $(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
 DATA := data/synthetic
 RUNS := runs/synthetic
 
+# For benchmarks/gpu_check.sh, on a GPU machine without internet.
+WHEELS := .wheels
+WHEELS_MIB := 60
+GPU_PYTHON ?= 3.12
+# pip takes these word for word: a wheel for manylinux_2_17 isn't found under manylinux_2_28.
+GPU_PLATFORMS := $(foreach p,_2_28 _2_27 _2_26 _2_24 _2_17 2014 _2_12 2010 _2_5 1,\
+	--platform manylinux$(p)_x86_64)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test test-all check fmt dist package clean
+.PHONY: help setup demo demo-all test test-all check fmt dist package gpu-wheels clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -56,6 +65,21 @@ check: $(VENV)/dev  ## what CI and pre-commit check: lint, format, types
 fmt: $(VENV)/dev  ## mend lint and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+gpu-wheels:  ## fill .wheels with what benchmarks/gpu_check.sh installs where there is no internet
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@rm -rf $(WHEELS)
+	@$(PY) -m pip download $(PIP_OPTIONS) --no-deps --only-binary=:all: -d $(WHEELS) \
+		--python-version $(GPU_PYTHON) --implementation cp $(GPU_PLATFORMS) \
+		-r benchmarks/gpu_wheels.txt
+	@# Pure Python; their authors publish no wheels.
+	@$(PY) -m pip wheel $(PIP_OPTIONS) --no-deps -w $(WHEELS) fvcore iopath
+	@bytes=$$(cat $(WHEELS)/*.whl | wc -c); \
+	echo "$(WHEELS): $$(ls $(WHEELS)/*.whl | wc -l) wheels for Python $(GPU_PYTHON)," \
+		"$$((bytes / 1048576)).$$((bytes % 1048576 * 10 / 1048576)) MiB of $(WHEELS_MIB) MiB allowed"; \
+	test $$bytes -le $$(($(WHEELS_MIB) * 1048576)) || { echo "too large: leave something out of" \
+		"benchmarks/gpu_wheels.txt (transformers is the first that the check can do without)"; \
+		exit 1; } >&2
 
 dist: $(VENV)/dev  ## build sdist and wheel into dist/
 	$(PY) -m build --no-isolation --outdir dist

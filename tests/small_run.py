@@ -17,6 +17,8 @@ import pytest
 from timesformer.utils.errors import run_tool as call_tool
 
 ROOT = Path(__file__).resolve().parent.parent
+# Before what is there already: packages may come from there, see benchmarks/gpu_check.sh.
+PYTHONPATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 RECIPE = ROOT / "configs" / "Synthetic" / "TimeSformer_divST_8_64.yaml"
 
 SMALL = {
@@ -54,7 +56,7 @@ def run_tool(
 ) -> subprocess.CompletedProcess:
     """Runs tools/NAME as a user would, from another folder's point of view."""
     command = [sys.executable, *launcher, str(ROOT / "tools" / tool), *words]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    env = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"} | environment
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=200)
 
 

@@ -19,7 +19,7 @@ from dataset_layouts import (
     write_ssv2_frames,
     write_tiny,
 )
-from small_run import ROOT
+from small_run import PYTHONPATH, ROOT
 
 from timesformer.commands.prepare_data import main
 from timesformer.config.defaults import get_cfg
@@ -188,7 +188,7 @@ def test_a_killed_run_leaves_whole_videos_and_no_process(tmp_path: Path, number:
     long = write_tiny(source / "b.mp4", 1500, side=96)
     tool = str(ROOT / "tools" / "prepare_data.py")
     words = [tool, "--input", str(source), "--output", str(output), "--workers", "1", "--crf", "0"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, env=env)
     while not (output / ".b.mp4.tmp").exists():
         assert process.poll() is None

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from small_run import RECIPE, ROOT, run_tool, small_options, stats
+from small_run import PYTHONPATH, RECIPE, ROOT, run_tool, small_options, stats
 
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 
@@ -108,7 +108,7 @@ def test_two_shards_started_by_hand(seven_videos, one_process, tmp_path):
     shards = [
         subprocess.Popen(
             [*command, "--shard_id", str(i), *options],
-            env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

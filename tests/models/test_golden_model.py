@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_model import SCHEMES, tiny_model
+from golden_model import (
+    CASES,
+    SCHEMES,
+    SOLVERS,
+    STEPS,
+    gradient_batch,
+    solver_cfg,
+    step_batch,
+    tiny_model,
+)
 from golden_recipe import clip_for, fill_
 
-CASES = {
-    "native": (2, 3, 4, 64, 64),
-    "longer": (2, 3, 6, 64, 64),
-    "larger": (2, 3, 4, 96, 96),
-    "wide": (1, 3, 4, 64, 96),
-    "tall_short": (1, 3, 2, 96, 64),
-}
 TOLERANCE = 1e-5  # the bar is 1e-4
 
 
@@ -48,7 +50,8 @@ def test_logits_and_features(scheme, case, fused, numbers, record_property):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_gradients(scheme, numbers):
     model = fill_(tiny_model(scheme)).train()
-    loss = F.cross_entropy(model(clip_for("native", CASES["native"], 0)), torch.tensor([1, 7]))
+    clip, labels = gradient_batch()
+    loss = F.cross_entropy(model(clip), labels)
     loss.backward()
     assert loss.item() == pytest.approx(float(numbers[f"{scheme}/grad/loss"]), abs=TOLERANCE)
     for name, parameter in model.named_parameters():
@@ -56,24 +59,18 @@ def test_gradients(scheme, numbers):
         assert parameter.grad.norm().item() == pytest.approx(expected, abs=1e-4), name
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", SOLVERS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_loss_trajectory(scheme, optimizer, numbers):
     """Eight steps through our own optimizer factory and training step's loss."""
-    from timesformer.config.defaults import get_cfg
     from timesformer.engine.losses import build_loss
     from timesformer.engine.optimizer import construct_optimizer
 
-    cfg = get_cfg()
-    cfg.SOLVER.OPTIMIZING_METHOD = optimizer
-    cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY = {"sgd": (0.005, 1e-4), "adamw": (1e-3, 0.05)}[
-        optimizer
-    ]
-    model = fill_(tiny_model(scheme)).train()
+    cfg, model = solver_cfg(optimizer), fill_(tiny_model(scheme)).train()
     solver, criterion, losses = construct_optimizer(model, cfg), build_loss(cfg), []
-    for i in range(8):
-        labels = torch.tensor([(3 * i + 1) % 10, (7 * i + 2) % 10])
-        loss = criterion(model(clip_for(f"step{i}", CASES["native"], 0)), labels)
+    for i in range(STEPS):
+        clip, labels = step_batch(i)
+        loss = criterion(model(clip), labels)
         solver.zero_grad()
         loss.backward()
         solver.step()

@@ -61,7 +61,8 @@ def count_macs(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
     fused one. What fvcore counts for LayerNorm (0.1 %) aren't multiply-adds and is left out.
     """
     with warnings.catch_warnings():  # fvcore compiles losses on import in a deprecated way
-        warnings.simplefilter("ignore", FutureWarning)
+        for category in (FutureWarning, DeprecationWarning):  # torch 2.14; 2.10 and 2.11
+            warnings.simplefilter("ignore", category)
         from fvcore.nn import FlopCountAnalysis
 
     model = copy.deepcopy(model).eval()
