@@ -93,7 +93,7 @@ class Architecture:
     time_embed_amplitude: float = knob(
         "TIMESFORMER.TIME_EMBED_AMPLITUDE",
         "amplitude of the sines that time_embed starts as where no weights give it; 0, published, "
-        "starts it at zero; -1 is what init says: 0 for image, 1 for scratch. From image weights, a "
+        "starts it at zero; -1 is what init says: 0 for image, 1 for scratch. From image weights a "
         "model learns the order of time sooner with about twice the std of its patch tokens "
         "(docs/synthetic.md)",
     )
