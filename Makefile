@@ -1,4 +1,4 @@
-# `make demo` and `make test` need only python3, make and a C compiler; they install into .venv once.
+# `make demo` and `make test` need only python3 (3.11 or later), make and a C compiler; they install into .venv once.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -46,12 +46,12 @@ demo: $(VENV)/base  ## make videos, train divided attention on them, test it, dr
 	@echo "In $(RUNS)/divided: predictions.png (look at it), scores.npz, checkpoints/, run.log,"
 	@echo "stats.jsonl and tensorboard/ ($(VENV)/bin/tensorboard --logdir $(RUNS) shows the curves)."
 
-demo-all: demo  ## the demo for all three attention schemes, and a table of them
+demo-all: demo  ## the demo for three attention schemes, and a table of them
 	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_jointST_8_64
 	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_spaceOnly_8_64
 	@$(TIMESFORMER) compare-runs $(RUNS)/divided $(RUNS)/joint $(RUNS)/space
 
-test: $(VENV)/dev  ## the tests that take seconds
+test: $(VENV)/dev  ## the tests, a few minutes
 	$(PY) -m pytest
 
 test-all: $(VENV)/dev  ## every test

@@ -37,7 +37,10 @@ def summary(command: str) -> str:
     spec = find_spec(_module(command))
     assert spec is not None
     assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:  # one broken file doesn't hide the others
+        return f"(can't be read: {error})"
     return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 import torch
 
+from timesformer.config.allowed import CHOICES
 from timesformer.config.defaults import get_cfg
 from timesformer.config.validate import check
-from timesformer.models.architecture import NAMED_SIZES, Architecture, from_config_text
+from timesformer.models import vit
+from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
 from timesformer.models.build import MODEL_REGISTRY, make_model
 from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.utils.errors import ConfigError
@@ -22,11 +25,14 @@ KNOBS = [knob.name for knob in fields(Architecture)]
 
 
 def other_value(knob: str) -> Any:
-    """A value that isn't the default, of its kind."""
+    """A value that isn't the default, and that can be."""
     value = getattr(Architecture(), knob)
     if isinstance(value, bool):
         return not value
-    return f"{value}_2" if isinstance(value, str) else value + 1
+    if isinstance(value, str):
+        key = Architecture.__dataclass_fields__[knob].metadata["key"]
+        return CHOICES.get(key, (value, f"{value}_2"))[1]
+    return value / 2 if 0 < value < 1 else value + 1
 
 
 def test_every_key_of_the_model_is_a_knob() -> None:
@@ -54,7 +60,7 @@ def test_no_way_loses_a_knob(knob: str) -> None:
     assert architecture != Architecture()
     assert Architecture.from_json(architecture.to_json()) == architecture
     assert Architecture.from_cfg(architecture.to_cfg()) == architecture
-    assert from_config_text(dict(architecture.to_cfg().leaves()))[knob] == value
+    assert told_by_config(dict(architecture.to_cfg().leaves()))[knob] == value
     if knob != "model":
         assert Architecture().changed("test", {knob: value}) == architecture
 
@@ -96,6 +102,8 @@ def test_named_sizes_are_the_true_ones(name: str) -> None:
     assert (said.embed_dim, said.depth, said.num_heads) == NAMED_SIZES[name]
     assert model.model.blocks[0].attn.num_heads == said.num_heads
     assert Architecture.from_cfg(said.to_cfg()) == said
+    with torch.device("meta"):  # the function alone, whatever the config names
+        assert getattr(vit, name)(get_cfg()).architecture == Architecture(model=name)
     cfg.TIMESFORMER.NUM_HEADS = 2
     with pytest.raises(ConfigError, match=f"{name} is of width, depth, heads"):
         make_model(cfg)
@@ -120,7 +128,12 @@ def test_arguments_of_the_published_class() -> None:
         ("mlp_ratio", None, "mlp_ratio must be a number, not None"),
         ("attention_type", 3, "attention_type must be text, not 3"),
         ("img_size", [32, 32, 32], "img_size must be a whole number"),
-        ("img_size", ("a", 3), "a side of img_size must be a whole number"),
+        ("img_size", ("a", 3), "img_size must be a whole number, not 'a'"),
+        ("img_size", (32, 0), "img_size must be at least 1, not 0"),
+        ("num_heads", 0, "num_heads must be at least 1, not 0"),
+        ("drop_path_rate", math.nan, "drop_path_rate must be at least 0 and below 1, not nan"),
+        ("time_embed_amplitude", -2.0, "must be at least 0, or -1 for what .*INIT says"),
+        ("init", "zeros", "init must be one of image, scratch, not 'zeros'"),
     ],
 )
 def test_values_of_the_wrong_kind_are_named(knob, value, complaint) -> None:
@@ -130,6 +143,21 @@ def test_values_of_the_wrong_kind_are_named(knob, value, complaint) -> None:
         Architecture.from_json({knob: value})
     with pytest.raises(ConfigError, match=f"here: {complaint}"):
         Architecture().changed("here", {knob: value})
+
+
+def test_a_size_cannot_contradict_the_models_name() -> None:
+    with pytest.raises(ValueError, match="vit_tiny_patch16_224 is of width, depth, heads"):
+        Architecture(model="vit_tiny_patch16_224", embed_dim=96)
+    with pytest.raises(ConfigError, match="knows its own embed_dim: leave it out"):
+        Architecture(model="vit_tiny_patch16_224").changed(
+            "here", {"embed_dim": 768, "depth": 12, "num_heads": 12}
+        )
+    with torch.device("meta"):
+        model = TimeSformer(model="vit_tiny_patch16_224")
+    assert model.model.embed_dim == 192
+    for name in ("mvit_v1_b", "nonsense"):
+        with pytest.raises(ValueError, match=f"{name} is no TimeSformer"):
+            TimeSformer(model=name)
 
 
 def test_a_knob_that_is_not_known() -> None:

@@ -249,7 +249,7 @@ def test_registered_models_with_overrides():
         ("vit_base_patch16_224", {"num_class": 3}, "did you mean num_classes"),
         ("vit_base_patch16_224", {"num_classes": "3"}, "num_classes must be a whole number"),
         ("vit_base_patch16_224", {"attention_type": "axia"}, "did you mean axial"),
-        ("vit_base_patch16_224", {"init": "zeros"}, "unknown init 'zeros'"),
+        ("vit_base_patch16_224", {"init": "zeros"}, "init must be one of image, scratch"),
         ("vit_tiny_patch16_224", {"embed_dim": 96}, "of width, depth, heads"),
         ("timesformer_divST_8x32_224_K400", {"attention_type": "axia"}, "axia"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -38,7 +39,8 @@ def test_block_is_that_of_the_scheme(scheme: str) -> None:
     torch.testing.assert_close(
         block(x, B, T, W), expected(x, TokenGrid(B, T, H, W)), atol=0, rtol=0
     )
-    torch.testing.assert_close(copy.deepcopy(block)(x, B, T, W), block(x, B, T, W))
+    for again in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
+        torch.testing.assert_close(again(x, B, T, W), block(x, B, T, W), atol=0, rtol=0)
 
 
 def test_block_has_the_published_weights_and_default() -> None:
@@ -51,6 +53,10 @@ def test_block_has_the_published_weights_and_default() -> None:
         for b in TimeSformer(32, embed_dim=D, depth=1, num_heads=3).model.blocks
     )
     assert not isinstance(torch.nn.Linear(1, 1), Block)
+    positional = Block(
+        D, 3, 4.0, True, None, 0.0, 0.0, 0.0, torch.nn.GELU, torch.nn.LayerNorm, "axial"
+    )
+    assert isinstance(positional, ATTENTION_REGISTRY.get("axial"))
     with pytest.raises(KeyError, match="divided"):
         Block(D, 3, attention_type="divided")
 

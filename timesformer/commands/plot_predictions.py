@@ -18,6 +18,7 @@ import numpy as np
 
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.models.build import label
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.files import make_folder
 from timesformer.utils.parser import CommandParser, load_recipe
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         to_frames,
         write_animation,
     )
+    from timesformer.visualization.style import write_png
 
     predictions = Predictions.load(args.results)
     dataset = build_dataset(cfg.TEST.DATASET, cfg, "test")
@@ -61,10 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     names = dataset.class_names or predictions.class_names
     chosen = predictions.choose(args.clips, mistakes=max(1, args.clips // 6))
-    title = f"{cfg.TIMESFORMER.ATTENTION_TYPE} on {cfg.TEST.DATASET}"
+    title = f"{label(cfg)} on {cfg.TEST.DATASET}"
     figure = draw_grid(predictions, [frames(i) for i in chosen], names, title)
     make_folder(args.output.parent)
-    figure.savefig(args.output)
+    write_png(args.output, figure)
     print(f"wrote {args.output}")
     if args.gif:
         make_folder(args.gif.parent)

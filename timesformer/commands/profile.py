@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from fvcore.common.config import CfgNode
 
 from timesformer.models.attention import ATTENTION_REGISTRY
-from timesformer.models.build import make_model
+from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import Cost, profile
+from timesformer.utils.errors import ConfigError
 from timesformer.utils.parser import CommandParser, load_recipe
 from timesformer.utils.text import format_table
 
@@ -32,14 +32,9 @@ for the backward pass, with fused attention{checkpoint}."""
 
 
 def measure(cfg: CfgNode) -> Cost:
-    """Cost of the model of a config, for a test view and a training clip."""
-    with torch.device("meta"):
-        model = make_model(cfg)
-    view, clip = (
-        (3, cfg.DATA.NUM_FRAMES, size, size)
-        for size in (cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
-    )
-    return profile(model, view, clip)
+    """Return the cost of the model of a config, for a test view and a training clip."""
+    side = cfg.DATA.TRAIN_CROP_SIZE
+    return profile(meta_model(cfg), view_shape(cfg), (3, cfg.DATA.NUM_FRAMES, side, side))
 
 
 def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
@@ -70,11 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
     schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]
     if args.all_schemes:
+        if label(cfg) not in schemes:
+            raise ConfigError(f"--all-schemes: {label(cfg)} has no attention scheme to change")
         schemes = [name for name, _ in ATTENTION_REGISTRY]
     rows: list[tuple[str, ...]] = [HEADER]
-    for scheme in schemes:
-        cfg.TIMESFORMER.ATTENTION_TYPE = scheme
-        rows.append(table_row(scheme, measure(cfg), views))
+    for cfg.TIMESFORMER.ATTENTION_TYPE in schemes:
+        rows.append(table_row(label(cfg), measure(cfg), views))
     notes = NOTES.format(
         frames=cfg.DATA.NUM_FRAMES,
         size=cfg.DATA.TEST_CROP_SIZE,

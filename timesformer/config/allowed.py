@@ -53,6 +53,11 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         DATA.FOLDER_SPLIT AUG.CROP_SCALE AUG.RANDOM_ERASING""",
     ),
     (
+        "at least 0, or -1 for what TIMESFORMER.INIT says",
+        lambda x: x >= 0 or x == -1,
+        "TIMESFORMER.TIME_EMBED_AMPLITUDE",
+    ),
+    (
         "between 0 and 30",
         lambda x: 0 <= x <= 30,
         "AUG.RAND_AUGMENT_MAGNITUDE",

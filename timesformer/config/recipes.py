@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from itertools import takewhile
 from pathlib import Path
 
 from timesformer.utils.errors import ConfigError
@@ -44,6 +46,8 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
     path = Path(name).expanduser()
     if os.path.isfile(path):  # noqa: PTH113  (unlike Path's, it doesn't raise if it may not look)
         return path
+    if os.path.isdir(path) and os.fspath(name).strip():  # noqa: PTH112
+        raise ConfigError(f"{name}: a folder, not a YAML file")
     bare = os.fspath(name).removeprefix("./").removeprefix("configs/").removesuffix(SUFFIX)
     names = recipe_names()
     if bare not in names:
@@ -55,7 +59,8 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
 
 
 def recipe_summary(name: str) -> str:
-    """Return the first line of the comment at the top of a recipe; "" if it has none."""
-    with (RECIPES_DIR / f"{name}{SUFFIX}").open(encoding="utf-8") as file:
-        first = file.readline()
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """Return the first sentence of the comment at the top of a recipe; "" if it has none."""
+    text = (RECIPES_DIR / f"{name}{SUFFIX}").read_text(encoding="utf-8")
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    words = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=\.)\s", words, maxsplit=1)[0]

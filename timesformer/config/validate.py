@@ -141,11 +141,6 @@ def _check_model(cfg: CfgNode) -> None:
             f"TIMESFORMER.EMBED_DIM {model.EMBED_DIM} is not divisible by "
             f"TIMESFORMER.NUM_HEADS {model.NUM_HEADS}"
         )
-    if model.TIME_EMBED_AMPLITUDE < 0 and model.TIME_EMBED_AMPLITUDE != -1:
-        raise ConfigError(
-            "TIMESFORMER.TIME_EMBED_AMPLITUDE must be 0 or more, or -1 for what TIMESFORMER.INIT "
-            f"says, not {model.TIME_EMBED_AMPLITUDE}"
-        )
     if cfg.DATA.NUM_FRAMES % model.TUBELET_SIZE:
         raise ConfigError(
             f"DATA.NUM_FRAMES {cfg.DATA.NUM_FRAMES} is not divisible by TIMESFORMER.TUBELET_SIZE "

@@ -7,11 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import torch
-
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
-from timesformer.models.build import make_model
+from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import count_macs
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError
@@ -64,19 +62,14 @@ def read_run(folder: Path) -> Run:
             epochs[line["epoch"]] = line  # a resumed epoch counts once
     start, test, val = (last.get(split, {}) for split in ("start", "test_final", "val"))
     cfg = read_config(folder)
-    macs = cost_of(cfg) if cfg else None
-    name = "-"
-    if cfg:
-        name = cfg.MODEL.MODEL_NAME
-        if name.startswith("vit_"):
-            name = cfg.TIMESFORMER.ATTENTION_TYPE
+    macs = count_macs(meta_model(cfg), view_shape(cfg)) if cfg else None
 
     def percent(stats: dict[str, Any], key: str) -> str:
         return f"{stats[key]:.1f} %" if stats.get(key) is not None else "-"
 
     cells = (
         folder.name,
-        name,
+        label(cfg) if cfg else "-",
         f"{start['params']:,}" if "params" in start else "-",
         f"{macs / 1e9:.3g}" if macs else "-",
         last.get("train_epoch", {}).get("epoch", "-"),
@@ -101,11 +94,3 @@ def read_config(folder: Path) -> CfgNode | None:
     cfg = get_cfg()
     cfg.merge_from_string(read_checkpoint(path)["cfg"], str(path))
     return cfg
-
-
-def cost_of(cfg: CfgNode) -> int:
-    """Return the multiply-adds of a test clip."""
-    side = cfg.DATA.TEST_CROP_SIZE
-    with torch.device("meta"):
-        model = make_model(cfg)
-    return count_macs(model, (3, cfg.DATA.NUM_FRAMES, side, side))

@@ -15,7 +15,7 @@ from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
-__all__ = ["MODEL_REGISTRY", "build_model", "make_model"]
+__all__ = ["MODEL_REGISTRY", "build_model", "label", "make_model", "meta_model", "view_shape"]
 
 
 def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
@@ -53,12 +53,30 @@ def make_model(cfg: CfgNode) -> nn.Module:
             names = sorted(name for name, _ in registry)
             hint = did_you_mean(value, names) or f"; choose from {', '.join(names)}"
             raise ConfigError(f"{key} {value!r} is not registered{hint}")
-    scheme = cfg.TIMESFORMER.ATTENTION_TYPE
-    if cfg.TIMESFORMER.CLS_IN_TIME and "cls_in_time" not in ATTENTION_REGISTRY.get(scheme).options:
-        raise ConfigError(
-            f"TIMESFORMER.CLS_IN_TIME True is for divided_space_time, not for {scheme}: set it to "
-            "False"
-        )
-    model = MODEL_REGISTRY.get(cfg.MODEL.MODEL_NAME)(cfg)
-    model.architecture = Architecture.from_cfg(cfg)
+    architecture = Architecture.from_cfg(cfg)
+    try:
+        model = MODEL_REGISTRY.get(architecture.model)(cfg)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{architecture.model}: {error}") from error
+    model.architecture = architecture
     return model
+
+
+def meta_model(cfg: CfgNode) -> nn.Module:
+    """Make the model without memory for its weights, to count what it costs."""
+    with torch.device("meta"):
+        return make_model(cfg)
+
+
+def view_shape(cfg: CfgNode) -> tuple[int, int, int, int]:
+    """Return the shape (3, T, H, W) of a test view."""
+    side = cfg.DATA.TEST_CROP_SIZE
+    return 3, cfg.DATA.NUM_FRAMES, side, side
+
+
+def label(cfg: CfgNode) -> str:
+    """Return what tables and titles call a model: its scheme, or its name if it has none."""
+    name = cfg.MODEL.MODEL_NAME
+    return cfg.TIMESFORMER.ATTENTION_TYPE if name in vit.TIMESFORMERS else name

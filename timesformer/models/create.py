@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from timesformer.datasets.lists.class_names import read_class_names
-from timesformer.models.architecture import Architecture, named_sizes
+from timesformer.models.architecture import Architecture
 from timesformer.models.build import make_model
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.models.weights.bundle import attach, make_from
@@ -133,8 +133,8 @@ def create_model(name: str, pretrained: str | Path = "", **overrides: Any) -> nn
     if name not in known:
         hint = did_you_mean(name, known) or "; timesformer.list_models() has the names"
         raise ConfigError(f"create_model: no model {name!r}{hint}")
-    start = recipe.architecture if recipe else Architecture(model=name, **named_sizes(name))
-    model: Any = _make(start.changed("create_model", overrides), f"create_model: {name}")
+    start = recipe.architecture if recipe else Architecture(model=name)
+    model: Any = make_model(start.changed("create_model", overrides).to_cfg())
     if recipe:
         attach(model, recipe.preprocessing, recipe.class_names)
     if pretrained:
@@ -159,13 +159,4 @@ def from_pretrained(source: str | Path, **overrides: Any) -> nn.Module:
         WeightsError: if there are no such weights, or they aren't those of a model that is known.
         ConfigError: if an override can't work.
     """
-    return make_from(source, lambda architecture: _make(architecture, str(source)), overrides)
-
-
-def _make(architecture: Architecture, who: str) -> nn.Module:
-    try:
-        return make_model(architecture.to_cfg())
-    except (ValueError, KeyError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{who}: {error}") from error
+    return make_from(source, lambda architecture: make_model(architecture.to_cfg()), overrides)

@@ -6,9 +6,9 @@ K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,10 @@ class TimeSformer(nn.Module):
     """The paper's model: a `VisionTransformer` of ViT sizes, held as `.model`.
 
     Args:
-        img_size: frame side in pixels, or (H, W).
-        patch_size: patch side P in pixels.
-        num_classes: classes K.
-        num_frames: frames T of a clip.
-        attention_type: name of a registered scheme.
         pretrained_model: weights to load: a file, `timm/NAME`, or '' for none
             (see `timesformer.models.pretrained.load_pretrained`).
-        **knobs: any other field of `Architecture`; ViT-B of the published model without.
+        img_size: like all others, a field of `Architecture`.
+        **knobs: the rest of its fields; without, those of the published ViT-B.
 
     Attributes:
         architecture: all of these, as checkpoints carry them.
@@ -83,6 +79,11 @@ class TimeSformer(nn.Module):
             attention_type=attention_type,
             **knobs,
         )
+        if self.architecture.model not in TIMESFORMERS:
+            raise ValueError(
+                f"{self.architecture.model} is no TimeSformer: timesformer.create_model and "
+                "timesformer.models.create.from_pretrained make other models"
+            )
         self.preprocessing: dict[str, Any] = {}
         self.class_names: tuple[str, ...] = ()
         self.model = VisionTransformer(
@@ -107,16 +108,7 @@ class TimeSformer(nn.Module):
         Raises:
             WeightsError: they are another model's.
         """
-        return make_from(source, cls._named, overrides)
-
-    @classmethod
-    def _named(cls, architecture: Architecture) -> TimeSformer:
-        if architecture.model not in _NAMES:
-            raise ValueError(
-                f"it is a {architecture.model}, no TimeSformer: "
-                "timesformer.models.create.from_pretrained makes it"
-            )
-        return cls.of(architecture)
+        return make_from(source, cls.of, overrides)
 
     def save_pretrained(self, folder: str | Path, **more: Any) -> None:
         """Write weights and config; see `timesformer.models.weights.save.save_pretrained`."""
@@ -173,10 +165,8 @@ class Block(metaclass=_BlockType):
     Every block of a model is an instance of it.
 
     Args:
-        dim: embedding width D.
-        num_heads: heads of every attention.
-        *args: like `kwargs`, of `SpaceTimeBlock`, in its order.
         attention_type: name of a registered scheme.
+        dim: embedding width D; like all others, see `SpaceTimeBlock`.
 
     Raises:
         KeyError: there is no such scheme.
@@ -186,16 +176,24 @@ class Block(metaclass=_BlockType):
         cls,
         dim: int,
         num_heads: int,
-        *args: Any,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: type[nn.Module] = nn.GELU,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
         attention_type: str = "divided_space_time",
-        **kwargs: Any,
+        **options: Any,
     ) -> SpaceTimeBlock:
         """Return a block of the scheme's own class, with the published call."""
-        scheme = ATTENTION_REGISTRY.get(attention_type)
-        return type(cls.__name__, (_PublishedCall, scheme), {})(dim, num_heads, *args, **kwargs)
+        sizes = (dim, num_heads, mlp_ratio, qkv_bias, qk_scale, drop, attn_drop, drop_path)
+        return _published(attention_type)(*sizes, act_layer, norm_layer, **options)
 
 
 class _PublishedCall:
+    attention_type: str
     one_sequence_per_clip: bool
     cls_token: bool
 
@@ -212,32 +210,48 @@ class _PublishedCall:
         per_frame = patches // T if self.one_sequence_per_clip else patches
         return super().forward(x, TokenGrid(B, T, per_frame // W, W))  # type: ignore[misc]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class has no name that pickle could look up.
+        return _unpickled, (self.attention_type,), self.__dict__
+
+
+@cache
+def _published(attention_type: str) -> type[SpaceTimeBlock]:
+    scheme = ATTENTION_REGISTRY.get(attention_type)
+    return type("Block", (_PublishedCall, scheme), {"attention_type": attention_type})
+
+
+def _unpickled(attention_type: str) -> SpaceTimeBlock:
+    block_class = _published(attention_type)
+    return block_class.__new__(block_class)
+
 
 @MODEL_REGISTRY.register()
 def vit_base_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-B, or any other size that TIMESFORMER.{EMBED_DIM, DEPTH, NUM_HEADS} gives."""
-    return TimeSformer.of(Architecture.from_cfg(cfg))
+    return TimeSformer.of(Architecture.from_cfg(cfg, "vit_base_patch16_224"))
 
 
 @MODEL_REGISTRY.register()
 def vit_tiny_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-Ti: width 192, 12 blocks, 3 heads."""
-    return TimeSformer.of(Architecture.from_cfg(cfg))
+    return TimeSformer.of(Architecture.from_cfg(cfg, "vit_tiny_patch16_224"))
 
 
 @MODEL_REGISTRY.register()
 def vit_small_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-S: width 384, 12 blocks, 6 heads."""
-    return TimeSformer.of(Architecture.from_cfg(cfg))
+    return TimeSformer.of(Architecture.from_cfg(cfg, "vit_small_patch16_224"))
 
 
 @MODEL_REGISTRY.register()
 def vit_large_patch16_224(cfg: CfgNode) -> TimeSformer:
     """ViT-L: width 1024, 24 blocks, 16 heads."""
-    return TimeSformer.of(Architecture.from_cfg(cfg))
+    return TimeSformer.of(Architecture.from_cfg(cfg, "vit_large_patch16_224"))
 
 
 # The published name, which configs of its time give too.
 MODEL_REGISTRY._do_register("TimeSformer", vit_base_patch16_224)
 
-_NAMES = {name for name, entry in MODEL_REGISTRY if entry.__module__ == __name__}
+TIMESFORMERS = {name for name, entry in MODEL_REGISTRY if entry.__module__ == __name__}
+"""Names under which the registry has the paper's models."""

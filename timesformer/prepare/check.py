@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from timesformer.prepare.inspect import (
     read_splits,
     write_list,
 )
-from timesformer.utils.files import written_whole
+from timesformer.utils.files import write_csv
 from timesformer.utils.processes import in_processes
 
 PROBLEMS, CLASSES = "problems.csv", "classes.csv"
@@ -210,13 +209,13 @@ def size_warnings(reports: Sequence[SplitReport], dataset: str) -> Iterator[str]
 
 def write_tables(folder: Path, found: Checked) -> None:
     """Write problems.csv, and classes.csv, the videos of each class, to a folder that is there."""
-    _write_csv(folder / PROBLEMS, [Problem._fields, *found.problems])
+    write_csv(folder / PROBLEMS, [Problem._fields, *found.problems])
     first = found.reports[0]
     names = first.dataset.class_names or [""] * first.num_classes
     counts = [report.class_counts.tolist() for report in found.reports]
     classes = zip(range(len(names)), names, *counts, strict=True)
     header = ("label", "name", *(report.name for report in found.reports))
-    _write_csv(folder / CLASSES, [header, *classes])
+    write_csv(folder / CLASSES, [header, *classes])
 
 
 def write_clean_list(folder: Path, report: SplitReport, cfg: CfgNode) -> tuple[Path, int]:
@@ -226,11 +225,3 @@ def write_clean_list(folder: Path, report: SplitReport, cfg: CfgNode) -> tuple[P
     path = folder / f"{report.name}.csv"
     write_list(path, rows, cfg)
     return path, len(rows)
-
-
-def _write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    with (
-        written_whole(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        csv.writer(file).writerows(rows)

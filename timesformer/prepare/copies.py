@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +24,8 @@ from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import write_list
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.utils.errors import UserError, VideoError
-from timesformer.utils.files import make_folder, temporary_of
-from timesformer.utils.processes import in_processes
+from timesformer.utils.files import make_folder, temporary_of, write_csv, written_whole
+from timesformer.utils.processes import CRASHED, in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
 NAMES = "classes.txt"  # there, too
@@ -63,7 +62,7 @@ class Prepare:
 
     def crashed(self, job: Job) -> Outcome:
         """Return the outcome of a source that took its process down with it."""
-        return Outcome("the decoder crashes on it, or it takes all memory")
+        return Outcome(CRASHED)
 
 
 def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path, list[str]]:
@@ -156,7 +155,7 @@ def claim(output: Path, settings: TranscodeSettings) -> None:
         make_folder(output)
         if any(output.iterdir()):  # perhaps lists that would be overwritten
             raise UserError(f"{output} isn't empty: choose another --output") from None
-        manifest.write_text(json.dumps(wanted, indent=2) + "\n")
+        _write(manifest, json.dumps(wanted, indent=2) + "\n")
     except (ValueError, AttributeError) as error:
         raise UserError(f"{manifest}: damaged ({error}); choose another --output") from error
     else:
@@ -232,8 +231,7 @@ def write_failed(path: Path, failed: Sequence[tuple[str, str]]) -> None:
     if not failed:
         path.unlink(missing_ok=True)
         return
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows([("path", "reason"), *failed])
+    write_csv(path, [("path", "reason"), *failed])
 
 
 def write_lists(
@@ -262,7 +260,12 @@ def size_of(path: Path) -> int:
 def write_names(path: Path, names: Sequence[str]) -> None:
     """Write class names, a line each, as DATA.CLASS_NAMES reads them."""
     if names:
-        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        _write(path, "".join(f"{name}\n" for name in names))
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def how_to_train(dataset: VideoDataset, output: Path) -> str:

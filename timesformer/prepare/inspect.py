@@ -23,6 +23,7 @@ from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import read_folder
 from timesformer.utils.errors import AnnotationError, ConfigError, VideoError
 from timesformer.utils.files import written_whole
+from timesformer.utils.processes import CRASHED
 
 MISSING, BROKEN = "missing", "broken"
 DECODE_ALL_TIMEOUT = 3600.0  # seconds to decode a whole file
@@ -102,9 +103,8 @@ class InspectOptions:
 
     def crashed(self, path: str) -> VideoReport:
         """Report a file that took its process down with it."""
-        reason = "the decoder crashes on it, or it takes all memory"
         real = os.path.realpath(path)
-        return VideoReport(real, same=real, kind=BROKEN, reason=reason)
+        return VideoReport(real, same=real, kind=BROKEN, reason=CRASHED)
 
 
 def _fingerprint(path: str) -> str:

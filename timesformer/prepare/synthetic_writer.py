@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from timesformer.prepare.synthetic_video import MOTIONS, draw_trajectory, render, write_video
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import written_whole
+from timesformer.utils.files import make_folder, written_whole
 from timesformer.utils.misc import keyed_rng
 
 SPLITS = ("train", "val", "test")
@@ -141,12 +141,9 @@ def _claim(output: Path, spec: SyntheticSpec) -> None:
     try:
         found = json.loads(manifest.read_text())
     except FileNotFoundError:
-        lists = [f"{split}.csv" for split in SPLITS if (output / f"{split}.csv").exists()]
-        if lists:
-            raise UserError(
-                f"{output} has a {lists[0]} that isn't ours: choose another --output"
-            ) from None
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
+        if any(output.iterdir()):  # perhaps somebody's videos, among which ours would be lost
+            raise UserError(f"{output} isn't empty: choose another --output") from None
         _write_text(manifest, json.dumps(wanted) + "\n")
     except (json.JSONDecodeError, OSError) as error:
         raise UserError(

@@ -8,7 +8,6 @@ reference and no B-frames; no CABAC and no loop filter (x264's "fastdecode"); an
 
 from __future__ import annotations
 
-import errno
 import heapq
 import math
 import os
@@ -37,7 +36,7 @@ from timesformer.datasets.video.file import (
 )
 from timesformer.datasets.video.frame_folder import list_frames, load_clips
 from timesformer.datasets.video.index import CUT_SHORT, Deadline
-from timesformer.utils.errors import UserError, VideoError
+from timesformer.utils.errors import DISK_ERRORS, UserError, VideoError
 from timesformer.utils.files import written_whole
 
 SUFFIX = ".mp4"
@@ -46,11 +45,6 @@ FRAME_TICKS = 512  # of the clock of extracted frames: a clip may start between 
 FRAMES_AT_ONCE = 32  # images of a folder in memory
 PATIENCE = 3600.0  # seconds to count the packets of a file without a header
 MATRICES = {1, 4, 5, 6, 7, 9}  # colour matrices to keep, by FFmpeg's numbers; others become 601
-# Writing fails for these reasons whatever the video is.
-DISK_ERRORS = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-}
-
 Frames = Iterator[tuple[int, VideoFrame]]  # (timestamp, frame) in the decoder's order
 
 

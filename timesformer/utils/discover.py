@@ -8,12 +8,12 @@ from pkgutil import iter_modules
 
 
 def module_names(path: Iterable[str]) -> list[str]:
-    """Names of a package's own modules, without those that begin with an underscore.
+    """Return the names of a package's own modules, without those that begin with an underscore.
 
     Args:
         path: the package's `__path__`.
     """
-    return sorted(m.name for m in iter_modules(path) if not m.name.startswith("_"))
+    return sorted(m.name for m in iter_modules(path) if not (m.ispkg or m.name.startswith("_")))
 
 
 def import_modules(package: str, path: Iterable[str]) -> None:

@@ -6,6 +6,8 @@ exception is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -48,6 +50,10 @@ class VideoError(UserError, RuntimeError):
         return (type(self), (self.path, self.reason))
 
 
+# Errors of writing that have nothing to do with what is written.
+DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+}
 # What an extra of setup.py installs, and the extra.
 _EXTRAS = {"matplotlib": "viz", "huggingface_hub": "hub", "torchcodec": "torchcodec"}
 
@@ -55,7 +61,8 @@ _EXTRAS = {"matplotlib": "viz", "huggingface_hub": "hub", "torchcodec": "torchco
 def run_tool(main: Callable[[], None]) -> None:
     """Run the `main` of a command; a `UserError` becomes one line and exit status 2.
 
-    So does a module that isn't installed, if it is of an extra.
+    So does a module that isn't installed, if it is of an extra, and a disk that can't be written.
+    An interrupt is one line and status 130; a reader of the output that has gone is no error.
     """
     try:
         main()
@@ -65,6 +72,17 @@ def run_tool(main: Callable[[], None]) -> None:
         if error.name not in _EXTRAS:
             raise
         complaint = f"{error}: pip install 'timesformer[{_EXTRAS[error.name]}]'"
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read the output has enough of it; what is buffered mustn't be written at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        complaint = f"{error.filename or 'writing'}: {os.strerror(error.errno or 0)}"
     else:
         return
     print(f"error: {complaint}", file=sys.stderr)

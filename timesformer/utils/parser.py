@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -13,23 +14,7 @@ from timesformer.config.recipes import find_recipe
 from timesformer.config.validate import check, check_devices
 from timesformer.utils.errors import ConfigError, UserError
 
-_RUN = """\
-Train a video model, test it, or both, as a YAML file describes.
-
-One process, NUM_GPUS processes, several nodes (--num_shards, --shard_id, --init_method) or
-torchrun: the README shows each.
-
-examples:
-  on the CPU, from your own lists of videos, data/{train,val,test}.csv:
-    %(prog)s --cfg Kinetics/TimeSformer_divST_8x32_224 \\
-        NUM_GPUS 0 TRAIN.BATCH_SIZE 2 DATA.PATH_TO_DATA_DIR data OUTPUT_DIR runs/first
-  test a checkpoint on data/test.csv:
-    %(prog)s --cfg Kinetics/TimeSformer_divST_8x32_224_TEST \\
-        NUM_GPUS 1 DATA.PATH_TO_DATA_DIR data TEST.CHECKPOINT_FILE_PATH model.pyth
-  two nodes of 8 GPUs (on the second: --shard_id 1):
-    %(prog)s --cfg FILE --num_shards 2 --shard_id 0 \\
-        --init_method tcp://FIRST_NODE:9999 NUM_GPUS 8
-"""
+_ABOUT = "Train a video model, test it, or both, as a recipe says."
 _KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
 
 
@@ -51,9 +36,12 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._splits: Sequence[str] = ()
+        self._words: list[str] = []
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and leave with status 2."""
+        if "required: --cfg" in message and "--cfg" in self._words:
+            message = "--cfg must come before the KEY VALUE pairs"
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
     def add_cfg(self, meaning: str, among: argparse._MutuallyExclusiveGroup | None = None) -> None:
@@ -95,7 +83,8 @@ class CommandParser(argparse.ArgumentParser):
             UserError: an option stands after KEY VALUE pairs, where it would be taken for one of
                 them; or what `--splits` or `--workers` say can't be.
         """
-        args = self.parse_args(argv)
+        self._words = list(sys.argv[1:] if argv is None else argv)
+        args = self.parse_args(self._words)
         if self._splits:
             args.splits, args.opts = _part_splits(args.splits or [], args.opts, self._splits)
         for word in getattr(args, "opts", ()):
@@ -127,12 +116,12 @@ def parse_args(
     Args:
         argv: the words after the program's name; None takes them from `sys.argv`.
         name: the command; None takes the name of the program that runs.
-        about: what it does; None describes `timesformer run`.
+        about: what it does, with examples; None says it in a line.
 
     Returns:
         `cfg_file`, `num_shards` and `shard_id` (None when not given), `init_method`, `opts`.
     """
-    parser = CommandParser(name, about or _RUN, "--cfg FILE [options] [KEY VALUE ...]")
+    parser = CommandParser(name, about or _ABOUT, "--cfg FILE [options] [KEY VALUE ...]")
     parser.add_cfg(
         "YAML file that says what to run, or the name of a recipe: `timesformer recipes` lists them"
     )

@@ -13,6 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
+CRASHED = "the decoder crashes on it, or it takes all memory"
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -39,7 +39,7 @@ def list_frames(folder: str) -> list[str]:
 
 
 def load_clips(folder: str, place: Place, fps: float) -> Clips:
-    """Read several clips of one folder of frames; as `decoder.load_clips` does of a file.
+    """Read several clips of one folder of frames; as `decode.load_clips` does of a file.
 
     Args:
         folder: the frames.

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from timesformer.datasets.video import decode as decoder
-from timesformer.datasets.video import frame_folder
-from timesformer.datasets.video import torchcodec as torchcodec_backend
+from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
 
 
@@ -27,7 +25,7 @@ class VideoReader:
 
     def __post_init__(self) -> None:
         if self.backend == "torchcodec":
-            torchcodec_backend.check_torchcodec()
+            torchcodec.check_torchcodec()
 
     def __call__(self, path: str, place: Place) -> Clips:
         """Read clips in one pass over a file, or from a folder of frames.
@@ -42,5 +40,5 @@ class VideoReader:
         if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
             return frame_folder.load_clips(path, place, self.frames_fps)
         if self.backend == "torchcodec":
-            return torchcodec_backend.load_clips(path, place, self.timeout)
-        return decoder.load_clips(path, place, self.timeout)
+            return torchcodec.load_clips(path, place, self.timeout)
+        return decode.load_clips(path, place, self.timeout)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from timesformer.datasets.video import decode as decoder
+from timesformer.datasets.video import decode
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import open_video, read_info, typed_errors
 from timesformer.datasets.video.index import Deadline
@@ -35,7 +35,7 @@ def check_torchcodec() -> None:
 
 
 def load_clips(path: str, place: Place, timeout: float) -> Clips:
-    """Read several clips of one video; as `decoder.load_clips`.
+    """Read several clips of one video; as `decode.load_clips`.
 
     Raises:
         VideoError: the file can't be read.
@@ -46,7 +46,7 @@ def load_clips(path: str, place: Place, timeout: float) -> Clips:
         info, _ = read_info(path, container, stream, Deadline(path, timeout))
         number, size = stream.index, (stream.codec_context.width, stream.codec_context.height)
     if info.index is None or any(side % 2 for side in size):
-        return decoder.load_clips(path, place, timeout)
+        return decode.load_clips(path, place, timeout)
     positions = place(info.frames, info.fps)
     clips = [frame_numbers(info, position) for position in positions]
     wanted = sorted({frame for clip in clips for frame in clip})
@@ -58,5 +58,5 @@ def load_clips(path: str, place: Place, timeout: float) -> Clips:
             raise RuntimeError("torchcodec counts other frames")
         frames = video.get_frames_at(wanted).data
     except (RuntimeError, IndexError, ValueError):
-        return decoder.load_clips(path, lambda *_: positions, timeout)
+        return decode.load_clips(path, lambda *_: positions, timeout)
     return Clips([frames[np.searchsorted(wanted, clip)] for clip in clips])

@@ -79,9 +79,10 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"unknown pos_embed_type {pos_embed_type!r}: {POS_EMBED_TYPES}")
         if num_frames % tubelet_size:
             raise ValueError(f"{num_frames} frames don't divide into tubelets of {tubelet_size}")
-        options: dict[str, Any] = {"cls_in_time": True} if cls_in_time else {}
-        if unknown := set(options) - block_class.options:
-            raise ValueError(f"{attention_type} attention has no option {unknown.pop()}")
+        for_some_schemes = {"cls_in_time": cls_in_time}
+        options: dict[str, Any] = {name: for_some_schemes[name] for name in block_class.options}
+        if unknown := [n for n, x in for_some_schemes.items() if x and n not in options]:
+            raise ValueError(f"{attention_type} attention has no {unknown[0]}; leave it False")
         self.attention_type = attention_type
         self.one_sequence_per_clip = block_class.one_sequence_per_clip
         self.num_classes = num_classes

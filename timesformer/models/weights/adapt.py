@@ -19,6 +19,7 @@ from torch import Tensor
 from timesformer.models.network.pos_embed import resize_pos_embed, resize_time_embed
 from timesformer.models.weights.describe import PATCH
 from timesformer.models.weights.formats import IGNORED
+from timesformer.utils.errors import ConfigError
 
 StateDict = dict[str, Tensor]
 
@@ -28,7 +29,7 @@ class Resizing:
     """How weights for other sizes are fitted.
 
     Attributes:
-        pos_embed: "bicubic", "bilinear" or "legacy", see `resize_pos_embed`.
+        pos_embed: "bicubic", "bilinear", "nearest" or "legacy", see `resize_pos_embed`.
         time_embed: "nearest" or "linear".
         tubelet: how a patch kernel of an image model becomes one of t frames (ViViT, arXiv
             2103.15691, §3.4): "central" puts it at frame t // 2 and zeros elsewhere, "average"
@@ -40,8 +41,13 @@ class Resizing:
     tubelet: str = "central"
 
     def __post_init__(self) -> None:
-        if self.tubelet not in ("central", "average"):
-            raise ValueError(f"unknown tubelet_init {self.tubelet!r}: central or average")
+        for what, known in (
+            ("pos_embed", ("bicubic", "bilinear", "nearest", "legacy")),
+            ("time_embed", ("nearest", "linear")),
+            ("tubelet", ("central", "average")),
+        ):
+            if (how := getattr(self, what)) not in known:
+                raise ConfigError(f"{what} can't be fitted by {how!r}: {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -100,13 +106,13 @@ def adapt(
         ValueError: if a pos_embed isn't for a square grid and has to be resized.
     """
     fitting = _Fitting(found, vit)
-    image_weights = fitting.lacks_new_parts()
-    if image_weights:
+    starts_here = fitting.lacks_new_parts()
+    if starts_here:
         fitting.fit_cls()
     fitting.fit_patch(resizing.tubelet)
     fitting.fit_positions(resizing)
     fitting.fit_head()
-    if image_weights:
+    if starts_here:
         fitting.start_new_parts()
     names: dict[str, Any] = {what: tuple(names) for what, names in fitting.fate.items()}
     return fitting.state, LoadReport(**names)

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import yaml
 from torch import nn
 
-from timesformer.models.architecture import NAMED_SIZES, Architecture, from_config_text
+from timesformer.config.allowed import HUBS
+from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
 from timesformer.models.weights.adapt import StateDict
 from timesformer.models.weights.describe import PATCH, guesses, told_by_shapes
 from timesformer.models.weights.formats import IGNORED, native_state
@@ -29,6 +30,8 @@ Model = TypeVar("Model", bound=nn.Module)
 
 logger = logging.getLogger(__name__)
 
+# What torch and the registries raise for sizes and names that can't be.
+_CANT_BE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".npz")
 
 
@@ -97,14 +100,15 @@ def make_from(
     architecture = bundle.architecture.changed(str(source), overrides)
     try:
         model = make(architecture)
-    except (ValueError, KeyError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        what = "its architecture" if not overrides else f"with {', '.join(overrides)}"
-        raise ConfigError(f"{source}: can't make the model, {what}: {error}") from error
+    except _CANT_BE as error:
+        if not overrides:
+            raise WeightsError(f"{source}: can't make its model: {error!s:.500}") from error
+        with_ = ", ".join(overrides)
+        raise ConfigError(f"{source}: can't make its model with {with_}: {error!s:.500}") from error
     report = load_native(model, bundle.state, str(source))
     logger.info("%s", report.summary())
-    if not overrides and (absent := [*report.zeroed, *report.copied, *report.missing]):
+    invented = [*report.zeroed, *report.copied, *report.missing]
+    if not overrides and (absent := [*invented, *report.resized]):
         raise WeightsError(f"{source}: its architecture asks for weights it lacks: {absent[0]}, …")
     head = f"{getattr(model, 'classifier_name', 'head')}."
     fresh = any(name.startswith(head) for name in report.missing)
@@ -124,16 +128,31 @@ def attach(
 def _architecture(
     content: Mapping[str, Any], state: StateDict, known: Mapping[str, Any]
 ) -> Architecture:
-    if isinstance(stored := content.get("architecture"), Mapping):
-        return Architecture.from_json({**stored, **known})
-    said = from_config_text(_run_config(content))
-    if PATCH in state or "model" not in said:  # a ViT, or nothing that is known
-        if said.get("model") not in NAMED_SIZES:
-            said.pop("model", None)  # whatever it was called where it was trained
-        said = guesses(state) | said
-        said |= told_by_shapes(state, said["attention_type"])
+    """Return what the file stores; what it doesn't, its config and the shapes of weights tell.
+
+    Raises:
+        ValueError: what it stores isn't what its weights are of.
+    """
+    stored = content.get("architecture")
+    said = told_by_config(_run_config(content))
     # `arguments`: those of TimeSformer, in folders that were written before the architecture was.
-    said |= dict(content.get("arguments") or {}) | dict(known)
+    said |= dict(content.get("arguments") or {})
+    if stored is not None:
+        if not isinstance(stored, Mapping) or not stored:
+            raise ValueError(f"its architecture is {stored!r:.60}, not the knobs of a model")
+        said |= dict(stored)
+    said |= dict(known)
+    if PATCH in state or "model" not in said:  # a ViT, or nothing that is known
+        if stored is None and said.get("model") not in NAMED_SIZES:
+            said.pop("model", None)  # whatever it was called where it was trained
+        said = guesses(state, said) | said
+        told = told_by_shapes(state, str(said["attention_type"]))
+        if stored is not None:
+            _compare(said, told)
+        elif "arguments" in content:
+            said = told | said
+        else:
+            said |= told | dict(known)
     if "pos_embed" in state and "img_size" not in said:
         raise ValueError("pos_embed isn't of square frames, and nothing says their img_size")
     architecture = Architecture.from_json(said)
@@ -145,13 +164,25 @@ def _architecture(
     return architecture
 
 
+def _compare(said: dict[str, Any], told: Mapping[str, Any]) -> None:
+    """Hold what a file says of its model against its weights; take from these what it doesn't say.
+
+    Raises:
+        ValueError: they differ.
+    """
+    for name, value in told.items():
+        given = said.setdefault(name, value)
+        if isinstance(given, list) or (name == "mlp_ratio" and isinstance(given, int | float)):
+            continue  # frames that aren't square; a ratio that isn't whole: loading compares shapes
+        if given != value:
+            raise ValueError(f"its architecture says {name} {given!r:.60}, its weights {value}")
+
+
 def _hub_id(name: str) -> str:
     """`ORG/NAME` that is no path, and can't be meant as one -> hf/ORG/NAME."""
     is_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
-    is_hub = name.startswith(("timm/", "torchvision/", "hf/"))
-    if is_id and not is_hub and not name.endswith(_SUFFIXES) and not Path(name).exists():
-        return f"hf/{name}"
-    return name
+    is_place = name.startswith(HUBS) or name.endswith(_SUFFIXES) or Path(name).exists()
+    return f"hf/{name}" if is_id and not is_place else name
 
 
 def _run_config(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,24 +93,37 @@ def told_by_shapes(state: Mapping[str, Tensor], scheme: str) -> dict[str, Any]:
     return told
 
 
-def guesses(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Guess the knobs of `Architecture` that a ViT's weights don't tell and no config says.
+def guesses(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Guess the knobs of `Architecture` that a ViT's weights don't tell, where nothing says them.
 
     The number of heads is D / 64, as in all of ViT-Ti to ViT-L. Of several `schemes_of` that it may
     be, it is divided if that is among them.
 
+    Args:
+        state: the weights.
+        said: knobs that are known; they aren't guessed.
+
     Raises:
-        ValueError: they aren't a ViT's of a registered scheme.
+        ValueError: they aren't a ViT's of a registered scheme, or one that can't be guessed.
     """
     schemes = schemes_of(state) if PATCH in state else []
     if not schemes:
         raise ValueError(f"no model is known for these weights: they are {describe(state)}")
-    fitting = [s for s in schemes if _ordered(s) == ("time_embed" in state)] or schemes
-    divided = "divided_space_time"
-    return {
-        "num_heads": max(1, state[PATCH].shape[0] // 64),
-        "attention_type": divided if divided in fitting else fitting[0],
-    }
+    guessed: dict[str, Any] = {}
+    if "num_heads" not in said:
+        guessed["num_heads"], rest = divmod(state[PATCH].shape[0], 64)
+        if rest or not guessed["num_heads"]:
+            raise ValueError(
+                f"nothing says how many heads these weights have, and their width "
+                f"{state[PATCH].shape[0]} isn't a multiple of 64 to tell it: say num_heads"
+            )
+    if "attention_type" not in said:
+        fitting = [s for s in schemes if _ordered(s) == ("time_embed" in state)] or schemes
+        divided = "divided_space_time"
+        guessed["attention_type"] = divided if divided in fitting else fitting[0]
+    elif said["attention_type"] not in ATTENTION_REGISTRY:
+        raise ValueError(f"no attention scheme is called {said['attention_type']!r:.60}")
+    return guessed
 
 
 def _ordered(scheme: str) -> bool:

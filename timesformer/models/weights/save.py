@@ -21,6 +21,7 @@ from timesformer.models.architecture import Architecture
 from timesformer.models.weights.bundle import PREPROCESSING_KEYS, Bundle
 from timesformer.models.weights.describe import PATCH
 from timesformer.models.weights.formats import hugging_face, mmaction2
+from timesformer.models.weights.sources import HEADER
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.torch_file import write_checkpoint
@@ -57,8 +58,8 @@ def save_pretrained(
     names = getattr(target, "class_names", ()) if class_names is None else class_names
     if names and len(names) != architecture.num_classes:
         raise ConfigError(f"{len(names)} class names for {architecture.num_classes} classes")
-    if preprocessing and not {"mean", "std", "channel_order"} <= preprocessing.keys():
-        raise ConfigError("preprocessing needs mean, std and channel_order")
+    if preprocessing and not {*PREPROCESSING_KEYS} <= preprocessing.keys():
+        raise ConfigError(f"preprocessing needs {', '.join(PREPROCESSING_KEYS)}")
     state = getattr(target, "model", target).state_dict()
     plain = dict(preprocessing) if preprocessing else None
     write_safetensors(Path(folder), Bundle(state, architecture, plain, tuple(names)))
@@ -66,11 +67,10 @@ def save_pretrained(
 
 def write_native(path: Path, bundle: Bundle) -> None:
     """Write a .pyth file as a run of ours writes, without the run: names prefixed `model.`."""
-    preprocessing = bundle.preprocessing
     payload = {
         "model_state": {f"model.{key}": value for key, value in bundle.state.items()},
         "architecture": bundle.architecture.to_json(),
-        "preprocessing": preprocessing and {key: preprocessing[key] for key in PREPROCESSING_KEYS},
+        "preprocessing": bundle.preprocessing,
         "class_names": list(bundle.class_names),
     }
     write_checkpoint(path, payload)
@@ -91,16 +91,16 @@ def write_mmaction2(path: Path, bundle: Bundle) -> None:
 
 
 def write_safetensors(path: Path, bundle: Bundle) -> None:
-    """One .safetensors file with native names, or a folder that `from_pretrained` reads."""
-    if path.suffix == ".safetensors":
-        _write_files(path.parent, {path.name: bundle.state})
-        return
+    """Write one .safetensors file with native names, or a folder; `from_pretrained` reads both."""
     config = {
         "format": "timesformer",
         "architecture": bundle.architecture.to_json(),
         "preprocessing": bundle.preprocessing,
         "class_names": list(bundle.class_names),
     }
+    if path.suffix == ".safetensors":
+        _write_files(path.parent, {path.name: bundle.state}, {HEADER: json.dumps(config)})
+        return
     _write_files(path, {"model.safetensors": bundle.state, "config.json": config})
 
 
@@ -143,7 +143,9 @@ def _rgb(bundle: Bundle) -> Bundle:
     return replace(bundle, state=state, preprocessing=preprocessing)
 
 
-def _write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+def _write_files(
+    folder: Path, files: Mapping[str, Mapping[str, Any]], header: Mapping[str, str] | None = None
+) -> None:
     """Write all files aside, then rename the new folder, or in an old one each file in order."""
     folder = folder.absolute()
     home = next(path for path in (folder, *folder.parents) if path.is_dir())
@@ -154,7 +156,7 @@ def _write_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             if name.endswith(".safetensors"):
                 # clone: tensors of a torch file may share memory, which safetensors refuses.
                 state = {k: v.detach().cpu().contiguous().clone() for k, v in content.items()}
-                save_file(state, staging / name, metadata={"format": "pt"})
+                save_file(state, staging / name, metadata={"format": "pt", **(header or {})})
             else:
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
                 (staging / name).write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,6 +28,10 @@ from timesformer.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
+HEADER = "timesformer"
+"""Key of a .safetensors file's header that has what config.json has in a folder."""
+
+_SAID = ("architecture", "arguments", "preprocessing", "class_names")
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
 _TO_BRING = "copy it here, and name its path instead (TIMESFORMER.PRETRAINED_MODEL '' for none)"
 
@@ -68,12 +72,22 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     # A safetensors file begins with the length of its header, 8 bytes, and the header's "{".
     if path.suffix == ".safetensors" or head[8:] == b"{":
         try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
+            return _read_safetensors(path)
+        except (SafetensorError, OSError, ValueError) as error:
             raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
     if path.suffix == ".npz" or _is_npz(path):
         return _read_npz(path)
     return read_checkpoint(path)
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    with safe_open(path, "pt") as file:
+        header = (file.metadata() or {}).get(HEADER)
+    state = load_file(path)
+    if header is None:
+        return state
+    said = json.loads(header)
+    return {"state_dict": state} | {key: said[key] for key in _SAID if key in said}
 
 
 def _is_npz(path: Path) -> bool:
@@ -110,8 +124,7 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = {"state_dict": _read_file(path)}
     config = read_json(folder / "config.json")
     if config.get("model_type") != "timesformer":
-        known = ("architecture", "arguments", "preprocessing", "class_names")
-        return content | {key: config[key] for key in known if key in config}
+        return content | {key: config[key] for key in _SAID if key in config}
     processor = read_json(folder / "preprocessor_config.json")
     try:
         content["arguments"] = hugging_face.from_config(config)
