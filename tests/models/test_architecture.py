@@ -50,7 +50,7 @@ def test_the_network_takes_every_knob() -> None:
 
 def test_every_knob_is_documented() -> None:
     for knob in fields(Architecture):
-        assert f"        {knob.name}: {knob.metadata['meaning']}" in (Architecture.__doc__ or "")
+        assert f"\n    {knob.name}: {knob.metadata['meaning']}" in (Architecture.__doc__ or "")
 
 
 @pytest.mark.parametrize("knob", KNOBS)
@@ -132,7 +132,11 @@ def test_arguments_of_the_published_class() -> None:
         ("img_size", (32, 0), "img_size must be at least 1, not 0"),
         ("num_heads", 0, "num_heads must be at least 1, not 0"),
         ("drop_path_rate", math.nan, "drop_path_rate must be at least 0 and below 1, not nan"),
-        ("time_embed_amplitude", -2.0, "must be at least 0, or -1 for what .*INIT says"),
+        (
+            "time_embed_amplitude",
+            -2.0,
+            "time_embed_amplitude must be at least 0, or -1 for what .*INIT says",
+        ),
         ("init", "zeros", "init must be one of image, scratch, not 'zeros'"),
     ],
 )

@@ -34,7 +34,7 @@ def test_sizes_come_from_the_config():
 def test_named_size_refuses_other_sizes():
     cfg = small_cfg()
     cfg.MODEL.MODEL_NAME = "vit_tiny_patch16_224"
-    with pytest.raises(ConfigError, match=r"TIMESFORMER\.EMBED_DIM"):
+    with pytest.raises(ConfigError, match=r"TIMESFORMER.*: vit_tiny_patch16_224 is of width"):
         build_model(cfg)
     cfg.TIMESFORMER.EMBED_DIM, cfg.TIMESFORMER.DEPTH, cfg.TIMESFORMER.NUM_HEADS = 768, 12, 12
     assert build_model(cfg).model.embed_dim == 192

@@ -170,7 +170,7 @@ def test_image_weights_leave_the_amplitude_as_it_is(amplitude: float) -> None:
 
 
 def test_unknown_positions() -> None:
-    with pytest.raises(ValueError, match="unknown pos_embed_type 'sine'"):
+    with pytest.raises(ValueError, match="pos_embed_type must be one of space_time, space, none"):
         make(pos_embed_type="sine")
 
 
@@ -200,7 +200,5 @@ def test_options_come_from_the_config() -> None:
     cfg.TIMESFORMER.CLS_IN_TIME = True
     assert make_model(cfg).model.blocks[0].cls_in_time
     cfg.TIMESFORMER.ATTENTION_TYPE = "axial"
-    with pytest.raises(
-        ConfigError, match=r"vit_base_patch16_224: axial attention has no cls_in_time"
-    ):
+    with pytest.raises(ConfigError, match=r"axial attention has no option cls_in_time"):
         make_model(cfg)

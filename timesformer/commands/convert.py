@@ -56,6 +56,8 @@ def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
     """Add what the command line says; what SRC says itself may not be contradicted."""
     if (args.mean is None) != (args.std is None):
         raise ConfigError("--mean and --std belong together")
+    if args.num_heads not in (None, bundle.architecture.num_heads):
+        raise ConfigError(f"{args.src} says itself num_heads {bundle.architecture.num_heads}")
     if args.mean is not None:
         given = {"mean": args.mean, "std": args.std}
         said = bundle.preprocessing or {"channel_order": "RGB"} | given
@@ -82,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.dst.exists() and args.dst.is_dir() == is_file:
         kind = "a folder" if args.dst.is_dir() else "a file"
         raise WeightsError(f"{args.dst}: is {kind}, and --to {args.to} writes the other")
-    known = {} if args.num_heads is None else {"num_heads": args.num_heads}
-    bundle = complete(read_bundle(args.src, **known), args)
+    hints = {} if args.num_heads is None else {"num_heads": args.num_heads}
+    bundle = complete(read_bundle(args.src, **hints), args)
     WRITERS[args.to](args.dst, bundle)
     sizes = ", ".join(f"{name} {value}" for name, value in bundle.architecture.to_json().items())
     parameters = sum(value.numel() for value in bundle.state.values())

@@ -61,6 +61,8 @@ def make_model(cfg: CfgNode) -> nn.Module:
     except ValueError as error:
         raise ConfigError(f"{architecture.model}: {error}") from error
     model.architecture = architecture
+    if not architecture.num_classes:  # torchvision's would make a layer with no outputs
+        model.reset_classifier(0)
     return model
 
 

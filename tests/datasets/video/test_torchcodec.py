@@ -43,9 +43,9 @@ def read(reader, path):
 for path in sys.argv[1:]:
     expected = read(pyav, path)
     used.clear()
-    torchcodec_backend.decoder.load_clips = spy
+    torchcodec_backend.decode.load_clips = spy
     found = read(torchcodec, path)
-    torchcodec_backend.decoder.load_clips = fallback
+    torchcodec_backend.decode.load_clips = fallback
     if isinstance(expected, str):
         print(json.dumps([path, not used, found == expected, True]))
         continue

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.load import load_pretrained
-from timesformer.utils.errors import WeightsError
+from timesformer.utils.errors import ConfigError, WeightsError
 
 
 def image_state(seed: int = 11, num_classes: int = 1000) -> dict[str, torch.Tensor]:
@@ -348,7 +348,7 @@ def test_time_embed_is_resized_as_asked(mode):
         "linear": [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3],
     }
     assert longer.time_embed[0, :, 5].tolist() == expected[mode]
-    with pytest.raises(WeightsError, match="unknown resize mode 'cubic'"):
+    with pytest.raises(ConfigError, match="unknown way to fit time_embed, 'cubic'"):
         load_pretrained(longer, state, time_embed_resize="cubic")
 
 
@@ -387,7 +387,7 @@ def test_tubelets_of_a_still_video_start_as_the_image_model(how):
 
 
 def test_unknown_tubelet_init():
-    with pytest.raises(ValueError, match="unknown tubelet_init 'first': central or average"):
+    with pytest.raises(ValueError, match="unknown way to fit tubelet, 'first': central"):
         load_pretrained(tiny_model("space_only"), image_state(), tubelet_init="first")
 
 

@@ -21,7 +21,7 @@ from einops import rearrange
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from timesformer.models.attention.layers import Attention, DropPath, Mlp
+from timesformer.models.attention.layers import Attention, DropPath, Mlp, hidden_width
 
 ATTENTION_REGISTRY = Registry("ATTENTION")
 ATTENTION_REGISTRY.__doc__ = "Space-time attention schemes: name -> `SpaceTimeBlock` subclass."
@@ -127,7 +127,7 @@ class SpaceTimeBlock(nn.Module):
         self.attn = Attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop)
+        self.mlp = Mlp(dim, hidden_width(dim, mlp_ratio), act_layer=act_layer, drop=drop)
         for name in self.extra_steps:
             attn = Attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop)
             self.add_module(f"{name}_norm1", norm_layer(dim))

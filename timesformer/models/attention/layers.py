@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
-__all__ = ["Attention", "DropPath", "Mlp", "set_fused_attention"]
+__all__ = ["Attention", "DropPath", "Mlp", "hidden_width", "set_fused_attention"]
 
 
 class Attention(nn.Module):
@@ -85,6 +85,14 @@ class Attention(nn.Module):
     def join_heads(self, x: Tensor) -> Tensor:
         """Return what the heads gathered (B, A, L, D/A), projected -> (B, L, D)."""
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+
+
+def hidden_width(dim: int, mlp_ratio: float) -> int:
+    """Return the hidden width of an MLP: D times the ratio, rounded down as published.
+
+    A ratio that was worked out from a width gives that width again, whatever its last bit.
+    """
+    return int(dim * mlp_ratio + 1e-6)
 
 
 def set_fused_attention(model: nn.Module, fused: bool) -> None:

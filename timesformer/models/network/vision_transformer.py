@@ -82,7 +82,7 @@ class VisionTransformer(nn.Module):
         for_some_schemes = {"cls_in_time": cls_in_time}
         options: dict[str, Any] = {name: for_some_schemes[name] for name in block_class.options}
         if unknown := [n for n, x in for_some_schemes.items() if x and n not in options]:
-            raise ValueError(f"{attention_type} attention has no {unknown[0]}; leave it False")
+            raise ValueError(f"{attention_type} attention has no option {unknown[0]}")
         self.attention_type = attention_type
         self.one_sequence_per_clip = block_class.one_sequence_per_clip
         self.num_classes = num_classes

@@ -53,3 +53,8 @@ def check_clip(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
         raise ConfigError(
             f"TIMESFORMER.ACT_CHECKPOINT: {name} can't recompute activations; set it to False"
         )
+
+
+def classes(cfg: CfgNode) -> int:
+    """Return MODEL.NUM_CLASSES, or 1 for none: torchvision can't, and `make_model` takes it away."""
+    return max(1, cfg.MODEL.NUM_CLASSES)

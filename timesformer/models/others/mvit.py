@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video.mvit import MSBlockConfig, PositionalEncoding
 
-from timesformer.models.architecture import Architecture
-from timesformer.models.others.classifier import Classifier, check_clip
+from timesformer.models.others.classifier import Classifier, check_clip, classes
 from timesformer.models.registry import MODEL_REGISTRY
 
 
@@ -147,7 +146,8 @@ def _resize_grid(table: Tensor, source: tuple[int, int], target: tuple[int, int]
 
 def _mvit(cfg: CfgNode, version: int) -> MViT:
     check_clip(cfg, side=32)
-    return MViT(version, **Architecture.from_cfg(cfg).arguments_for(MViT))
+    data = cfg.DATA
+    return MViT(version, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, classes(cfg))
 
 
 @MODEL_REGISTRY.register()

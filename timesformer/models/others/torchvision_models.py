@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
-from timesformer.models.others.classifier import Classifier, check_clip
+from timesformer.models.others.classifier import Classifier, check_clip, classes
 from timesformer.models.registry import MODEL_REGISTRY
 
 
@@ -110,7 +110,7 @@ def _swin(
     cfg: CfgNode, embed_dim: int, depths: list[int], num_heads: list[int]
 ) -> SwinTransformer3d:
     check_clip(cfg)
-    return SwinTransformer3d(embed_dim, depths, num_heads, cfg.MODEL.NUM_CLASSES)
+    return SwinTransformer3d(embed_dim, depths, num_heads, classes(cfg))
 
 
 @MODEL_REGISTRY.register()
@@ -135,11 +135,11 @@ def swin3d_b(cfg: CfgNode) -> SwinTransformer3d:
 def r2plus1d_18(cfg: CfgNode) -> R2Plus1D:
     """R(2+1)D-18 (Tran et al. 2018, arXiv 1711.11248)."""
     check_clip(cfg)
-    return R2Plus1D(cfg.MODEL.NUM_CLASSES)
+    return R2Plus1D(classes(cfg))
 
 
 @MODEL_REGISTRY.register()
 def s3d(cfg: CfgNode) -> S3D:
     """S3D (Xie et al. 2018, arXiv 1712.04851)."""
     check_clip(cfg, frames=5, side=17)
-    return S3D(cfg.MODEL.NUM_CLASSES)
+    return S3D(classes(cfg))

@@ -47,7 +47,7 @@ class Resizing:
             ("tubelet", ("central", "average")),
         ):
             if (how := getattr(self, what)) not in known:
-                raise ConfigError(f"{what} can't be fitted by {how!r}: {', '.join(known)}")
+                raise ConfigError(f"unknown way to fit {what}, {how!r}: {', '.join(known)}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 from timesformer.config.allowed import HUBS
 from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
 from timesformer.models.weights.adapt import StateDict
-from timesformer.models.weights.describe import PATCH, guesses, told_by_shapes
+from timesformer.models.weights.describe import PATCH, guesses, sizes_of, told_by_shapes
 from timesformer.models.weights.formats import IGNORED, native_state
 from timesformer.models.weights.load import load_native
 from timesformer.models.weights.sources import read_weights
@@ -54,7 +54,7 @@ class Bundle:
     class_names: tuple[str, ...] = ()
 
 
-def read_bundle(source: str | Path, **known: Any) -> Bundle:
+def read_bundle(source: str | Path, **hints: Any) -> Bundle:
     """Read a model's weights, and all that the source says about them.
 
     The architecture is what the source stores; in its absence, what its config and the shapes of
@@ -62,7 +62,8 @@ def read_bundle(source: str | Path, **known: Any) -> Bundle:
 
     Args:
         source: whatever `read_weights` takes.
-        **known: knobs that hold whatever the source says, e.g. num_heads, which weights don't tell.
+        **hints: knobs that hold where the source doesn't say them, e.g. num_heads, which weights
+            don't tell.
 
     Raises:
         WeightsError: if it can't be read, or is no model that could be built here.
@@ -71,7 +72,7 @@ def read_bundle(source: str | Path, **known: Any) -> Bundle:
     try:
         state, _ = native_state(content)
         state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
-        architecture = _architecture(content, state, known)
+        architecture = _architecture(content, state, hints)
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: {error}") from error
     names = tuple(map(str, content.get("class_names") or ()))
@@ -96,7 +97,8 @@ def make_from(
         WeightsError: if there are no such weights, or they aren't this model's.
         ConfigError: if an override can't work.
     """
-    bundle = read_bundle(_hub_id(str(source)))
+    Architecture().changed(str(source), overrides)  # their names and kinds, before a file is read
+    bundle = read_bundle(_hub_id(str(source)), **overrides)
     architecture = bundle.architecture.changed(str(source), overrides)
     try:
         model = make(architecture)
@@ -126,7 +128,7 @@ def attach(
 
 
 def _architecture(
-    content: Mapping[str, Any], state: StateDict, known: Mapping[str, Any]
+    content: Mapping[str, Any], state: StateDict, hints: Mapping[str, Any]
 ) -> Architecture:
     """Return what the file stores; what it doesn't, its config and the shapes of weights tell.
 
@@ -134,25 +136,27 @@ def _architecture(
         ValueError: what it stores isn't what its weights are of.
     """
     stored = content.get("architecture")
-    said = told_by_config(_run_config(content))
     # `arguments`: those of TimeSformer, in folders that were written before the architecture was.
-    said |= dict(content.get("arguments") or {})
+    said = told_by_config(_run_config(content)) | dict(content.get("arguments") or {})
     if stored is not None:
         if not isinstance(stored, Mapping) or not stored:
             raise ValueError(f"its architecture is {stored!r:.60}, not the knobs of a model")
         said |= dict(stored)
-    said |= dict(known)
     if PATCH in state or "model" not in said:  # a ViT, or nothing that is known
-        if stored is None and said.get("model") not in NAMED_SIZES:
-            said.pop("model", None)  # whatever it was called where it was trained
-        said = guesses(state, said) | said
+        if stored is None:
+            _forget_name(said, state)
+        said = {**hints, **said}
+        said |= guesses(state, said)
         told = told_by_shapes(state, str(said["attention_type"]))
         if stored is not None:
             _compare(said, told)
         elif "arguments" in content:
             said = told | said
         else:
-            said |= told | dict(known)
+            if told["pos_embed_type"] == "space" and "pos_embed_type" not in said:
+                raise ValueError(f"there is no time_embed, which {said['attention_type']} has")
+            said |= told
+    said = {**hints, **said}
     if "pos_embed" in state and "img_size" not in said:
         raise ValueError("pos_embed isn't of square frames, and nothing says their img_size")
     architecture = Architecture.from_json(said)
@@ -162,6 +166,20 @@ def _architecture(
             f"{architecture.embed_dim}; say how many heads it has"
         )
     return architecture
+
+
+def _forget_name(said: dict[str, Any], state: StateDict) -> None:
+    """Drop what a config calls a ViT, with the sizes that follow, unless the weights bear it out.
+
+    Whatever it was called where it was trained, it is a TimeSformer of the size of its weights.
+    """
+    name = said.pop("model", None)
+    if name in NAMED_SIZES:
+        width, depth, heads = NAMED_SIZES[name]
+        if (width, depth) == sizes_of(state):
+            said |= {"model": name, "num_heads": heads}
+        else:
+            said.pop("num_heads", None)
 
 
 def _compare(said: dict[str, Any], told: Mapping[str, Any]) -> None:

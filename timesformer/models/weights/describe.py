@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from timesformer.models.attention import ATTENTION_REGISTRY
+
+logger = logging.getLogger(__name__)
 
 PATCH = "patch_embed.proj.weight"
 
@@ -20,6 +23,11 @@ def _block_parts(state: Mapping[str, Tensor]) -> set[str]:
 
 def _depth(state: Mapping[str, Tensor]) -> int:
     return len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+
+
+def sizes_of(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Return width and depth of a ViT."""
+    return (state[PATCH].shape[0] if PATCH in state else 0), _depth(state)
 
 
 def schemes_of(state: Mapping[str, Tensor]) -> list[str]:
@@ -118,9 +126,20 @@ def guesses(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, A
                 f"{state[PATCH].shape[0]} isn't a multiple of 64 to tell it: say num_heads"
             )
     if "attention_type" not in said:
-        fitting = [s for s in schemes if _ordered(s) == ("time_embed" in state)] or schemes
-        divided = "divided_space_time"
+        fitting = [s for s in schemes if _ordered(s) == ("time_embed" in state)]
+        if not fitting and not any(ATTENTION_REGISTRY.get(s).new_parts() for s in schemes):
+            raise ValueError(
+                "they are an image model without CLS, which no scheme is: load them into a model "
+                "that is made (load_pretrained), or say attention_type"
+            )
+        fitting, divided = fitting or schemes, "divided_space_time"
         guessed["attention_type"] = divided if divided in fitting else fitting[0]
+        if len(fitting) > 1:
+            logger.warning(
+                "nothing says which attention these weights are of: taken for %s; it could be %s",
+                guessed["attention_type"],
+                " or ".join(s for s in fitting if s != guessed["attention_type"]),
+            )
     elif said["attention_type"] not in ATTENTION_REGISTRY:
         raise ValueError(f"no attention scheme is called {said['attention_type']!r:.60}")
     return guessed

@@ -60,7 +60,14 @@ def save_pretrained(
         raise ConfigError(f"{len(names)} class names for {architecture.num_classes} classes")
     if preprocessing and not {*PREPROCESSING_KEYS} <= preprocessing.keys():
         raise ConfigError(f"preprocessing needs {', '.join(PREPROCESSING_KEYS)}")
-    state = getattr(target, "model", target).state_dict()
+    inner = getattr(target, "model", target)
+    classes = getattr(inner, "num_classes", architecture.num_classes)
+    if classes != architecture.num_classes:
+        raise ConfigError(
+            f"its head has {classes} classes, its architecture {architecture.num_classes}: replace "
+            "the head by the model's own reset_classifier"
+        )
+    state = {key.replace("_orig_mod.", ""): value for key, value in inner.state_dict().items()}
     plain = dict(preprocessing) if preprocessing else None
     write_safetensors(Path(folder), Bundle(state, architecture, plain, tuple(names)))
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from timesformer.models.weights.formats import hugging_face
+from timesformer.models.weights.formats import google_npz, hugging_face
 from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.text import did_you_mean
@@ -99,16 +99,19 @@ def _is_npz(path: Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def _read_npz(path: Path) -> dict[str, Tensor]:
+def _read_npz(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: _tensor(archive[name]) for name in archive.files}
+            state = {name: _tensor(archive[name]) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
             f"{path}: not a readable .npz file of plain arrays "
             f"({reason[0].split('allow_pickle')[0].strip()})"
         ) from error
+
+    heads = google_npz.num_heads(state)
+    return {"state_dict": state, "arguments": {"num_heads": heads}} if heads else state
 
 
 def _tensor(array: np.ndarray) -> Tensor:

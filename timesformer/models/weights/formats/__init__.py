@@ -19,7 +19,8 @@ IGNORED = ("pre_logits.", *google_npz.IGNORED, *mmaction2.IGNORED)
 """Beginnings of names that no video model needs; `native_state` leaves them as they are."""
 
 _CONTAINERS = ("model_state", "state_dict", "model", "module")
-_PREFIXES = ("module.", "model.", "_orig_mod.")
+_PREFIXES = ("module.", "model.")
+_COMPILED = "_orig_mod."  # a part of a model may be compiled too
 
 
 def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
@@ -57,6 +58,7 @@ def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
 
 def bare_name(name: str) -> str:
     """Return a name without what wrappers put in front of it."""
+    name = name.replace(_COMPILED, "")
     while prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
         name = name.removeprefix(prefix)
     return name

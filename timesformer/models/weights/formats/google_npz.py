@@ -28,6 +28,16 @@ def matches(state: Mapping[str, Tensor]) -> bool:
     return any(prefix + _PATCH in state for prefix in _PREFIXES)
 
 
+def num_heads(state: Mapping[str, Tensor]) -> int:
+    """Return the number of heads A, which the shapes of kernels (D, A, D/A) say; 0 if none do."""
+    kernels = [
+        value
+        for key, value in state.items()
+        if "encoderblock" in key and key.endswith("/query/kernel") and value.ndim in (3, 4)
+    ]
+    return kernels[0].shape[-2] if kernels else 0
+
+
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names and shapes of ours; what isn't the ViT's keeps its name (see `IGNORED`).
 

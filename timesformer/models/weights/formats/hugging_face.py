@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from timesformer.models.architecture import Architecture
+from timesformer.models.attention.layers import hidden_width
 
 _PREFIX = "timesformer."
 _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
@@ -120,7 +121,7 @@ def to_config(architecture: Architecture, class_names: Sequence[str]) -> dict[st
         "hidden_size": architecture.embed_dim,
         "num_hidden_layers": architecture.depth,
         "num_attention_heads": architecture.num_heads,
-        "intermediate_size": int(architecture.embed_dim * architecture.mlp_ratio),
+        "intermediate_size": hidden_width(architecture.embed_dim, architecture.mlp_ratio),
         "hidden_act": "gelu",
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
