@@ -229,6 +229,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wheels", type=Path, default=ROOT / ".wheels", metavar="DIR")
     parser.add_argument("--minutes", type=float, default=8.75, metavar="M", help="in all (8.75)")
     args = parser.parse_args(argv)
+    if args.output:
+        try:  # before nine minutes of work whose report would have no place
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+            args.output.touch()
+        except OSError as error:
+            parser.error(f"--output {args.output}: can't be written: {error.strerror}")
     signal.signal(signal.SIGTERM, stop)
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="gpu_check_") as folder:

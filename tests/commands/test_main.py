@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import runpy
 import subprocess
 import sys
@@ -253,3 +254,61 @@ def test_published_names_of_tools() -> None:
     assert all(callable(train_net[name]) for name in ("train", "train_epoch", "eval_epoch"))
     test_net = runpy.run_path(str(ROOT / "tools" / "test_net.py"))
     assert all(callable(test_net[name]) for name in ("test", "perform_test"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), 2, "error: a/b: No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "error: a/b: Permission"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_isnt_the_commands_fault_is_one_line(raised, code, said, capsys) -> None:
+    def command() -> None:
+        raise raised
+
+    assert status(command) == code
+    error = capsys.readouterr().err
+    assert error.startswith(said)
+    assert error.count("\n") == 1
+    with pytest.raises(FileNotFoundError):  # a bug of ours keeps its traceback
+        run_tool(lambda: Path("/nowhere/at all").read_text())
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    program = "import sys; from timesformer.__main__ import main; sys.argv[1:] = ['keys']; main()"
+    command = f'{sys.executable} -u -c "{program}" | head -1'
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "NUM_GPUS 1\n"
+    assert done.stderr == ""
+
+
+def test_a_broken_command_does_not_hide_the_others(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "half.py").write_text("def main(:\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__init__.py").touch()
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    dispatch(["--help"])
+    text = capsys.readouterr().out
+    assert "  half              (can't be read: " in text
+    assert "  recipes " in text
+    assert "  folder " not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["NUM_GPUS", "0", "--cfg", str(RECIPE)], "--cfg must come before the KEY VALUE pairs"),
+        (["--cfg", str(ROOT)], "a folder, not a YAML file"),
+    ],
+)
+def test_where_the_recipe_stands_and_what_it_is(words, said, capsys) -> None:
+    assert status(lambda: dispatch(["train", *words])) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_summaries_of_recipes_are_whole_sentences(capsys) -> None:
+    dispatch(["recipes"])
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row for row in rows if not row.endswith(".")] == []

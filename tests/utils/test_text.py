@@ -28,6 +28,12 @@ def test_cells_stay_as_they_are_written() -> None:
         "002 | 1,285.9",
     ]
     assert format_table([("only", "a header")]) == "only  a header"
+    rows = [("x", "y"), ("  indented", "a\nb"), ("\x01", "one\u2028")]
+    assert format_table(rows, gap="|").split("\n") == [
+        "x         |y",
+        "  indented|a\\nb",
+        "\\x01      |one\\u2028",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ def format_table(rows: Sequence[Sequence[object]], gap: str = "  ") -> str:
         rows: cells by row, the header first.
         gap: what stands between columns.
     """
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[_in_one_line(str(cell)) for cell in row] for row in rows]
     columns = zip(*cells, strict=True)
     sides = [
         "left" if i == 0 or not any(map(_is_number, column[1:])) else "right"
@@ -25,8 +25,19 @@ def format_table(rows: Sequence[Sequence[object]], gap: str = "  ") -> str:
     plain = TableFormat(None, None, None, None, row, row, 0, None)
     # The header is a row like the others: as a header, tabulate would pad it. Numbers are written
     # as they should be read (1,285.9, 3 ms, 93 %), so tabulate may not parse them.
-    text = tabulate(cells, tablefmt=plain, colalign=sides, disable_numparse=True)
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    text = tabulate(
+        cells,
+        tablefmt=plain,
+        colalign=sides,
+        disable_numparse=True,
+        preserve_whitespace=True,
+    )
+    return "\n".join(line.rstrip() for line in text.split("\n"))
+
+
+def _in_one_line(cell: str) -> str:
+    """Show what would break the row, e.g. in the name of a file, by its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)
 
 
 def _is_number(cell: str) -> bool:

@@ -56,5 +56,5 @@ def check_clip(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
 
 
 def classes(cfg: CfgNode) -> int:
-    """Return MODEL.NUM_CLASSES, or 1 for none: torchvision can't, and `make_model` takes it away."""
+    """Return MODEL.NUM_CLASSES; 1 for none, which torchvision can't: `make_model` removes it."""
     return max(1, cfg.MODEL.NUM_CLASSES)
