@@ -142,7 +142,7 @@ def add_flex(contestants: dict[str, Any], x: Tensor, shape: Shape) -> None:
 
 
 def size_up(scheme: str, shape: Shape, width: int, heads: int) -> Size:
-    """Works out, without computing anything, what a block costs."""
+    """Work out, without computing anything, what a block costs."""
     module = OnTokens(make_block(scheme, width, heads).to("meta"), shape.grid)
     macs = count_macs(module, (1 + shape.tokens, width))
     set_fused_attention(module, False)

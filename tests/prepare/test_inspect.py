@@ -14,7 +14,6 @@ from timesformer.config.node import CfgNode
 from timesformer.datasets.clips.sampling import RateSampler, SegmentSampler
 from timesformer.datasets.clips.transform import EvalTransform
 from timesformer.datasets.lists.records import Records
-from timesformer.datasets.lists.rows import read_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (
     BROKEN,
@@ -22,9 +21,7 @@ from timesformer.prepare.inspect import (
     InspectOptions,
     SplitReport,
     VideoReport,
-    list_path,
     read_splits,
-    write_list,
 )
 from timesformer.utils.errors import AnnotationError, ConfigError
 
@@ -134,28 +131,6 @@ def test_classes_of_videos_with_several_labels() -> None:
     dataset = make_dataset(rows, RateSampler(8, 1), multi=True)
     report = SplitReport("val", dataset, [VideoReport(x, x) for x in "ab"], 3)
     assert report.class_counts.tolist() == [1, 0, 2]
-
-
-@pytest.mark.parametrize("separator", [" ", ",", "\t", "::"])
-@pytest.mark.parametrize("multi", [False, True])
-def test_lists_are_read_back(tmp_path: Path, separator: str, multi: bool) -> None:
-    cfg = get_cfg()
-    cfg.merge_from_list(["DATA.PATH_LABEL_SEPARATOR", separator, "DATA.MULTI_LABEL", multi])
-    labels = [(3,), (0, 12)] if multi else [3, 12]
-    paths = ["my videos/a, b 5.mp4", "x::y/c.mp4"]
-    write_list(tmp_path / "train.csv", zip(paths, labels, strict=True), cfg)
-    records = read_list(tmp_path / "train.csv", 13, separator=separator, multi_label=multi)
-    assert [(record.path, record.label) for record in records] == list(
-        zip(paths, labels, strict=True)
-    )
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_paths_are_written_as_they_were_read() -> None:
-    cfg = get_cfg()
-    assert list_path("/data/a.mp4", cfg) == "/data/a.mp4"
-    cfg.DATA.PATH_PREFIX = "/data/"
-    assert list_path("/data/x/a.mp4", cfg) == "x/a.mp4"
 
 
 def multi_label_cfg(root: Path) -> CfgNode:

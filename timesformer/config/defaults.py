@@ -251,7 +251,7 @@ _C.TENSORBOARD.LOG_DIR = ""
 
 
 def key_comments() -> dict[str, str]:
-    """Return the comment above every key in this file, "" for knobs of the architecture."""
+    """Return the comment above every key in this file, "" for those that only the model has."""
     comments: dict[str, str] = {}
     above: list[str] = []
     for line in Path(__file__).read_text(encoding="utf-8").splitlines():

@@ -49,7 +49,7 @@ def score_videos(
     amp: str = "none",
     desc: str = "test",
 ) -> Tensor:
-    """Scores every view of every video, each rank its share: (V, n, K) on every rank.
+    """Score every view of every video, each rank its share: (V, n, K) on every rank.
 
     A video that can't be read gets NaN, and never the scores of another one.
 

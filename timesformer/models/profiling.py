@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 def profile(
     model: nn.Module, view_shape: tuple[int, ...], clip_shape: tuple[int, ...] | None = None
 ) -> Cost:
-    """Works out the cost of a model.
+    """Work out the cost of a model.
 
     Args:
         model: on the meta device, so that it takes no memory either.

@@ -11,15 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from timesformer.config.node import CfgNode
+from timesformer.datasets.lists.written import list_path, write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (
     MISSING,
     InspectOptions,
     SplitReport,
     VideoReport,
-    list_path,
     read_splits,
-    write_list,
 )
 from timesformer.utils.files import write_csv
 from timesformer.utils.processes import in_processes
@@ -221,7 +220,9 @@ def write_tables(folder: Path, found: Checked) -> None:
 def write_clean_list(folder: Path, report: SplitReport, cfg: CfgNode) -> tuple[Path, int]:
     """Write a split's list without files that are missing or broken; return it and its length."""
     pairs = zip(report.dataset.records, report.videos, strict=True)
-    rows = [(list_path(r.path, cfg), r.label) for r, video in pairs if not video.kind]
+    rows = [
+        (list_path(r.path, cfg.DATA.PATH_PREFIX), r.label) for r, video in pairs if not video.kind
+    ]
     path = folder / f"{report.name}.csv"
-    write_list(path, rows, cfg)
+    write_list(path, rows, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.DATA.MULTI_LABEL)
     return path, len(rows)

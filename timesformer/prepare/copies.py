@@ -20,8 +20,8 @@ from timesformer.datasets.catalogue.kinetics import Kinetics
 from timesformer.datasets.catalogue.synthetic import Synthetic
 from timesformer.datasets.catalogue.video_folder import VIDEO_SUFFIXES, VideoFolder
 from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.written import write_list
 from timesformer.datasets.video_dataset import VideoDataset
-from timesformer.prepare.inspect import write_list
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.utils.errors import UserError, VideoError
 from timesformer.utils.files import make_folder, temporary_of, write_csv, written_whole
@@ -246,7 +246,8 @@ def write_lists(
             for record in dataset.records
             if record.path in good
         ]
-        write_list(output / f"{split}.csv", rows, cfg)
+        data = cfg.DATA
+        write_list(output / f"{split}.csv", rows, data.PATH_LABEL_SEPARATOR, data.MULTI_LABEL)
         write_names(output / NAMES, dataset.class_names)
 
 

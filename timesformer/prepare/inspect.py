@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,6 @@ from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import read_folder
 from timesformer.utils.errors import AnnotationError, ConfigError, VideoError
-from timesformer.utils.files import written_whole
 from timesformer.utils.processes import CRASHED
 
 MISSING, BROKEN = "missing", "broken"
@@ -211,23 +210,3 @@ def read_splits(
     if not datasets:
         raise AnnotationError(next(iter(unreadable.values())))
     return datasets, unreadable
-
-
-def list_path(path: str, cfg: CfgNode) -> str:
-    """Return a record's path as it stands in its list: without DATA.PATH_PREFIX."""
-    prefix = cfg.DATA.PATH_PREFIX
-    return path.removeprefix(prefix.rstrip("/") + "/") if prefix else path
-
-
-def write_list(path: Path, rows: Iterable[tuple[str, int | tuple[int, ...]]], cfg: CfgNode) -> None:
-    """Write rows `path label`, or `path 3,17`, for a data set that is read with this config."""
-    separator = cfg.DATA.PATH_LABEL_SEPARATOR
-    if separator == "," and cfg.DATA.MULTI_LABEL:
-        separator = " "
-    with (
-        written_whole(path) as partial,
-        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
-    ):
-        for video, label in rows:
-            text = str(label) if isinstance(label, int) else ",".join(map(str, label))
-            file.write(f"{video}{separator}{text}\n")

@@ -82,7 +82,7 @@ class SyntheticSpec:
         return Path(split, folder, f"{index:05d}.mp4")
 
     def frames(self, split: str, index: int) -> NDArray[np.uint8]:
-        """Draws that video: RGB (T, H, W, 3)."""
+        """Draw that video: RGB (T, H, W, 3)."""
         scene = index if split == "train" else index // 2
         rng = keyed_rng(self.seed, SPLITS.index(split), scene)
         frames = render(rng, draw_trajectory(rng, self.label(index) // 2)).frames

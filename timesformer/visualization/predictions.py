@@ -114,7 +114,7 @@ def draw_grid(
     title: str,
     columns: int = 2,
 ) -> Figure:
-    """Draws each clip as a strip of frames, with true and predicted class and a bar chart.
+    """Draw each clip as a strip of frames, with true and predicted class and a bar chart.
 
     Args:
         predictions: of the whole test.

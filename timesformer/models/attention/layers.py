@@ -54,7 +54,7 @@ class Attention(nn.Module):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """Attends within each sequence: (B, L, D) -> (B, L, D).
+        """Attend within each sequence: (B, L, D) -> (B, L, D).
 
         Args:
             x: token sequences.
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """Averages values by softmax(q·k): three times (B, A, L, D/A) -> (B, A, L, D/A)."""
+        """Average values by softmax(q·k): three times (B, A, L, D/A) -> (B, A, L, D/A)."""
         mask = None if key_mask is None else key_mask[:, None, None]
         if self.fused:
             # SDPA drops whenever it is told to: unlike nn.Dropout it doesn't know about eval mode.

@@ -95,19 +95,7 @@ class VisionTransformer(nn.Module):
 
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, embed_dim, tubelet_size)
         self.num_prefix_tokens = int(block_class.cls_token)
-        positions = self.num_prefix_tokens + self.patch_embed.num_patches
-        self.cls_token: nn.Parameter | None = None
-        self.pos_embed: nn.Parameter | None = None
-        self.time_embed: nn.Parameter | None = None
-        if block_class.cls_token:
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        if pos_embed_type != "none":
-            self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
-        self.pos_drop = nn.Dropout(drop_rate)
-        if pos_embed_type == "space_time" and self.one_sequence_per_clip:
-            times = num_frames // tubelet_size
-            self.time_embed = nn.Parameter(torch.zeros(1, times, embed_dim))
-            self.time_drop = nn.Dropout(drop_rate)
+        self._make_embeddings(pos_embed_type, num_frames // tubelet_size, drop_rate)
 
         self.blocks = nn.ModuleList(
             block_class(
@@ -127,6 +115,21 @@ class VisionTransformer(nn.Module):
         self.norm = norm_layer(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes > 0 else nn.Identity()
         self.init_weights(init)
+
+    def _make_embeddings(self, pos_embed_type: str, times: int, drop_rate: float) -> None:
+        """Add CLS, pos_embed and time_embed, as far as scheme and `pos_embed_type` have them."""
+        D, positions = self.embed_dim, self.num_prefix_tokens + self.patch_embed.num_patches
+        self.cls_token: nn.Parameter | None = None
+        self.pos_embed: nn.Parameter | None = None
+        self.time_embed: nn.Parameter | None = None
+        if self.num_prefix_tokens:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, D))
+        if pos_embed_type != "none":
+            self.pos_embed = nn.Parameter(torch.zeros(1, positions, D))
+        self.pos_drop = nn.Dropout(drop_rate)
+        if pos_embed_type == "space_time" and self.one_sequence_per_clip:
+            self.time_embed = nn.Parameter(torch.zeros(1, times, D))
+            self.time_drop = nn.Dropout(drop_rate)
 
     @torch.no_grad()
     def init_weights(self, init: str) -> None:

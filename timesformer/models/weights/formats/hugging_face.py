@@ -59,7 +59,7 @@ def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_unused(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Leaves out the temporal layers that earlier `transformers` stored for every scheme."""
+    """Leave out the temporal layers that earlier `transformers` stored for every scheme."""
     if config.get("attention_type", "divided_space_time") == "divided_space_time":
         return dict(state)
     return {key: value for key, value in state.items() if ".temporal_" not in key}
