@@ -159,6 +159,32 @@ def test_an_image_model_without_cls_is_not_taken_for_a_video_model(tmp_path):
     torch.save(state, tmp_path / "gap.pth")
     with pytest.raises(WeightsError, match="an image model without CLS"):
         from_pretrained(tmp_path / "gap.pth", num_heads=2)
+    video = from_pretrained(
+        tmp_path / "gap.pth", num_heads=2, attention_type="factorised_self_attention"
+    )
+    assert video.architecture.attention_type == "factorised_self_attention"
+
+
+@pytest.mark.parametrize("scheme", ["divided_space_time", "joint_space_time", "axial"])
+def test_an_image_model_starts_the_video_model_that_is_asked_for(scheme, tmp_path):
+    image = model_of(attention_type="space_only")
+    torch.save(image.state_dict(), tmp_path / "image.pth")
+    video = from_pretrained(tmp_path / "image.pth", attention_type=scheme, num_heads=3)
+    assert video.architecture.attention_type == scheme
+    assert video.model.time_embed.eq(0).all()
+    still = CLIP[:, :, :1].expand(-1, -1, 8, -1, -1)
+    if scheme == "divided_space_time":
+        with torch.no_grad():
+            torch.testing.assert_close(video(still), image(still), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scheme", ["divided_space_time", "axial"])
+def test_a_bare_file_without_time_embed_whose_scheme_is_plain(scheme, tmp_path):
+    model = model_of(attention_type=scheme, pos_embed_type="space")
+    torch.save(model.state_dict(), tmp_path / "bare.pth")
+    assert (
+        from_pretrained(tmp_path / "bare.pth", num_heads=3).architecture.pos_embed_type == "space"
+    )
 
 
 def test_a_config_whose_scheme_the_weights_deny(tmp_path):

@@ -17,7 +17,13 @@ from torch import nn
 from timesformer.config.allowed import HUBS
 from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
 from timesformer.models.weights.adapt import StateDict
-from timesformer.models.weights.describe import PATCH, guesses, sizes_of, told_by_shapes
+from timesformer.models.weights.describe import (
+    PATCH,
+    frames_apart,
+    guesses,
+    sizes_of,
+    told_by_shapes,
+)
 from timesformer.models.weights.formats import IGNORED, native_state
 from timesformer.models.weights.load import load_native
 from timesformer.models.weights.sources import read_weights
@@ -62,8 +68,8 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
 
     Args:
         source: whatever `read_weights` takes.
-        **hints: knobs that hold where the source doesn't say them, e.g. num_heads, which weights
-            don't tell.
+        **hints: knobs that hold where the source doesn't say them: num_heads, which weights don't
+            tell, img_size, attention_type.
 
     Raises:
         WeightsError: if it can't be read, or is no model that could be built here.
@@ -145,18 +151,18 @@ def _architecture(
     if PATCH in state or "model" not in said:  # a ViT, or nothing that is known
         if stored is None:
             _forget_name(said, state)
-        said = {**hints, **said}
-        said |= guesses(state, said)
+        said = {**_needed(hints), **said}
+        said |= guesses(state, said, hints.get("attention_type"))
         told = told_by_shapes(state, str(said["attention_type"]))
         if stored is not None:
             _compare(said, told)
         elif "arguments" in content:
             said = told | said
         else:
-            if told["pos_embed_type"] == "space" and "pos_embed_type" not in said:
+            if told["pos_embed_type"] == "space" and frames_apart(state, said):
                 raise ValueError(f"there is no time_embed, which {said['attention_type']} has")
             said |= told
-    said = {**hints, **said}
+    said = {**_needed(hints), **said}
     if "pos_embed" in state and "img_size" not in said:
         raise ValueError("pos_embed isn't of square frames, and nothing says their img_size")
     architecture = Architecture.from_json(said)
@@ -166,6 +172,11 @@ def _architecture(
             f"{architecture.embed_dim}; say how many heads it has"
         )
     return architecture
+
+
+def _needed(hints: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of all overrides that a reader may need: what weights don't tell."""
+    return {name: hints[name] for name in ("num_heads", "img_size") if name in hints}
 
 
 def _forget_name(said: dict[str, Any], state: StateDict) -> None:

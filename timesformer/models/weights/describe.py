@@ -101,7 +101,14 @@ def told_by_shapes(state: Mapping[str, Tensor], scheme: str) -> dict[str, Any]:
     return told
 
 
-def guesses(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, Any]:
+def frames_apart(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool:
+    """Tell whether weights may be of a scheme that needs no time_embed, and nothing else says."""
+    return "pos_embed_type" not in said and not all(map(_ordered, schemes_of(state)))
+
+
+def guesses(
+    state: Mapping[str, Tensor], said: Mapping[str, Any], fallback: str | None = None
+) -> dict[str, Any]:
     """Guess the knobs of `Architecture` that a ViT's weights don't tell, where nothing says them.
 
     The number of heads is D / 64, as in all of ViT-Ti to ViT-L. Of several `schemes_of` that it may
@@ -110,6 +117,7 @@ def guesses(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, A
     Args:
         state: the weights.
         said: knobs that are known; they aren't guessed.
+        fallback: the attention_type of weights that are of no scheme.
 
     Raises:
         ValueError: they aren't a ViT's of a registered scheme, or one that can't be guessed.
@@ -128,6 +136,8 @@ def guesses(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> dict[str, A
     if "attention_type" not in said:
         fitting = [s for s in schemes if _ordered(s) == ("time_embed" in state)]
         if not fitting and not any(ATTENTION_REGISTRY.get(s).new_parts() for s in schemes):
+            if fallback:
+                return guessed | {"attention_type": fallback}
             raise ValueError(
                 "they are an image model without CLS, which no scheme is: load them into a model "
                 "that is made (load_pretrained), or say attention_type"
