@@ -5,13 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from timesformer.models.attention.base import (
-    IMAGE,
-    TIME,
-    SpaceTimeBlock,
-    TokenGrid,
-    register_scheme,
-)
+from timesformer.models.attention import TIME, SpaceTimeBlock, TokenGrid, register_scheme
 
 ROWS = "b (h w t) d -> (b h t) w d"
 COLUMNS = "b (h w t) d -> (b w t) h d"
@@ -37,5 +31,5 @@ class AxialBlock(SpaceTimeBlock):
         cls, patches = x[:, :1], x[:, 1:]
         for name, pattern in (("temporal", TIME), ("width", ROWS)):
             patches = patches + self.step(name, patches, pattern, grid.axes)[0]
-        step, cls_step = self.step(IMAGE, patches, COLUMNS, grid.axes, cls)
+        step, cls_step = self.step(None, patches, COLUMNS, grid.axes, cls)
         return torch.cat([cls + cls_step, patches + step], dim=1)

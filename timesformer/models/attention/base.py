@@ -29,9 +29,6 @@ ATTENTION_REGISTRY.__doc__ = "Space-time attention schemes: name -> `SpaceTimeBl
 TIME = "b (h w t) d -> (b h w) t d"
 SPACE = "b (h w t) d -> (b t) (h w) d"
 
-IMAGE = ""
-"""Name of the step that is the image ViT's own attention, for `SpaceTimeBlock.step`."""
-
 
 def register_scheme(
     name: str,
@@ -150,7 +147,7 @@ class SpaceTimeBlock(nn.Module):
 
     def step(
         self,
-        name: str,
+        name: str | None,
         patches: Tensor,
         pattern: str,
         axes: Mapping[str, int],
@@ -160,7 +157,7 @@ class SpaceTimeBlock(nn.Module):
         """Attend within the sequences that a pattern makes of the patches.
 
         Args:
-            name: one of `extra_steps`, or IMAGE for the image ViT's own attention.
+            name: one of `extra_steps`, or None for the image ViT's own attention.
             patches: (B, N·T, D).
             pattern: einops pattern from patches to sequences (R, L, D); b comes first in the rows
                 where CLS takes part.
@@ -173,7 +170,7 @@ class SpaceTimeBlock(nn.Module):
             What the step adds to the patches (B, N·T, D), and to CLS (B, 1, D), or (B, 0, D)
             where it stays out.
         """
-        prefix = "" if name == IMAGE else f"{name}_"
+        prefix = f"{name}_" if name else ""
         norm1, attn = (self.get_submodule(f"{prefix}{part}") for part in ("norm1", "attn"))
         sequences = rearrange(patches, pattern, **axes)
         mask = None if valid is None else rearrange(valid[..., None], pattern, **axes)[..., 0]
@@ -182,7 +179,7 @@ class SpaceTimeBlock(nn.Module):
             sequences = torch.cat([copies, sequences], dim=1)
             mask = None if mask is None else nn.functional.pad(mask, (1, 0), value=True)
         sequences = self.drop_path(attn(norm1(sequences), mask))
-        if name != IMAGE:
+        if name:
             # After drop_path, so its bias acts on dropped rows too, as published.
             sequences = self.get_submodule(f"{prefix}fc")(sequences)
         if cls is None:

@@ -7,14 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timesformer.models.attention.base import (
-    IMAGE,
-    SPACE,
-    TIME,
-    SpaceTimeBlock,
-    TokenGrid,
-    register_scheme,
-)
+from timesformer.models.attention import SPACE, TIME, SpaceTimeBlock, TokenGrid, register_scheme
 
 
 @register_scheme("divided_space_time")
@@ -47,5 +40,5 @@ class DividedSpaceTimeBlock(SpaceTimeBlock):
         key = cls if self.cls_in_time else None
         step, _ = self.step("temporal", patches, TIME, grid.axes, key)
         patches = patches + step
-        step, cls_step = self.step(IMAGE, patches, SPACE, grid.axes, cls)
+        step, cls_step = self.step(None, patches, SPACE, grid.axes, cls)
         return torch.cat([cls + cls_step, patches + step], dim=1)

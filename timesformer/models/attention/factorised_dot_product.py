@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from timesformer.models.attention.base import SpaceTimeBlock, TokenGrid, register_scheme
+from timesformer.models.attention import SpaceTimeBlock, TokenGrid, register_scheme
 
 HEADS_IN_SPACE = "b a (n t) d -> (b t) a n d"
 HEADS_IN_TIME = "b a (n t) d -> (b n) a t d"

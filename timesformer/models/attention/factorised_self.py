@@ -6,14 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from timesformer.models.attention.base import (
-    IMAGE,
-    SPACE,
-    TIME,
-    SpaceTimeBlock,
-    TokenGrid,
-    register_scheme,
-)
+from timesformer.models.attention import SPACE, TIME, SpaceTimeBlock, TokenGrid, register_scheme
 
 
 @register_scheme("factorised_self_attention")
@@ -36,6 +29,6 @@ class FactorisedSelfAttentionBlock(SpaceTimeBlock):
 
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, N·T, D) -> the same: space step, then time step, each with its residual."""
-        for name, pattern in ((IMAGE, SPACE), ("temporal", TIME)):
+        for name, pattern in ((None, SPACE), ("temporal", TIME)):
             x = x + self.step(name, x, pattern, grid.axes)[0]
         return x

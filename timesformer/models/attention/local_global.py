@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from timesformer.models.attention.base import IMAGE, SpaceTimeBlock, TokenGrid, register_scheme
+from timesformer.models.attention import SpaceTimeBlock, TokenGrid, register_scheme
 
 # i, j, k number the halves or parities of height, width and time.
 QUADRANTS = "b (i h j w t k) d -> (b i j) (h w t k) d"
@@ -49,7 +49,7 @@ class SparseLocalGlobalBlock(SpaceTimeBlock):
             valid = _resize(tokens, sizes, even).squeeze(-1)
             patches = _resize(patches, sizes, even)
         patches = patches + self.step("local", patches, QUADRANTS, axes, None, valid)[0]
-        step, cls_step = self.step(IMAGE, patches, PARITIES, axes, cls, valid)
+        step, cls_step = self.step(None, patches, PARITIES, axes, cls, valid)
         patches = patches + step
         if even != sizes:
             patches = _resize(patches, even, sizes)

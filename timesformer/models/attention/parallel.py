@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from timesformer.models.attention.base import (
-    IMAGE,
-    SPACE,
-    TIME,
-    SpaceTimeBlock,
-    TokenGrid,
-    register_scheme,
-)
+from timesformer.models.attention import SPACE, TIME, SpaceTimeBlock, TokenGrid, register_scheme
 
 
 @register_scheme("parallel_space_time")
@@ -32,5 +25,5 @@ class ParallelSpaceTimeBlock(SpaceTimeBlock):
         """(B, 1 + N·T, D) -> the same: x plus the residuals of both steps."""
         cls, patches = x[:, :1], x[:, 1:]
         time, cls_time = self.step("temporal", patches, TIME, grid.axes, cls)
-        space, cls_space = self.step(IMAGE, patches, SPACE, grid.axes, cls)
+        space, cls_space = self.step(None, patches, SPACE, grid.axes, cls)
         return torch.cat([cls + cls_space + cls_time, patches + space + time], dim=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from timesformer.models.attention.base import SpaceTimeBlock, TokenGrid, register_scheme
+from timesformer.models.attention import SpaceTimeBlock, TokenGrid, register_scheme
 
 
 @register_scheme("space_only")

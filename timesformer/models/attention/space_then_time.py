@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from timesformer.models.attention.base import (
-    IMAGE,
-    SPACE,
-    TIME,
-    SpaceTimeBlock,
-    TokenGrid,
-    register_scheme,
-)
+from timesformer.models.attention import SPACE, TIME, SpaceTimeBlock, TokenGrid, register_scheme
 
 
 @register_scheme("space_then_time")
@@ -31,7 +24,7 @@ class SpaceThenTimeBlock(SpaceTimeBlock):
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, 1 + N·T, D) -> the same: space step, then time step, each with its residual."""
         cls, patches = x[:, :1], x[:, 1:]
-        for name, pattern in ((IMAGE, SPACE), ("temporal", TIME)):
+        for name, pattern in ((None, SPACE), ("temporal", TIME)):
             step, cls_step = self.step(name, patches, pattern, grid.axes, cls)
             cls, patches = cls + cls_step, patches + step
         return torch.cat([cls, patches], dim=1)

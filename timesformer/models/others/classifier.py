@@ -1,4 +1,4 @@
-"""What torchvision's video models lack: a head by name, another head, and checks of the clip."""
+"""What models to compare with have in common: a head by name, another head, checks of the clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from timesformer.utils.errors import ConfigError
 
 
 class Classifier(nn.Module):
-    """What every baseline adds to torchvision's class: the head by name, and another head."""
+    """A model that knows its head by name, and takes another."""
 
     classifier_name: ClassVar[str]
     num_features: int
@@ -25,6 +25,7 @@ class Classifier(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the last layer by a fresh one; 0 classes leave features as output."""
+        self.num_classes = num_classes
         head = self._make_head(num_classes) if num_classes > 0 else nn.Identity()
         self.set_submodule(self.classifier_name, head)
         if self.architecture:

@@ -9,9 +9,8 @@ Shape letters: B batch, T frames, t frames of a tubelet, H×W pixels, D embeddin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -27,10 +26,11 @@ from timesformer.models.network.pos_embed import (
     sinusoidal_embed,
 )
 from timesformer.models.network.vision_transformer import VisionTransformer, layer_patterns
+from timesformer.models.others.classifier import Classifier
 from timesformer.models.registry import MODEL_REGISTRY
 
 
-class FactorisedEncoder(nn.Module):
+class FactorisedEncoder(Classifier):
     """A ViT reads each frame (or tubelet) by itself; a transformer over their CLS features follows.
 
     Other frame counts and sizes than built for work too: positions are resized in forward.
@@ -45,8 +45,8 @@ class FactorisedEncoder(nn.Module):
         ValueError: for an unknown `init` or `pos_embed_type`, or a T that isn't a multiple of t.
     """
 
-    classifier_name: ClassVar[str] = "head"
-    architecture: Architecture | None = None  # what `make_model` was told
+    classifier_name = "head"
+    head: nn.Module
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class FactorisedEncoder(nn.Module):
         if num_frames % tubelet_size:
             raise ValueError(f"{num_frames} frames don't divide into tubelets of {tubelet_size}")
         norm_layer = partial(nn.LayerNorm, eps=1e-6)
-        self.embed_dim = embed_dim
+        self.num_features = self.embed_dim = embed_dim
         self.tubelet_size = tubelet_size
         # Space-only attention on clips of one tubelet is an image ViT.
         self.spatial = VisionTransformer(
@@ -135,21 +135,6 @@ class FactorisedEncoder(nn.Module):
     def image_part(self) -> tuple[str, VisionTransformer]:
         """Prefix of names, and the ViT under it that image weights are for."""
         return "spatial.", self.spatial
-
-    def get_classifier(self) -> nn.Module:
-        """Return the last layer, from D features to K logits."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a fresh one; 0 classes leave features as output."""
-        self.num_classes = num_classes
-        self.head: nn.Module = nn.Identity()
-        if num_classes > 0:
-            self.head = nn.Linear(self.embed_dim, num_classes)
-            nn.init.trunc_normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
-        if self.architecture:
-            self.architecture = replace(self.architecture, num_classes=num_classes)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations of the ViT in the backward pass; those over time are few."""
