@@ -13,5 +13,4 @@ from timesformer.utils.discover import import_modules
 __all__ = ["ATTENTION_REGISTRY", "SPACE", "TIME", "SpaceTimeBlock", "TokenGrid", "register_scheme"]
 
 # After the names above, which the schemes import from here.
-
 import_modules(__name__, __path__)
