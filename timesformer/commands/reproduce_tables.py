@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timesformer.models.paper_tables import cost_tables
-from timesformer.utils.files import make_folder, written_whole
+from timesformer.utils.files import make_folder, write_text
 from timesformer.utils.parser import CommandParser
 
 
@@ -27,5 +27,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = cost_tables()
     print(text)
     if args.output:
-        with written_whole(args.output) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+        write_text(args.output, text + "\n")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from io import StringIO
 from pathlib import Path
 
 from timesformer.datasets.video_dataset import REPLACED, USED, Problem
 from timesformer.utils.distributed import gather_objects, is_main
 from timesformer.utils.errors import AnnotationError
-from timesformer.utils.files import written_whole
+from timesformer.utils.files import write_csv
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -82,11 +81,8 @@ class BrokenVideos:
         kept = [row for row in before if row[0] != self.split or (row[1], row[2]) not in rows]
         if self.split != "train":  # a test reads every video, so its list is complete
             kept = [row for row in kept if row[0] != self.split]
-        text = StringIO()
-        csv.writer(text).writerows([HEADER, *sorted(kept + list(rows.values()))])
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(self.path) as partial:
-            partial.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
+        write_csv(self.path, [HEADER, *sorted(kept + list(rows.values()))])
 
     def _tell(self, problem: Problem) -> None:
         if (problem.record, problem.treatment) not in self._told:

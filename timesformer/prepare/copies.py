@@ -24,7 +24,7 @@ from timesformer.datasets.lists.written import write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.utils.errors import UserError, VideoError
-from timesformer.utils.files import make_folder, temporary_of, write_csv, written_whole
+from timesformer.utils.files import make_folder, temporary_of, write_csv, write_text
 from timesformer.utils.processes import CRASHED, in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
@@ -155,7 +155,7 @@ def claim(output: Path, settings: TranscodeSettings) -> None:
         make_folder(output)
         if any(output.iterdir()):  # perhaps lists that would be overwritten
             raise UserError(f"{output} isn't empty: choose another --output") from None
-        _write(manifest, json.dumps(wanted, indent=2) + "\n")
+        write_text(manifest, json.dumps(wanted, indent=2) + "\n")
     except (ValueError, AttributeError) as error:
         raise UserError(f"{manifest}: damaged ({error}); choose another --output") from error
     else:
@@ -261,12 +261,7 @@ def size_of(path: Path) -> int:
 def write_names(path: Path, names: Sequence[str]) -> None:
     """Write class names, a line each, as DATA.CLASS_NAMES reads them."""
     if names:
-        _write(path, "".join(f"{name}\n" for name in names))
-
-
-def _write(path: Path, text: str) -> None:
-    with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        write_text(path, "".join(f"{name}\n" for name in names))
 
 
 def how_to_train(dataset: VideoDataset, output: Path) -> str:

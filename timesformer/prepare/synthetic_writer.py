@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from timesformer.prepare.synthetic_video import MOTIONS, draw_trajectory, render, write_video
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import make_folder, written_whole
+from timesformer.utils.files import make_folder, write_text
 from timesformer.utils.misc import keyed_rng
 
 SPLITS = ("train", "val", "test")
@@ -129,8 +129,8 @@ def write_dataset(
             f"{spec.path(split, i).as_posix()} {spec.label(i)}\n"
             for i in range(getattr(spec, split))
         ]
-        _write_text(output / f"{split}.csv", "".join(rows))
-    _write_text(output / "classes.txt", "".join(f"{name}\n" for name in spec.class_names))
+        write_text(output / f"{split}.csv", "".join(rows))
+    write_text(output / "classes.txt", "".join(f"{name}\n" for name in spec.class_names))
     return len(missing)
 
 
@@ -144,7 +144,7 @@ def _claim(output: Path, spec: SyntheticSpec) -> None:
         make_folder(output)
         if any(output.iterdir()):  # perhaps somebody's videos, among which ours would be lost
             raise UserError(f"{output} isn't empty: choose another --output") from None
-        _write_text(manifest, json.dumps(wanted) + "\n")
+        write_text(manifest, json.dumps(wanted) + "\n")
     except (json.JSONDecodeError, OSError) as error:
         raise UserError(
             f"{manifest}: {error}: delete {output}, or choose another --output"
@@ -180,8 +180,3 @@ def _write_videos(output: Path, spec: SyntheticSpec, videos: Sequence[tuple[str,
     for split, index in videos:
         write_video(output / spec.path(split, index), spec.frames(split, index))
     return len(videos)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with written_whole(path) as partial:
-        partial.write_text(text)

@@ -28,6 +28,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV file whole; names of files that aren't text come back as they were."""
     with (
