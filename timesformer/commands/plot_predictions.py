@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from timesformer.datasets.build import build_dataset
-from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.datasets.build import build_video_split
 from timesformer.models.build import label
-from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_folder
 from timesformer.utils.parser import CommandParser, load_recipe
 
@@ -51,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from timesformer.visualization.style import write_png
 
     predictions = Predictions.load(args.results)
-    dataset = build_dataset(cfg.TEST.DATASET, cfg, "test")
-    if not isinstance(dataset, VideoDataset):
-        raise ConfigError(f"TEST.DATASET {cfg.TEST.DATASET!r} is not a data set of video files")
+    dataset = build_video_split(cfg, "test")
     if [str(record.path) for record in dataset.records] != predictions.paths.tolist():
         raise UserError(f"{args.results}: not of the videos that {args.cfg_file} tests")
 

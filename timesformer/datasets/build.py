@@ -17,6 +17,7 @@ from timesformer.datasets.parts import (
     video_options,
 )
 from timesformer.datasets.registry import DATASET_REGISTRY
+from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "build_augment",
     "build_dataset",
     "build_normalize",
+    "build_split",
+    "build_video_split",
     "build_views",
     "video_options",
 ]
@@ -41,8 +44,9 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
         raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
     known = {registered.lower(): entry for registered, entry in DATASET_REGISTRY}
     if name.lower() not in known:
-        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
-        raise ConfigError(f"{key} {name!r} is not known; choose from {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"{_group(split)}.DATASET {name!r} is not known; choose from {', '.join(sorted(known))}"
+        )
     dataset = known[name.lower()](cfg, split)
     records: Sequence[Record] = getattr(dataset, "records", ())
     if cfg.DATA.MULTI_LABEL and len(records) and isinstance(records[0].label, int):
@@ -51,3 +55,31 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
             "or use kinetics, whose lists may have several"
         )
     return dataset
+
+
+def build_split(cfg: CfgNode, split: str) -> Dataset:
+    """Make a split's data set: TEST.DATASET for test, TRAIN.DATASET for train and val.
+
+    Raises:
+        ConfigError: as `build_dataset`.
+    """
+    return build_dataset(cfg[_group(split)].DATASET, cfg, split)
+
+
+def build_video_split(cfg: CfgNode, split: str) -> VideoDataset:
+    """Make a split's data set, which has to be one of video files.
+
+    Raises:
+        ConfigError: as `build_dataset`, or it isn't.
+    """
+    dataset = build_split(cfg, split)
+    if not isinstance(dataset, VideoDataset):
+        group = _group(split)
+        raise ConfigError(
+            f"{group}.DATASET {cfg[group].DATASET!r} is not a data set of video files"
+        )
+    return dataset
+
+
+def _group(split: str) -> str:
+    return "TEST" if split == "test" else "TRAIN"

@@ -15,7 +15,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from timesformer.datasets.build import build_dataset
+from timesformer.datasets.build import build_split
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
 from timesformer.utils.errors import ConfigError, VideoError
@@ -129,8 +129,7 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
     Raises:
         ConfigError: the training set is smaller than one batch.
     """
-    name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
-    dataset = build_dataset(name, cfg, split)
+    dataset = build_split(cfg, split)
     workers = cfg.DATA_LOADER.NUM_WORKERS
     return VideoLoader(
         dataset,

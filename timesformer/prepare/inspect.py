@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.build import SPLITS, build_dataset
+from timesformer.datasets.build import SPLITS, build_video_split
 from timesformer.datasets.clips.sampling import RateSampler
 from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.lists.records import Record, Records
@@ -21,7 +21,7 @@ from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import read_folder
-from timesformer.utils.errors import AnnotationError, ConfigError, VideoError
+from timesformer.utils.errors import AnnotationError, VideoError
 from timesformer.utils.processes import CRASHED
 
 MISSING, BROKEN = "missing", "broken"
@@ -197,16 +197,10 @@ def read_splits(
     datasets: dict[str, VideoDataset] = {}
     unreadable: dict[str, str] = {}
     for split in splits or SPLITS:
-        key = "TEST.DATASET" if split == "test" else "TRAIN.DATASET"
-        name = cfg.TEST.DATASET if split == "test" else cfg.TRAIN.DATASET
         try:
-            dataset = build_dataset(name, cfg, split)
+            datasets[split] = build_video_split(cfg, split)
         except AnnotationError as error:
             unreadable[split] = str(error)
-            continue
-        if not isinstance(dataset, VideoDataset):
-            raise ConfigError(f"{key} {name!r} is not a data set of video files")
-        datasets[split] = dataset
     if not datasets:
         raise AnnotationError(next(iter(unreadable.values())))
     return datasets, unreadable
