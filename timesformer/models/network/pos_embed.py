@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+POS_EMBED_MODES = ("bicubic", "bilinear", "nearest", "legacy")
+TIME_EMBED_MODES = ("nearest", "linear")
+
 
 def resize_pos_embed(
     pos_embed: Tensor,
@@ -41,14 +44,14 @@ def resize_pos_embed(
     h, w = source_grid or (math.isqrt(patches.shape[1]),) * 2
     if h * w != patches.shape[1]:
         raise ValueError(f"{patches.shape[1]} patch positions don't form a {h}×{w} grid")
+    if mode not in POS_EMBED_MODES:
+        raise ValueError(f"unknown resize mode {mode!r}: {', '.join(POS_EMBED_MODES)}")
     if mode == "legacy":
         patches = F.interpolate(patches.transpose(1, 2), size=grid[0] * grid[1], mode="nearest")
-    elif mode in ("nearest", "bilinear", "bicubic"):
+    else:
         frame = patches.transpose(1, 2).unflatten(2, (h, w))
         frame = F.interpolate(frame, size=grid, mode=mode)
         patches = frame.flatten(2)
-    else:
-        raise ValueError(f"unknown resize mode {mode!r}: nearest, bilinear, bicubic or legacy")
     return torch.cat([cls, patches.transpose(1, 2)], dim=1)
 
 
@@ -58,8 +61,8 @@ def resize_time_embed(time_embed: Tensor, frames: int, mode: str = "nearest") ->
     Raises:
         ValueError: for an unknown mode.
     """
-    if mode not in ("nearest", "linear"):
-        raise ValueError(f"unknown resize mode {mode!r}: nearest or linear")
+    if mode not in TIME_EMBED_MODES:
+        raise ValueError(f"unknown resize mode {mode!r}: {', '.join(TIME_EMBED_MODES)}")
     if time_embed.shape[1] == frames:
         return time_embed
     return F.interpolate(time_embed.transpose(1, 2), size=frames, mode=mode).transpose(1, 2)

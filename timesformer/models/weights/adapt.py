@@ -16,7 +16,13 @@ import torch
 from timm.layers import resample_patch_embed
 from torch import Tensor
 
-from timesformer.models.network.pos_embed import resize_pos_embed, resize_time_embed
+from timesformer.config.allowed import CHOICES
+from timesformer.models.network.pos_embed import (
+    POS_EMBED_MODES,
+    TIME_EMBED_MODES,
+    resize_pos_embed,
+    resize_time_embed,
+)
 from timesformer.models.weights.describe import PATCH
 from timesformer.models.weights.formats import IGNORED
 from timesformer.utils.errors import ConfigError
@@ -42,9 +48,9 @@ class Resizing:
 
     def __post_init__(self) -> None:
         for what, known in (
-            ("pos_embed", ("bicubic", "bilinear", "nearest", "legacy")),
-            ("time_embed", ("nearest", "linear")),
-            ("tubelet", ("central", "average")),
+            ("pos_embed", POS_EMBED_MODES),
+            ("time_embed", TIME_EMBED_MODES),
+            ("tubelet", CHOICES["TIMESFORMER.TUBELET_INIT"]),
         ):
             if (how := getattr(self, what)) not in known:
                 raise ConfigError(f"unknown way to fit {what}, {how!r}: {', '.join(known)}")
