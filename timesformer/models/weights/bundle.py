@@ -148,10 +148,11 @@ def _architecture(
         if not isinstance(stored, Mapping) or not stored:
             raise ValueError(f"its architecture is {stored!r:.60}, not the knobs of a model")
         said |= dict(stored)
-    if PATCH in state or "model" not in said:  # a ViT, or nothing that is known
-        if stored is None:
-            _forget_name(said, state)
-        said = {**_needed(hints), **said}
+    may_be_vit = PATCH in state or "model" not in said  # or it is nothing that is known
+    if may_be_vit and stored is None:
+        _forget_name(said, state)
+    said = {**_needed(hints), **said}
+    if may_be_vit:
         said |= guesses(state, said, hints.get("attention_type"))
         told = told_by_shapes(state, str(said["attention_type"]))
         if stored is not None:
@@ -162,7 +163,6 @@ def _architecture(
             if told["pos_embed_type"] == "space" and frames_apart(state, said):
                 raise ValueError(f"there is no time_embed, which {said['attention_type']} has")
             said |= told
-    said = {**_needed(hints), **said}
     if "pos_embed" in state and "img_size" not in said:
         raise ValueError("pos_embed isn't of square frames, and nothing says their img_size")
     architecture = Architecture.from_json(said)

@@ -52,12 +52,7 @@ def describe(state: Mapping[str, Tensor]) -> str:
         return "a ResNet"
     if PATCH not in state or not _block_parts(state):
         return "something that isn't a ViT"
-    schemes = [
-        name
-        for name in schemes_of(state)
-        if ATTENTION_REGISTRY.get(name).one_sequence_per_clip == ("time_embed" in state)
-    ]
-    scheme = " or ".join(schemes) or f"blocks of {', '.join(sorted(_block_parts(state)))}"
+    scheme = " or ".join(_fitting(state)) or f"blocks of {', '.join(sorted(_block_parts(state)))}"
     patch = state[PATCH].shape
     sizes = f"EMBED_DIM {patch[0]}, DEPTH {_depth(state)}"
     if len(patch) >= 4:
@@ -134,7 +129,7 @@ def guesses(
                 f"{state[PATCH].shape[0]} isn't a multiple of 64 to tell it: say num_heads"
             )
     if "attention_type" not in said:
-        fitting = [s for s in schemes if _ordered(s) == ("time_embed" in state)]
+        fitting = _fitting(state)
         if not fitting and not any(ATTENTION_REGISTRY.get(s).new_parts() for s in schemes):
             if fallback:
                 return guessed | {"attention_type": fallback}
@@ -153,6 +148,11 @@ def guesses(
     elif said["attention_type"] not in ATTENTION_REGISTRY:
         raise ValueError(f"no attention scheme is called {said['attention_type']!r:.60}")
     return guessed
+
+
+def _fitting(state: Mapping[str, Tensor]) -> list[str]:
+    """Return those of `schemes_of` that have a time_embed if the weights have, and only then."""
+    return [s for s in schemes_of(state) if _ordered(s) == ("time_embed" in state)]
 
 
 def _ordered(scheme: str) -> bool:
