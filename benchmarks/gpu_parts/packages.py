@@ -27,8 +27,8 @@ MACHINES_OWN = ("torch", "torchvision", "numpy", "pillow")
 REQUIRED = {
     "torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "PIL": "pillow",
     "av": "av", "einops": "einops", "fvcore.common.config": "fvcore", "iopath": "iopath",
-    "safetensors.torch": "safetensors", "simplejson": "simplejson", "timm": "timm",
-    "tqdm": "tqdm", "yacs.config": "yacs", "yaml": "PyYAML", "pytest": "pytest",
+    "safetensors.torch": "safetensors", "simplejson": "simplejson", "tabulate": "tabulate",
+    "timm": "timm", "tqdm": "tqdm", "yacs.config": "yacs", "yaml": "PyYAML", "pytest": "pytest",
     "pytest_timeout": "pytest-timeout",
 }  # fmt: skip
 OPTIONAL = {"transformers": "transformers"}
