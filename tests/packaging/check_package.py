@@ -26,8 +26,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from small_run import small_options  # noqa: E402
 
-LEFT_OUT = {".git", ".venv", "build", "dist", "data", "runs"}  # of the checkout's own folder
-CACHES = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*_cache")
 RECIPE = "Synthetic/TimeSformer_divST_8_64"
 
 
@@ -44,11 +42,6 @@ def main() -> None:
 def build(work: Path) -> Path:
     """Build sdist and wheel of a copy of the checkout, and check what is in them."""
     tree = work / "tree"
-
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        caches = CACHES(folder, names)
-        return caches | (LEFT_OUT if Path(folder) == ROOT else set())
-
     shutil.copytree(ROOT, tree, ignore=left_out, symlinks=True)
     files = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
     command = [sys.executable, "-m", "build", "--no-isolation"]
@@ -70,6 +63,17 @@ def build(work: Path) -> Path:
     expect("timesformer/py.typed" in held, "the wheel lacks py.typed")
     print(f"{sdist.name}: {len(packed)} files; {wheel.name}: {len(found)} files", flush=True)
     return wheel
+
+
+def left_out(folder: str, names: list[str]) -> set[str]:
+    """Return which of a folder's names aren't the project's: what .gitignore says, and git's own.
+
+    Its lines are names or patterns; those with a slash in front are of the checkout's own folder.
+    """
+    lines = (ROOT / ".gitignore").read_text().split()
+    everywhere = shutil.ignore_patterns(*(n.rstrip("/") for n in lines if n[0] != "/"))
+    here = {n.strip("/") for n in lines if n[0] == "/"} | {".git"}
+    return everywhere(folder, names) | (here if Path(folder) == ROOT else set())
 
 
 class Installed:
