@@ -30,7 +30,7 @@ from av.video.frame import VideoFrame
 from report import find_videos
 from tqdm import tqdm
 
-from timesformer.datasets.clips.sampling import ClipPosition
+from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video import decode as decoder
 from timesformer.utils.errors import UserError, VideoError, run_tool
 from timesformer.utils.misc import keyed_rng

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from timesformer.datasets.clips.augment import Normalize
-from timesformer.datasets.clips.sampling import ClipPosition, RateSampler
-from timesformer.datasets.clips.transform import (
+from timesformer.clips.augment import Normalize
+from timesformer.clips.sampling import ClipPosition, RateSampler
+from timesformer.clips.transform import (
     EvalTransform,
     TrainTransform,
     crop_corner,

@@ -38,7 +38,7 @@ from every_frame import (
 from report import environment, find_videos
 from tqdm import tqdm
 
-from timesformer.datasets.clips.sampling import ClipPosition, ViewGrid
+from timesformer.clips.sampling import ClipPosition, ViewGrid
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.loader import Batch, TrainBatches, VideoLoader, collate
 from timesformer.datasets.video import decode as decoder

@@ -15,8 +15,8 @@ from video_fixtures import numbered_frames, write_video
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.kinetics import Kinetics
-from timesformer.datasets.clips.sampling import RateSampler
-from timesformer.datasets.clips.transform import TrainTransform
+from timesformer.clips.sampling import RateSampler
+from timesformer.clips.transform import TrainTransform
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
@@ -184,7 +184,7 @@ def test_a_whole_video_is_sampled_as_by_load_clip(
     cfg: CfgNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only a part of a video has an end that the file doesn't know."""
-    monkeypatch.setattr("timesformer.datasets.clips.sampling.ClipPosition.within", None)
+    monkeypatch.setattr("timesformer.clips.sampling.ClipPosition.within", None)
     assert build_dataset("kinetics", cfg, "val")[0][0].ndim == 4
 
 

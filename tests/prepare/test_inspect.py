@@ -11,8 +11,8 @@ from dataset_layouts import write_multi_label, write_pictures, write_tiny
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
-from timesformer.datasets.clips.sampling import RateSampler, SegmentSampler
-from timesformer.datasets.clips.transform import EvalTransform
+from timesformer.clips.sampling import RateSampler, SegmentSampler
+from timesformer.clips.transform import EvalTransform
 from timesformer.datasets.lists.records import Records
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (

@@ -14,7 +14,7 @@ import torch
 from dataset_layouts import write_pictures, write_tiny
 from video_fixtures import write_video
 
-from timesformer.datasets.clips.sampling import RateSampler
+from timesformer.clips.sampling import RateSampler
 from timesformer.datasets.decoder import decode_all, load_clip, probe
 from timesformer.datasets.video import frame_folder
 from timesformer.prepare.transcode import TranscodeSettings, prepared_size, transcode

@@ -6,9 +6,9 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.clips.augment import ClipAugment, Normalize
-from timesformer.datasets.clips.sampling import RateSampler, ViewGrid
-from timesformer.datasets.clips.transform import EvalTransform, TrainTransform
+from timesformer.clips.augment import ClipAugment, Normalize
+from timesformer.clips.sampling import RateSampler, ViewGrid
+from timesformer.clips.transform import EvalTransform, TrainTransform
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.datasets.video.reader import VideoReader
 

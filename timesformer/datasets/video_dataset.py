@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from timesformer.datasets.clips.augment import Normalize
-from timesformer.datasets.clips.sampling import ClipPosition, ClipSampler, ViewGrid
-from timesformer.datasets.clips.transform import EvalTransform, TrainTransform
+from timesformer.clips.augment import Normalize
+from timesformer.clips.sampling import ClipPosition, ClipSampler, ViewGrid
+from timesformer.clips.transform import EvalTransform, TrainTransform
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.decode import Clips
 from timesformer.datasets.video.reader import VideoReader

@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.validate import BatchLayout
-from timesformer.datasets.clips.augment import ClipAugment
+from timesformer.clips.augment import ClipAugment
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.losses import ClipMixup
 from timesformer.models.weights.load import LoadReport, load_pretrained

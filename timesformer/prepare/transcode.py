@@ -25,7 +25,7 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from timesformer.datasets.clips.sampling import ClipPosition
+from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video.file import (
     PLAUSIBLE_FPS,
     StreamInfo,

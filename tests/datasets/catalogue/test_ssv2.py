@@ -12,7 +12,7 @@ from fvcore.common.config import CfgNode
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.ssv2 import MIRRORED
-from timesformer.datasets.clips.sampling import SegmentSampler
+from timesformer.clips.sampling import SegmentSampler
 from timesformer.utils.errors import AnnotationError, ConfigError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from video_fixtures import numbered_frames, write_video
 
-from timesformer.datasets.clips.sampling import RateSampler
+from timesformer.clips.sampling import RateSampler
 from timesformer.datasets.decoder import (
     VideoError,
     decode_all,

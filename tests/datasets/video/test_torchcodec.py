@@ -24,7 +24,7 @@ import json, sys
 from timesformer.datasets.video import decode as decoder
 from timesformer.datasets.video import torchcodec as torchcodec_backend
 from timesformer.datasets.video.reader import VideoReader
-from timesformer.datasets.clips.sampling import RateSampler
+from timesformer.clips.sampling import RateSampler
 from timesformer.utils.errors import VideoError
 
 pyav, torchcodec, used = VideoReader("pyav"), VideoReader("torchcodec"), []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.clips.sampling import SegmentSampler
+from timesformer.clips.sampling import SegmentSampler
 from timesformer.datasets.lists.frame_rows import read_frame_list
 from timesformer.datasets.lists.json_entries import read_entries, read_json
 from timesformer.datasets.lists.records import Records

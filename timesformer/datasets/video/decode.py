@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from timesformer.datasets.clips.sampling import ClipPosition, RateSampler, view_start
+from timesformer.clips.sampling import ClipPosition, RateSampler, view_start
 from timesformer.datasets.video.file import (
     StreamInfo,
     check_size,

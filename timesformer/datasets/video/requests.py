@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from timesformer.datasets.clips.sampling import ClipPosition
+from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video.file import StreamInfo
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from timesformer.datasets.clips.transform import (
+from timesformer.clips.transform import (
     EvalTransform,
     TrainTransform,
     crop_corner,

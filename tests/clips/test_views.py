@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from timesformer.datasets.clips.sampling import ViewGrid
+from timesformer.clips.sampling import ViewGrid
 
 
 def test_view_numbers() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from timesformer.datasets.clips.transform import seeded
+from timesformer.clips.transform import seeded
 from timesformer.utils.misc import keyed_rng
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from timesformer.datasets.clips.sampling import (
+from timesformer.clips.sampling import (
     ClipPosition,
     RateSampler,
     SegmentSampler,
