@@ -74,7 +74,7 @@ def test_loads_as_the_same_model(case) -> None:
     rng = np.random.default_rng(5)
     clip = torch.from_numpy(rng.standard_normal((2, 3, 4, side, side), dtype=np.float32))
     with torch.no_grad():
-        np.testing.assert_allclose(model(clip), expected["logits"], atol=1e-6)
+        np.testing.assert_allclose(model(clip), expected["logits"], atol=1e-4)
 
 
 def test_resumes_and_tests_as_before(case, synthetic_dir) -> None:
@@ -83,8 +83,9 @@ def test_resumes_and_tests_as_before(case, synthetic_dir) -> None:
     cfg = small_cfg(synthetic_dir, run, **CASES[name])
     train(cfg)
     losses = [line["loss"] for line in stats(run, "train_iter")]
-    # With other numbers of threads steps round otherwise.
-    assert losses == pytest.approx(expected["losses"], abs=1e-4)
-    np.testing.assert_allclose(run_test(cfg).scores, expected["scores"], atol=1e-2)
+    # Other processors and numbers of threads round otherwise, and every step makes more of it.
+    assert losses[0] == pytest.approx(expected["losses"][0], abs=1e-4)
+    assert losses == pytest.approx(expected["losses"], abs=5e-3)
+    np.testing.assert_allclose(run_test(cfg).scores, expected["scores"], atol=5e-2)
     written = read_checkpoint(checkpoint.with_name("checkpoint_epoch_00002.pyth"))
     assert written["architecture"] == from_pretrained(checkpoint).architecture.to_json()
