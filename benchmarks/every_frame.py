@@ -9,15 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from timesformer.clips.augment import Normalize
 from timesformer.clips.sampling import ClipPosition, RateSampler
-from timesformer.clips.transform import (
-    EvalTransform,
-    TrainTransform,
-    crop_corner,
-    draw_short_side,
-    scaled_size,
-)
+from timesformer.clips.training import TrainTransform, draw_short_side
+from timesformer.clips.transform import EvalTransform, Normalize, crop_corner, scaled_size
 from timesformer.datasets.video.file import complete_rate
 
 # The Kinetics recipe: 8 frames, one in 32, 224 × 224.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timesformer.clips.augment import ClipAugment, Normalize
+from timesformer.clips.augment import ClipAugment
+from timesformer.clips.transform import Normalize
 
 MEAN, STD = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
 

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from timesformer.clips.transform import (
-    EvalTransform,
-    TrainTransform,
-    crop_corner,
-    draw_short_side,
-    resize,
-    scaled_size,
-)
+from timesformer.clips.training import TrainTransform, draw_short_side
+from timesformer.clips.transform import EvalTransform, crop_corner, resize, scaled_size
 
 
 def picture(height: int, width: int) -> torch.Tensor:

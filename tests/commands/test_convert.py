@@ -94,6 +94,7 @@ def test_mean_std_and_names_of_a_source_that_has_none(tmp_path):
     model = from_pretrained(tmp_path / "hf")
     assert model.preprocessing == {
         "mean": [0.5] * 3, "std": [0.2] * 3, "channel_order": "RGB", "short_side": 32,
+        "crop_size": 32,
     }  # fmt: skip
 
 

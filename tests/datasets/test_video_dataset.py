@@ -12,11 +12,11 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 from video_fixtures import numbered_frames, write_video
 
+from timesformer.clips.sampling import RateSampler
+from timesformer.clips.training import TrainTransform
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.kinetics import Kinetics
-from timesformer.clips.sampling import RateSampler
-from timesformer.clips.transform import TrainTransform
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem

@@ -87,7 +87,7 @@ def test_overrides_resize_and_start_afresh(tmp_path, caplog):
 def test_what_does_not_make_sense_to_save(tmp_path):
     with pytest.raises(ConfigError, match="2 class names for 3 classes"):
         hub.save_pretrained(small_model(), tmp_path, class_names=["a", "b"])
-    with pytest.raises(ConfigError, match="needs mean, std, channel_order"):
+    with pytest.raises(ConfigError, match="save_pretrained: the preprocessing lacks std"):
         hub.save_pretrained(small_model(), tmp_path, preprocessing={"mean": [0.5] * 3})
     with pytest.raises(ConfigError, match="is needed, not Linear"):
         hub.save_pretrained(torch.nn.Linear(2, 2), tmp_path)

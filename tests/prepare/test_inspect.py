@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from dataset_layouts import write_multi_label, write_pictures, write_tiny
 
-from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CfgNode
 from timesformer.clips.sampling import RateSampler, SegmentSampler
 from timesformer.clips.transform import EvalTransform
+from timesformer.config.defaults import get_cfg
+from timesformer.config.node import CfgNode
 from timesformer.datasets.lists.records import Records
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (

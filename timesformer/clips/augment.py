@@ -5,40 +5,13 @@ Letters: B clips, T frames, H×W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from timesformer.clips.transform import seeded
+from timesformer.clips.training import seeded
+from timesformer.clips.transform import Normalize
 from timesformer.utils.misc import keyed_rng
-
-
-@dataclass(frozen=True)
-class Normalize:
-    """Pixel values 0..255, uint8 or float, of clips (…, 3, T, H, W) to what a model takes.
-
-    Attributes:
-        mean: of each channel, for pixels in [0, 1], in the order the model sees the channels.
-        std: likewise.
-        bgr: the model takes BGR; clips come as RGB.
-    """
-
-    mean: Sequence[float]
-    std: Sequence[float]
-    bgr: bool = False
-
-    def __call__(self, clips: Tensor) -> Tensor:
-        """Return a new float tensor on the clips' device."""
-        if self.bgr:
-            clips = clips.flip(-4)
-        clips = clips.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-        mean, std = (
-            torch.tensor(x, device=clips.device).view(3, 1, 1, 1) for x in (self.mean, self.std)
-        )
-        return clips.div_(255).sub_(mean).div_(std)
 
 
 class ClipAugment:

@@ -1,9 +1,8 @@
-"""From uint8 frames to the normalised square clips that a model takes.
+"""From uint8 frames to the square clips that a model takes, the same each time.
 
-Two halves. The worker's half cuts and resizes: `TrainTransform` and `EvalTransform` make clips of
-pixel values 0..255. The device's half, for a whole batch, is in `augment.py`: it normalises, and
-augments training clips. Training clips stay uint8 in between, a quarter of the bytes; resizing
-rounds them by at most 1/255. Evaluation clips are resized in float, as the published code does.
+Two steps, for evaluation and for whoever uses a model: `EvalTransform` resizes and cuts in float,
+as the published code does, and `Normalize` makes numbers of the pixels, for a whole batch and on
+the device. Training, which is random, is in `training.py` and `augment.py`.
 
 Shapes: T frames, H×W pixels, S spatial crops.
 """
@@ -11,57 +10,12 @@ Shapes: T frames, H×W pixels, S spatial crops.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torchvision.transforms import RandomResizedCrop
-
-
-@dataclass(frozen=True)
-class TrainTransform:
-    """Random size, crop and flip of one clip, the same for all of its frames.
-
-    Attributes:
-        jitter: least and greatest short side in pixels.
-        crop_size: side of the square crop in pixels.
-        inverse: draw the reciprocal of the short side uniformly instead of the short side.
-        flip: mirror left and right with probability 1/2.
-        resized_crop: (share of the area, aspect ratio) to draw crops from instead of `jitter`, each
-            (least, greatest), as Inception does.
-    """
-
-    jitter: tuple[int, int]
-    crop_size: int
-    inverse: bool = False
-    flip: bool = True
-    resized_crop: tuple[tuple[float, float], tuple[float, float]] | None = None
-
-    def __call__(self, frames: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, bool]:
-        """Map frames (T, H, W, 3) to a uint8 clip (3, T, crop_size, crop_size).
-
-        Returns:
-            The clip, and whether it is mirrored.
-        """
-        images = frames.permute(0, 3, 1, 2)
-        if self.resized_crop:
-            scale, ratio = self.resized_crop
-            with seeded(int(rng.integers(2**63))):
-                y, x, height, width = RandomResizedCrop.get_params(images, [*scale], [*ratio])
-            size = (self.crop_size, self.crop_size)
-            images = resize(images[..., y : y + height, x : x + width], size, torch.uint8)
-        else:
-            side = draw_short_side(rng, self.jitter, self.inverse)
-            size = scaled_size(images.shape[-2], images.shape[-1], side)
-            room_y, room_x = (length - self.crop_size for length in size)
-            y, x = (int(rng.integers(0, room, endpoint=True)) for room in (room_y, room_x))
-            images = resize(images, size, torch.uint8, crop=(y, x, self.crop_size))
-        mirrored = rng.random() < 0.5 and self.flip  # drawn in any case: the stream is the same
-        clip = images.transpose(0, 1)
-        return (clip.flip(-1) if mirrored else clip).contiguous(), mirrored
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -90,20 +44,29 @@ class EvalTransform:
         return torch.stack(crops).transpose(1, 2).contiguous()
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Let torchvision, which draws from torch's global generator, draw from this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+@dataclass(frozen=True)
+class Normalize:
+    """Pixel values 0..255, uint8 or float, of clips (…, 3, T, H, W) to what a model takes.
 
+    Attributes:
+        mean: of each channel, for pixels in [0, 1], in the order the model sees the channels.
+        std: likewise.
+        bgr: the model takes BGR; clips come as RGB.
+    """
 
-def draw_short_side(rng: np.random.Generator, jitter: tuple[int, int], inverse: bool) -> int:
-    """Draw a short side in pixels from the range `jitter`, or uniformly in its reciprocal."""
-    low, high = jitter
-    if inverse:
-        return round(1 / rng.uniform(1 / high, 1 / low))
-    return round(rng.uniform(low, high))
+    mean: Sequence[float]
+    std: Sequence[float]
+    bgr: bool = False
+
+    def __call__(self, clips: Tensor) -> Tensor:
+        """Return a new float tensor on the clips' device."""
+        if self.bgr:
+            clips = clips.flip(-4)
+        clips = clips.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        mean, std = (
+            torch.tensor(x, device=clips.device).view(3, 1, 1, 1) for x in (self.mean, self.std)
+        )
+        return clips.div_(255).sub_(mean).div_(std)
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:

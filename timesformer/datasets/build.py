@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fvcore.common.config import CfgNode
 from torch.utils.data import Dataset
 
+from timesformer.clips.preprocessing import Preprocessing
+from timesformer.clips.transform import EvalTransform
 from timesformer.datasets import catalogue  # noqa: F401  (registers the data sets)
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.parts import (
     SPLITS,
     build_augment,
     build_normalize,
+    build_transform,
     build_views,
     video_options,
 )
@@ -26,6 +29,7 @@ __all__ = [
     "build_augment",
     "build_dataset",
     "build_normalize",
+    "build_preprocessing",
     "build_split",
     "build_video_split",
     "build_views",
@@ -40,14 +44,7 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
         ConfigError: there is no data set of that name, or it has one label a video where several
             are wanted.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
-    known = {registered.lower(): entry for registered, entry in DATASET_REGISTRY}
-    if name.lower() not in known:
-        raise ConfigError(
-            f"{_group(split)}.DATASET {name!r} is not known; choose from {', '.join(sorted(known))}"
-        )
-    dataset = known[name.lower()](cfg, split)
+    dataset = _registered(name, split)(cfg, split)
     records: Sequence[Record] = getattr(dataset, "records", ())
     if cfg.DATA.MULTI_LABEL and len(records) and isinstance(records[0].label, int):
         raise ConfigError(
@@ -55,6 +52,35 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
             "or use kinetics, whose lists may have several"
         )
     return dataset
+
+
+def build_preprocessing(cfg: CfgNode, split: str = "train") -> Preprocessing:
+    """Return how frames become the clips that a model of this config is tested on.
+
+    No list or video is read. A data set that doesn't say its `sampling` leaves that unknown.
+
+    Args:
+        cfg: the config.
+        split: whose data set says how frames are chosen.
+
+    Raises:
+        ConfigError: as `build_dataset`, if there is no such data set.
+    """
+    data, crops = cfg.DATA, build_transform(cfg, "test")
+    assert isinstance(crops, EvalTransform)
+    sampling = getattr(_registered(cfg[_group(split)].DATASET, split), "sampling", None)
+    by_rate = sampling == "rate"
+    return Preprocessing(
+        mean=tuple(data.MEAN),
+        std=tuple(data.STD),
+        channel_order="BGR" if data.REVERSE_INPUT_CHANNEL else "RGB",
+        num_frames=data.NUM_FRAMES,
+        sampling=sampling,
+        sampling_rate=data.SAMPLING_RATE if by_rate else None,
+        target_fps=data.TARGET_FPS if by_rate else None,
+        short_side=crops.short_side,
+        crop_size=crops.crop_size,
+    )
 
 
 def build_split(cfg: CfgNode, split: str) -> Dataset:
@@ -79,6 +105,18 @@ def build_video_split(cfg: CfgNode, split: str) -> VideoDataset:
             f"{group}.DATASET {cfg[group].DATASET!r} is not a data set of video files"
         )
     return dataset
+
+
+def _registered(name: str, split: str) -> Callable[[CfgNode, str], Dataset]:
+    """Return the entry of the registry that is called `name`, in any case."""
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+    known = {registered.lower(): entry for registered, entry in DATASET_REGISTRY}
+    if name.lower() not in known:
+        raise ConfigError(
+            f"{_group(split)}.DATASET {name!r} is not known; choose from {', '.join(sorted(known))}"
+        )
+    return known[name.lower()]
 
 
 def _group(split: str) -> str:

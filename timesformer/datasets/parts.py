@@ -6,9 +6,10 @@ from typing import Any
 
 from fvcore.common.config import CfgNode
 
-from timesformer.clips.augment import ClipAugment, Normalize
+from timesformer.clips.augment import ClipAugment
 from timesformer.clips.sampling import RateSampler, ViewGrid
-from timesformer.clips.transform import EvalTransform, TrainTransform
+from timesformer.clips.training import TrainTransform
+from timesformer.clips.transform import EvalTransform, Normalize
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.datasets.video.reader import VideoReader
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from timesformer.clips.augment import Normalize
 from timesformer.clips.sampling import ClipPosition, ClipSampler, ViewGrid
-from timesformer.clips.transform import EvalTransform, TrainTransform
+from timesformer.clips.training import TrainTransform
+from timesformer.clips.transform import EvalTransform, Normalize
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.decode import Clips
 from timesformer.datasets.video.reader import VideoReader
@@ -60,7 +60,10 @@ class VideoDataset(Dataset):
         class_names: in label order, or ().
         normalize: what the model expects of its input.
         num_views: views of a video, V.
+        sampling: how the sampler chooses frames, one of `preprocessing.SAMPLINGS`.
     """
+
+    sampling: ClassVar[str] = "rate"
 
     def __init__(
         self,

@@ -11,8 +11,10 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from timesformer.config.validate import BatchLayout
 from timesformer.clips.augment import ClipAugment
+from timesformer.clips.preprocessing import KEYS, Preprocessing
+from timesformer.config.validate import BatchLayout
+from timesformer.datasets.build import build_preprocessing
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.losses import ClipMixup
 from timesformer.models.weights.load import LoadReport, load_pretrained
@@ -66,11 +68,7 @@ class TrainState:
 
 def preprocessing(cfg: CfgNode) -> dict[str, Any]:
     """Return what the weights expect of their input; it travels with every checkpoint."""
-    return {
-        "mean": list(cfg.DATA.MEAN),
-        "std": list(cfg.DATA.STD),
-        "channel_order": "BGR" if cfg.DATA.REVERSE_INPUT_CHANNEL else "RGB",
-    }
+    return build_preprocessing(cfg).to_json()
 
 
 def load_train_checkpoint(
@@ -188,12 +186,15 @@ def load_test_checkpoint(cfg: CfgNode, model: nn.Module) -> TestWeights:
 
 
 def _compare_preprocessing(cfg: CfgNode, path: str | Path, trained: Any) -> None:
-    wanted = preprocessing(cfg)
-    if trained and {key: trained.get(key) for key in wanted} != wanted:
+    if not trained:
+        return
+    try:
+        said = Preprocessing.from_json(trained)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    for name, (theirs, ours) in said.differences(build_preprocessing(cfg, "test")).items():
         logger.warning(
-            "%s was trained with %s, but the config says %s: set DATA.MEAN, DATA.STD and "
-            "DATA.REVERSE_INPUT_CHANNEL as in training, or scores will be too low",
-            path,
-            trained,
-            wanted,
+            "%s was trained with %s %s, but the config says %s: set %s as in training, or scores "
+            "will be too low",
+            *(path, name, theirs, ours, KEYS[name]),
         )

@@ -11,18 +11,18 @@ either registered models (MODEL.MODEL_NAME), or recipes of the published release
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from timesformer.clips.preprocessing import Preprocessing
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.models.architecture import Architecture
 from timesformer.models.build import make_model
 from timesformer.models.registry import MODEL_REGISTRY
-from timesformer.models.weights.bundle import attach, make_from
+from timesformer.models.weights.bundle import attach, make_from, resized
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import save_pretrained
 from timesformer.utils.errors import ConfigError
@@ -37,12 +37,12 @@ class Recipe:
 
     Attributes:
         architecture: what its model is made of.
-        preprocessing: see `Bundle`.
+        preprocessing: how its clips are made.
         labels: name of the shipped list of classes.
     """
 
     architecture: Architecture
-    preprocessing: Mapping[str, Any]
+    preprocessing: Preprocessing
     labels: str
 
     @property
@@ -57,14 +57,17 @@ def _recipe(data: str, frames: int, rate: int | None, size: int, scheme: str) ->
         "K600": ("kinetics600", 600),
         "SSv2": ("ssv2", 174),
     }[data]
-    preprocessing: dict[str, Any] = {
-        "mean": [0.45] * 3,
-        "std": [0.225] * 3,
-        "channel_order": "BGR" if data == "SSv2" else "RGB",
-        "short_side": size,  # tested on three crops of full height
-    }
-    if rate:  # frames of SSv2 are spread over the whole video instead
-        preprocessing["sampling_rate"] = rate
+    preprocessing = Preprocessing(
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        channel_order="BGR" if data == "SSv2" else "RGB",
+        num_frames=frames,
+        sampling="rate" if rate else "segments",
+        sampling_rate=rate,
+        target_fps=30.0 if rate else None,
+        short_side=size,  # tested on three crops of full height
+        crop_size=size,
+    )
     architecture = Architecture(
         img_size=size, num_classes=classes, num_frames=frames, attention_type=scheme
     )
@@ -136,7 +139,8 @@ def create_model(name: str, pretrained: str | Path = "", **overrides: Any) -> nn
     start = recipe.architecture if recipe else Architecture(model=name)
     model: Any = make_model(start.changed("create_model", overrides).to_cfg())
     if recipe:
-        attach(model, recipe.preprocessing, recipe.class_names)
+        said = resized(recipe.preprocessing.to_json(), overrides)
+        attach(model, said, recipe.class_names)
     if pretrained:
         load_pretrained(model, pretrained)
     return model

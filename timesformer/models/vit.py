@@ -7,7 +7,6 @@ K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from timesformer.models.architecture import Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import Attention, Mlp
+from timesformer.models.base import VideoModel
 from timesformer.models.network.patch_embed import PatchEmbed
 from timesformer.models.network.vision_transformer import VisionTransformer, layer_patterns
 from timesformer.models.registry import MODEL_REGISTRY
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-class TimeSformer(nn.Module):
+class TimeSformer(VideoModel):
     """The paper's model: a `VisionTransformer` of ViT sizes, held as `.model`.
 
     Args:
@@ -49,16 +49,15 @@ class TimeSformer(nn.Module):
         **knobs: the rest of its fields; without, those of the published ViT-B.
 
     Attributes:
-        architecture: all of these, as checkpoints carry them.
-        preprocessing: what the weights expect of their input (mean, std, channel_order, …), where
-            that is known, else {}.
-        class_names: in label order, or ().
+        architecture: all of these, as checkpoints carry them; see `VideoModel` for the others.
 
     Raises:
         TypeError: there is no such knob.
         ValueError: a value that can't work.
         WeightsError: if `pretrained_model` can't be read or doesn't belong to this model.
     """
+
+    architecture: Architecture
 
     def __init__(
         self,
@@ -84,8 +83,6 @@ class TimeSformer(nn.Module):
                 f"{self.architecture.model} is no TimeSformer: timesformer.create_model and "
                 "timesformer.models.create.from_pretrained make other models"
             )
-        self.preprocessing: dict[str, Any] = {}
-        self.class_names: tuple[str, ...] = ()
         self.model = VisionTransformer(
             qkv_bias=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
@@ -136,10 +133,8 @@ class TimeSformer(nn.Module):
         """Return the last layer, from D features to K logits."""
         return self.model.get_classifier()
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a fresh one; 0 classes leave features as output."""
+    def _reset_head(self, num_classes: int) -> None:
         self.model.reset_classifier(num_classes)
-        self.architecture = replace(self.architecture, num_classes=num_classes)
 
     def no_weight_decay(self) -> set[str]:
         """Name the parameters that other recipes leave out of weight decay."""

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.build import SPLITS, build_video_split
 from timesformer.clips.sampling import RateSampler
+from timesformer.datasets.build import SPLITS, build_video_split
 from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.lists.records import Record, Records
 from timesformer.datasets.video.frame_folder import list_frames

@@ -9,10 +9,10 @@ import pytest
 from dataset_layouts import shipped_names, write_diving48
 from fvcore.common.config import CfgNode
 
+from timesformer.clips.sampling import RateSampler
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue import diving48
-from timesformer.clips.sampling import RateSampler
 from timesformer.utils.errors import AnnotationError, ConfigError
 
 ENTRY = {"vid_name": "a_0", "label": 5, "start_frame": 2, "end_frame": 9}

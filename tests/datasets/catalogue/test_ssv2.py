@@ -9,10 +9,10 @@ import pytest
 from dataset_layouts import shipped_names, write_ssv2_frames, write_ssv2_webm
 from fvcore.common.config import CfgNode
 
+from timesformer.clips.sampling import SegmentSampler
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.ssv2 import MIRRORED
-from timesformer.clips.sampling import SegmentSampler
 from timesformer.utils.errors import AnnotationError, ConfigError
 
 

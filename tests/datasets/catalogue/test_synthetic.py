@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from timesformer.clips.sampling import RateSampler
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.synthetic import Synthetic
-from timesformer.clips.sampling import RateSampler
 from timesformer.prepare.synthetic_video import FPS, LENGTHS, MOTIONS, draw_trajectory, write_video
 from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
 from timesformer.utils.errors import AnnotationError

@@ -250,7 +250,7 @@ def test_hugging_face_and_back(scheme, tmp_path):
     # Theirs doesn't carry the rate.
     assert back.architecture == replace(model.architecture, drop_path_rate=0.0)
     assert back.class_names == names
-    assert back.preprocessing == K400 | {"short_side": 64}
+    assert back.preprocessing == K400 | {"short_side": 64, "crop_size": 64}
 
     # The file alone, without its folder, and one that an older `transformers` pickled.
     for name in ("alone.safetensors", "pytorch_model.bin"):

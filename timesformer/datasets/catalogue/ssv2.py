@@ -37,6 +37,8 @@ class Ssv2(VideoDataset):
     published SSv2 models take BGR (DATA.REVERSE_INPUT_CHANNEL True).
     """
 
+    sampling = "segments"
+
     def __init__(self, cfg: CfgNode, mode: str) -> None:
         """Read the annotations; no video is decoded.
 

@@ -23,7 +23,13 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from timesformer.clips.sampling import ClipPosition, RateSampler, view_start
+from timesformer.clips.sampling import (
+    ClipPosition,
+    ClipSampler,
+    RateSampler,
+    SegmentSampler,
+    view_start,
+)
 from timesformer.datasets.video.file import (
     StreamInfo,
     check_size,
@@ -59,7 +65,7 @@ class Clips:
 def load_clip(
     path: str | os.PathLike[str],
     num_frames: int,
-    sampling_rate: int,
+    sampling_rate: int | None,
     view: tuple[int, int] | None = (0, 1),
     target_fps: float = 30.0,
     rng: np.random.Generator | None = None,
@@ -67,10 +73,13 @@ def load_clip(
 ) -> torch.Tensor:
     """Read one clip of `num_frames` frames, `sampling_rate` frames apart at `target_fps`.
 
+    `load_clip(path, **model.sampling)` reads the frames that a model was trained on.
+
     Args:
         path: a video file.
         num_frames: T.
-        sampling_rate: distance of the frames, in frames at `target_fps`.
+        sampling_rate: distance of the frames, in frames at `target_fps`; None for one frame of each
+            of T equal parts of the video, as for Something-Something.
         view: (i, n) for view i of n along time, None for a random clip.
         target_fps: the frame rate that `sampling_rate` counts in.
         rng: source of the random clip; a fresh, unseeded one when None.
@@ -84,7 +93,9 @@ def load_clip(
     """
     if view is None and rng is None:
         rng = np.random.default_rng()
-    sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
+    sampler: ClipSampler = SegmentSampler(num_frames)
+    if sampling_rate is not None:
+        sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
     if view is not None:
         view_start(0.0, view, clip_sampling)  # a view that isn't there is no fault of the file
     return load_clips(path, lambda n, fps: [sampler.place(n, fps, view, rng)]).frames[0]

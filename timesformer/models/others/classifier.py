@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from timesformer.models.architecture import Architecture
+from timesformer.models.base import VideoModel
 from timesformer.utils.errors import ConfigError
 
 
-class Classifier(nn.Module):
+class Classifier(VideoModel):
     """A model that knows its head by name, and takes another."""
 
     classifier_name: ClassVar[str]
     num_features: int
-    architecture: Architecture | None = None  # what `make_model` was told
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer, from features to K logits."""
         return self.get_submodule(self.classifier_name)
 
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the last layer by a fresh one; 0 classes leave features as output."""
+    def _reset_head(self, num_classes: int) -> None:
         self.num_classes = num_classes
         head = self._make_head(num_classes) if num_classes > 0 else nn.Identity()
         self.set_submodule(self.classifier_name, head)
-        if self.architecture:
-            self.architecture = replace(self.architecture, num_classes=num_classes)
 
     def _make_head(self, num_classes: int) -> nn.Module:
         head = nn.Linear(self.num_features, num_classes)

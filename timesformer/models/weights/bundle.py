@@ -120,8 +120,22 @@ def make_from(
         raise WeightsError(f"{source}: its architecture asks for weights it lacks: {absent[0]}, …")
     head = f"{getattr(model, 'classifier_name', 'head')}."
     fresh = any(name.startswith(head) for name in report.missing)
-    attach(model, bundle.preprocessing, () if fresh else bundle.class_names)
+    said = resized(bundle.preprocessing or {}, overrides)
+    attach(model, said, () if fresh else bundle.class_names)
     return model.eval()
+
+
+def resized(preprocessing: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how clips are made for a model of other sizes than its weights were trained at."""
+    said = dict(preprocessing)
+    if "num_frames" in overrides and "num_frames" in said:
+        said["num_frames"] = overrides["num_frames"]
+    if "img_size" in overrides:
+        for name in said.keys() & {"crop_size", "short_side"}:
+            said[name] = overrides["img_size"]
+            if not isinstance(said[name], int):
+                del said[name]
+    return said
 
 
 def attach(

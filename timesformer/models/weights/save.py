@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from timesformer.clips.preprocessing import Preprocessing
 from timesformer.models.architecture import Architecture
-from timesformer.models.weights.bundle import PREPROCESSING_KEYS, Bundle
+from timesformer.models.weights.bundle import Bundle
 from timesformer.models.weights.describe import PATCH
 from timesformer.models.weights.formats import hugging_face, mmaction2
 from timesformer.models.weights.sources import HEADER
@@ -39,8 +40,8 @@ def save_pretrained(
     Args:
         model: a model of the registry, wrapped or not.
         folder: made when missing; files of these names in it are replaced.
-        preprocessing: mean, std and channel_order of its input (see `Bundle`); what the model
-            knows of it when None.
+        preprocessing: what `Preprocessing.to_json` gives: mean, std and channel_order of its input,
+            and how clips are made, as far as known; what the model knows of it when None.
         class_names: in label order; those that the model knows when None.
 
     Raises:
@@ -58,8 +59,10 @@ def save_pretrained(
     names = getattr(target, "class_names", ()) if class_names is None else class_names
     if names and len(names) != architecture.num_classes:
         raise ConfigError(f"{len(names)} class names for {architecture.num_classes} classes")
-    if preprocessing and not {*PREPROCESSING_KEYS} <= preprocessing.keys():
-        raise ConfigError(f"preprocessing needs {', '.join(PREPROCESSING_KEYS)}")
+    try:
+        plain = Preprocessing.from_json(preprocessing).to_json() if preprocessing else None
+    except ValueError as error:
+        raise ConfigError(f"save_pretrained: {error}") from error
     inner = getattr(target, "model", target)
     classes = getattr(inner, "num_classes", architecture.num_classes)
     if classes != architecture.num_classes:
@@ -68,7 +71,6 @@ def save_pretrained(
             "the head by the model's own reset_classifier"
         )
     state = {key.replace("_orig_mod.", ""): value for key, value in inner.state_dict().items()}
-    plain = dict(preprocessing) if preprocessing else None
     write_safetensors(Path(folder), Bundle(state, architecture, plain, tuple(names)))
 
 

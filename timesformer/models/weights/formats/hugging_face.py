@@ -34,6 +34,7 @@ _STEM = {
     "layernorm.weight": "norm.weight",
     "layernorm.bias": "norm.bias",
 }
+_FRAMES = ("num_frames", "sampling", "sampling_rate", "target_fps")
 _HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
 
 
@@ -163,8 +164,12 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
-def to_processor(preprocessing: Mapping[str, Any], crop_size: int) -> dict[str, Any]:
-    """preprocessor_config.json: resize, centre crop, /255, normalise; RGB, as theirs always is."""
+def to_processor(preprocessing: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """preprocessor_config.json: resize, centre crop, /255, normalise; RGB, as theirs always is.
+
+    What theirs has no word for, how frames are chosen, stands under "timesformer".
+    """
+    crop_size = preprocessing.get("crop_size", image_size)
     return {
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,
@@ -177,6 +182,7 @@ def to_processor(preprocessing: Mapping[str, Any], crop_size: int) -> dict[str, 
         "do_normalize": True,
         "image_mean": list(preprocessing["mean"]),
         "image_std": list(preprocessing["std"]),
+        "timesformer": {name: preprocessing[name] for name in _FRAMES if name in preprocessing},
     }
 
 
@@ -186,7 +192,11 @@ def from_processor(processor: Mapping[str, Any]) -> dict[str, Any] | None:
     if not mean or not std or not processor.get("do_normalize", True):
         return None
     found = {"mean": list(mean), "std": list(std), "channel_order": "RGB"}
-    size = processor.get("size")
+    size, crop, ours = (processor.get(name) for name in ("size", "crop_size", "timesformer"))
     if isinstance(size, Mapping) and "shortest_edge" in size:
         found["short_side"] = size["shortest_edge"]
+    if isinstance(crop, Mapping) and crop.get("height") == crop.get("width") is not None:
+        found["crop_size"] = crop["height"]
+    if isinstance(ours, Mapping):
+        found |= {name: ours[name] for name in _FRAMES if name in ours}
     return found

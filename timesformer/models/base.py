@@ -1,0 +1,128 @@
+"""What every registered model knows beside its weights: its knobs, its input, its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from timesformer.clips.frames import as_frames
+from timesformer.clips.preprocessing import Preprocessing
+from timesformer.clips.transform import EvalTransform, Normalize
+from timesformer.models.architecture import Architecture
+from timesformer.utils.errors import ConfigError
+
+
+class VideoModel(nn.Module):
+    """A model with its architecture, the input that its weights expect, and its classes.
+
+    Attributes:
+        architecture: its knobs, as checkpoints carry them; None until a builder says it.
+        preprocessing: what the weights expect of their input, as `Preprocessing.to_json` has it,
+            where that is known, else {}.
+        class_names: in label order, or ().
+    """
+
+    architecture: Architecture | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.preprocessing: dict[str, Any] = {}
+        self.class_names: tuple[str, ...] = ()
+
+    def reset_classifier(self, num_classes: int, class_names: Sequence[str] = ()) -> None:
+        """Replace the head by a fresh one; 0 classes leave features as output.
+
+        Args:
+            num_classes: K.
+            class_names: of the new classes, in label order; those of the old head go with it.
+
+        Raises:
+            ConfigError: there are names, but not K.
+        """
+        if class_names and len(class_names) != num_classes:
+            raise ConfigError(f"{len(class_names)} class names for {num_classes} classes")
+        self._reset_head(num_classes)
+        self.class_names = tuple(class_names)
+        if self.architecture:
+            self.architecture = replace(self.architecture, num_classes=num_classes)
+
+    def _reset_head(self, num_classes: int) -> None:
+        raise NotImplementedError
+
+    def transform(self, frames: Any, num_crops: int = 1) -> Tensor:
+        """Make of a clip's frames what the model takes, exactly as testing does.
+
+        Args:
+            frames: T frames, RGB, not resized: uint8 (T, H, W, 3), a tensor or an array, or a list
+                of images.
+            num_crops: S, 1 (the centre) or 3 along the longer side.
+
+        Returns:
+            Float clips (S, 3, T, crop, crop), a batch for the model, on the frames' device.
+
+        Raises:
+            ConfigError: `preprocessing` doesn't say mean and std.
+            ValueError: the frames aren't what they should be, or too few or too many.
+        """
+        if num_crops not in (1, 3):
+            raise ValueError(f"num_crops is 1 or 3, not {num_crops}")
+        said, pixels = self._expected(), as_frames(frames)
+        if said.num_frames not in (None, len(pixels)):
+            raise ValueError(
+                f"the model takes clips of {said.num_frames} frames, not {len(pixels)}: choose as "
+                "many (load_clip with **model.sampling does), or make the model with "
+                f"num_frames={len(pixels)}"
+            )
+        if said.crop_size is None or said.short_side is None:
+            raise ConfigError(
+                "the model's frames aren't square, so they can't be cut: say crop_size and "
+                "short_side in model.preprocessing"
+            )
+        crops = EvalTransform(said.short_side, said.crop_size, num_crops)(pixels)
+        return Normalize(said.mean, said.std, said.channel_order == "BGR")(crops)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How to choose a clip's frames from a video: arguments of `datasets.decoder.load_clip`.
+
+        Raises:
+            ConfigError: `preprocessing` doesn't say it.
+        """
+        said = self._expected()
+        if said.sampling == "segments":
+            return {"num_frames": said.num_frames, "sampling_rate": None}
+        if said.sampling_rate is None:
+            raise ConfigError(
+                "nothing says which frames of a video the model takes: set "
+                "model.preprocessing['sampling_rate'], the distance of frames at 30 frames/s, or "
+                "model.preprocessing['sampling'] = 'segments'"
+            )
+        rate = {"num_frames": said.num_frames, "sampling_rate": said.sampling_rate}
+        return rate if said.target_fps is None else rate | {"target_fps": said.target_fps}
+
+    def _expected(self) -> Preprocessing:
+        """Return `preprocessing` whole; the architecture says sizes that it doesn't."""
+        if not self.preprocessing:
+            raise ConfigError(
+                "nothing says how the model's input is normalised: set model.preprocessing = "
+                "{'mean': […], 'std': […], 'channel_order': 'RGB'}, for pixels in [0, 1] and in "
+                "the order that the model takes the channels"
+            )
+        try:
+            said = Preprocessing.from_json(self.preprocessing)
+        except ValueError as error:
+            raise ConfigError(f"model.preprocessing: {error}") from error
+        built, crop = self.architecture, said.crop_size
+        if built is None:
+            return said
+        if crop is None and isinstance(built.img_size, int):
+            crop = built.img_size
+        return replace(
+            said,
+            num_frames=said.num_frames or built.num_frames,
+            crop_size=crop,
+            short_side=said.short_side or crop,
+        )
