@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from timesformer.config.defaults import get_cfg
-from timesformer.models.build import build_model
+from timesformer.models.build import build_model, label, make_model
+from timesformer.models.vit import TIMESFORMERS
 from timesformer.utils.errors import ConfigError
 
 
@@ -48,3 +50,44 @@ def test_unknown_names_show_the_nearest(key):
     cfg[group][name] = right[:-1]
     with pytest.raises(ConfigError, match=rf"{key}.*did you mean {right}"):
         build_model(cfg)
+
+
+OTHER = {
+    "ATTENTION_TYPE": "axial", "PATCH_SIZE": 8, "TUBELET_SIZE": 2, "EMBED_DIM": 96, "DEPTH": 2,
+    "NUM_HEADS": 6, "MLP_RATIO": 2.0, "POS_EMBED": "space", "CLS_IN_TIME": True,
+    "DROP_PATH_RATE": 0.2, "INIT": "scratch", "TIME_EMBED_AMPLITUDE": 1.0, "ACT_CHECKPOINT": True,
+    "POS_EMBED_RESIZE": "bilinear", "TIME_EMBED_RESIZE": "linear", "TUBELET_INIT": "average",
+}  # fmt: skip
+NOT_READ = {
+    "vtn": {"ATTENTION_TYPE", "CLS_IN_TIME", "TIME_EMBED_AMPLITUDE"},
+    "s3d": {*OTHER},
+    "mvit_v2_s": {*OTHER},
+}
+
+
+def test_other_values_are_there_for_every_key():
+    keys = {*get_cfg().TIMESFORMER} - {"PRETRAINED_MODEL"}
+    assert {*OTHER} == keys, "a new key: give it another value than its default here"
+
+
+@pytest.mark.parametrize("key", OTHER)
+@pytest.mark.parametrize("name", NOT_READ)
+def test_keys_that_a_model_does_not_read_are_refused(name, key):
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.TIMESFORMER[key] = name, OTHER[key]
+    with torch.device("meta"):
+        if key in NOT_READ[name]:
+            with pytest.raises(ConfigError, match=rf"^TIMESFORMER\.{key}: {name} doesn't read it"):
+                make_model(cfg)
+        else:
+            make_model(cfg)
+
+
+def test_titles_tell_models_apart():
+    cfg, names = get_cfg(), {}
+    for cfg.MODEL.MODEL_NAME in (*sorted(TIMESFORMERS), "s3d"):
+        names[cfg.MODEL.MODEL_NAME] = label(cfg)
+    assert names["vit_base_patch16_224"] == names["TimeSformer"] == "divided_space_time"
+    assert names["vit_tiny_patch16_224"] == "divided_space_time, vit_tiny"
+    assert names["s3d"] == "s3d"
+    assert len({*names.values()}) == len(names) - 1

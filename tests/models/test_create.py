@@ -277,3 +277,53 @@ def test_hubconf_has_the_same_entry_points():
     assert found["list_models"] is timesformer.list_models
     assert found["from_pretrained"] is hub.from_pretrained
     assert all(find_spec(name) for name in found["dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("name", "knob"),
+    [("s3d", "depth"), ("vtn", "attention_type"), ("mvit_v1_b", "patch_size"), ("s3d", "init")],
+)
+def test_knobs_that_a_model_has_not(name, knob, tmp_path):
+    """Whatever their value: who asks for ViT-B's depth of an S3D gets none, too."""
+    value = getattr(hub.Architecture(), knob)
+    with pytest.raises(ConfigError, match=rf"create_model: {name} has no '{knob}'; it is made"):
+        timesformer.create_model(name, **{knob: value})
+
+
+def test_overrides_of_a_file_are_those_its_model_has(tmp_path):
+    model = timesformer.create_model("s3d", num_classes=3)
+    hub.save_pretrained(model, tmp_path)
+    with pytest.raises(ConfigError, match="s3d has no 'depth'"):
+        hub.from_pretrained(tmp_path, depth=3)
+
+
+def test_an_amplitude_of_minus_one_means_the_same_everywhere():
+    """What `init` says, for a recipe as for a registered name."""
+    for name in ("timesformer_divST_8x32_224_K400", "vit_base_patch16_224"):
+        for init, amplitude in (("image", 0.0), ("scratch", 1.0)):
+            model = timesformer.create_model(
+                name, init=init, time_embed_amplitude=-1, embed_dim=24, depth=1, num_heads=3
+            )
+            assert model.model.time_embed.abs().max() == amplitude
+
+
+def test_what_a_folder_says_of_its_input_goes_before_the_recipe(tmp_path):
+    small = {"embed_dim": 24, "depth": 1, "num_heads": 3, "img_size": 32}
+    name, names = "timesformer_divST_8x32_224_K400", [f"c{i}" for i in range(400)]
+    source = timesformer.create_model(name, **small)
+    said = source.preprocessing | BGR | {"sampling_rate": 4}
+    hub.save_pretrained(source, tmp_path / "a", preprocessing=said, class_names=names)
+    for model_name in (name, "vit_base_patch16_224"):
+        model = timesformer.create_model(model_name, tmp_path / "a", **small)
+        assert model.preprocessing == said
+        assert model.class_names == tuple(names)
+    hub.save_pretrained(source, tmp_path / "b", class_names=[])
+    assert timesformer.create_model(name, tmp_path / "b", **small).class_names[0] == "abseiling"
+    other = timesformer.create_model(name, tmp_path / "a", num_classes=3, **small)
+    assert (other.preprocessing, other.class_names) == (said, ())
+    # An image model's weights start what the recipe trains.
+    image = timesformer.create_model(name, attention_type="space_only", **small)
+    hub.save_pretrained(image, tmp_path / "image", preprocessing=BGR)
+    model = timesformer.create_model(name, tmp_path / "image", **small)
+    assert model.preprocessing == source.preprocessing
+    assert model.class_names == source.class_names

@@ -16,7 +16,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-PLACEMENTS = ("legacy", "center", "uniform", "tiled")
+from timesformer.config.allowed import CHOICES
+
+PLACEMENTS = CHOICES["DATA.TEST_CLIP_SAMPLING"]
 
 
 @dataclass(frozen=True)

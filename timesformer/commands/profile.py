@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fvcore.common.config import CfgNode
 
 from timesformer.models.attention import ATTENTION_REGISTRY
-from timesformer.models.build import label, meta_model, view_shape
+from timesformer.models.build import has_scheme, label, meta_model, view_shape
 from timesformer.models.profiling import Cost, profile
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.parser import CommandParser, load_recipe
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
     schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]
     if args.all_schemes:
-        if label(cfg) not in schemes:
+        if not has_scheme(cfg):
             raise ConfigError(f"--all-schemes: {label(cfg)} has no attention scheme to change")
         schemes = [name for name, _ in ATTENTION_REGISTRY]
     rows: list[tuple[str, ...]] = [HEADER]

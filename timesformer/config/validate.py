@@ -17,6 +17,11 @@ from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
+SCRATCH_OVERWRITTEN = (
+    "TIMESFORMER.INIT scratch would be overwritten by the image weights of "
+    "TIMESFORMER.PRETRAINED_MODEL: set that to '' or INIT to image"
+)
+
 
 class BatchLayout(NamedTuple):
     """How one optimizer step's clips are spread; the product of the first three is the last."""
@@ -182,7 +187,7 @@ def _check_data(cfg: CfgNode) -> None:
 def _check_training(cfg: CfgNode) -> None:
     layout = batch_layout(cfg, *ranks(cfg))
     solver, low = cfg.SOLVER, cfg.DATA.TRAIN_JITTER_SCALES[0]
-    if low < cfg.DATA.TRAIN_CROP_SIZE:
+    if low < cfg.DATA.TRAIN_CROP_SIZE and not cfg.AUG.RESIZED_CROP:  # which draws no such side
         raise ConfigError(
             f"DATA.TRAIN_JITTER_SCALES starts at {low}, below DATA.TRAIN_CROP_SIZE "
             f"{cfg.DATA.TRAIN_CROP_SIZE}: the crop wouldn't fit"
@@ -211,11 +216,8 @@ def _check_training(cfg: CfgNode) -> None:
                 f"MIXUP.ENABLED mixes pairs, and a process has {layout.per_rank} clips: "
                 "TRAIN.BATCH_SIZE must give every process an even number"
             )
-    if cfg.TIMESFORMER.INIT == "scratch" and cfg.TIMESFORMER.PRETRAINED_MODEL.startswith("timm/"):
-        raise ConfigError(
-            "TIMESFORMER.INIT scratch would be overwritten by the image weights of "
-            "TIMESFORMER.PRETRAINED_MODEL: set that to '' or INIT to image"
-        )
+    if cfg.TIMESFORMER.INIT == "scratch" and cfg.TIMESFORMER.PRETRAINED_MODEL.startswith(HUBS):
+        raise ConfigError(SCRATCH_OVERWRITTEN)  # what a file holds is known when it is read
     _check_file("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH)
 
 

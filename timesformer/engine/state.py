@@ -13,7 +13,7 @@ from torch import nn
 
 from timesformer.clips.augment import ClipAugment
 from timesformer.clips.preprocessing import KEYS, Preprocessing
-from timesformer.config.validate import BatchLayout
+from timesformer.config.validate import SCRATCH_OVERWRITTEN, BatchLayout
 from timesformer.datasets.build import build_preprocessing
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.losses import ClipMixup
@@ -27,7 +27,7 @@ from timesformer.utils.checkpoint import (
     save_checkpoint,
 )
 from timesformer.utils.distributed import barrier, is_main
-from timesformer.utils.errors import WeightsError
+from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -104,7 +104,9 @@ def load_train_checkpoint(
             "training starts as without it"
         )
     if source := source or cfg.TIMESFORMER.PRETRAINED_MODEL:
-        load_pretrained(bare(model), source, **_resizing(cfg))
+        report = load_pretrained(bare(model), source, **_resizing(cfg))
+        if cfg.TIMESFORMER.INIT == "scratch" and (report.copied or report.zeroed):
+            raise ConfigError(SCRATCH_OVERWRITTEN)
     else:
         logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
     return 0

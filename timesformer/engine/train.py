@@ -20,7 +20,7 @@ from timesformer.engine.evaluate import autocast, eval_epoch
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.state import TrainState, load_train_checkpoint, save
-from timesformer.models.build import build_model
+from timesformer.models.build import build_model, label
 from timesformer.utils.checkpoint import is_checkpoint_epoch
 from timesformer.utils.distributed import all_reduce_sum, device_for, get_world
 from timesformer.utils.errors import TrainingError
@@ -99,7 +99,7 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
         logger.info("%s", state.model)
     stats = {
         "split": "start",
-        "attention_type": cfg.TIMESFORMER.ATTENTION_TYPE,
+        "model": label(cfg),
         "params": sum(p.numel() for p in state.model.parameters()),
         "train_videos": len(loader.dataset),
         "device": str(state.device),

@@ -200,6 +200,8 @@ class Architecture:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name in taken}
 
 
+KNOBS = frozenset(knob.name for knob in fields(Architecture))
+
 _HEAD, _RAISES = inspect.cleandoc(Architecture.__doc__ or "").split("\nRaises:")
 Architecture.__doc__ = "\n".join(
     [

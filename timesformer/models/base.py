@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from timesformer.clips.frames import as_frames
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.clips.transform import EvalTransform, Normalize
-from timesformer.models.architecture import Architecture
+from timesformer.models.architecture import KNOBS, Architecture
 from timesformer.utils.errors import ConfigError
 
 
@@ -26,6 +26,9 @@ class VideoModel(nn.Module):
     """
 
     architecture: Architecture | None = None
+
+    knobs: ClassVar[frozenset[str]] = KNOBS
+    """The fields of `Architecture` that the model is made from; others mean nothing to it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

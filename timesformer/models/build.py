@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
+
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from timesformer.config.defaults import get_cfg
 from timesformer.models import others, vit  # noqa: F401  (register models)
-from timesformer.models.architecture import Architecture
+from timesformer.models.architecture import KNOBS, NAMED_SIZES, Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.base import VideoModel
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
-__all__ = ["MODEL_REGISTRY", "build_model", "label", "make_model", "meta_model", "view_shape"]
+__all__ = [
+    "MODEL_REGISTRY",
+    "build_model",
+    "has_scheme",
+    "label",
+    "make_model",
+    "meta_model",
+    "refuse_unread",
+    "view_shape",
+]
+
+# Keys of weights rather than of models: where they come from, and how other sizes are fitted.
+_SOURCE = "TIMESFORMER.PRETRAINED_MODEL"
+_FITTING = {
+    f"TIMESFORMER.{key}" for key in ("POS_EMBED_RESIZE", "TIME_EMBED_RESIZE", "TUBELET_INIT")
+}
 
 
 def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
@@ -39,11 +59,17 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
     return model
 
 
-def make_model(cfg: CfgNode) -> nn.Module:
+def make_model(cfg: CfgNode, strict: bool = True) -> nn.Module:
     """Make the bare model on torch's default device, e.g. under `with torch.device("meta")`.
 
+    Args:
+        cfg: a config.
+        strict: refuse keys that are set and that the model doesn't read. What a file says of its
+            model was checked when that was made, and is no wish of anybody.
+
     Raises:
-        ConfigError: for a model or attention scheme that isn't registered.
+        ConfigError: for a model or attention scheme that isn't registered, or a key that the model
+            doesn't read.
     """
     for key, value, registry in (
         ("MODEL.MODEL_NAME", cfg.MODEL.MODEL_NAME, MODEL_REGISTRY),
@@ -60,10 +86,51 @@ def make_model(cfg: CfgNode) -> nn.Module:
         raise
     except ValueError as error:
         raise ConfigError(f"{architecture.model}: {error}") from error
+    if strict:
+        _refuse_unread(cfg, model)
     model.architecture = architecture
     if not architecture.num_classes:  # torchvision's would make a layer with no outputs
         model.reset_classifier(0)
     return model
+
+
+def _refuse_unread(cfg: CfgNode, model: nn.Module) -> None:
+    """Raise ConfigError if keys are set that belong to models of another kind."""
+    if not isinstance(model, VideoModel):
+        return
+    read = {_SOURCE, *(k.metadata["key"] for k in fields(Architecture) if k.name in model.knobs)}
+    if isinstance(model, vit.TimeSformer) or hasattr(model, "image_part"):
+        read |= _FITTING
+    default = dict(get_cfg().leaves())
+    unread = [
+        key
+        for key, value in cfg.leaves()
+        if key.startswith("TIMESFORMER.") and key not in read and value != default[key]
+    ]
+    if unread:
+        them = "them" if unread[1:] else "it"
+        raise ConfigError(
+            f"{', '.join(unread)}: {cfg.MODEL.MODEL_NAME} doesn't read {them}: leave {them} out"
+        )
+
+
+def refuse_unread(who: str, model: nn.Module, overrides: Iterable[str]) -> None:
+    """Make sure that a model reads the knobs that were given for it.
+
+    Args:
+        who: what begins the message.
+        model: the model.
+        overrides: names of knobs.
+
+    Raises:
+        ConfigError: it doesn't read one.
+    """
+    knobs = getattr(model, "knobs", KNOBS) - {"model"}
+    if unread := sorted(set(overrides) - knobs):
+        name = getattr(model, "architecture", Architecture()).model
+        raise ConfigError(
+            f"{who}: {name} has no {unread[0]!r}; it is made from {', '.join(sorted(knobs))}"
+        )
 
 
 def meta_model(cfg: CfgNode) -> nn.Module:
@@ -79,6 +146,17 @@ def view_shape(cfg: CfgNode) -> tuple[int, int, int, int]:
 
 
 def label(cfg: CfgNode) -> str:
-    """Return what tables and titles call a model: its scheme, or its name if it has none."""
+    """Return what tables and titles call a model: its scheme, or its name if it has none.
+
+    A name that says a size stands beside the scheme: "divided_space_time, vit_tiny".
+    """
     name = cfg.MODEL.MODEL_NAME
-    return cfg.TIMESFORMER.ATTENTION_TYPE if name in vit.TIMESFORMERS else name
+    if not has_scheme(cfg):
+        return name
+    size = f", {name.partition('_patch')[0]}" if name in NAMED_SIZES else ""
+    return f"{cfg.TIMESFORMER.ATTENTION_TYPE}{size}"
+
+
+def has_scheme(cfg: CfgNode) -> bool:
+    """Whether TIMESFORMER.ATTENTION_TYPE means something to the model."""
+    return cfg.MODEL.MODEL_NAME in vit.TIMESFORMERS

@@ -20,11 +20,18 @@ from torch import nn
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.models.architecture import Architecture
-from timesformer.models.build import make_model
+from timesformer.models.build import make_model, refuse_unread
 from timesformer.models.registry import MODEL_REGISTRY
-from timesformer.models.weights.bundle import attach, make_from, resized
+from timesformer.models.weights.bundle import (
+    attach,
+    has_fresh_head,
+    make_from,
+    preprocessing_of,
+    resized,
+)
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import save_pretrained
+from timesformer.models.weights.sources import read_weights
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
@@ -121,7 +128,8 @@ def create_model(name: str, pretrained: str | Path = "", **overrides: Any) -> nn
     Args:
         name: one of `list_models()`.
         pretrained: weights to load, whatever `load_pretrained` takes. A recipe of a published
-            checkpoint brings its architecture and preprocessing, and no weights of its own.
+            checkpoint brings its architecture, preprocessing and class names, and no weights of
+            its own; where a video model's weights say these last two, theirs hold.
         **overrides: fields of `Architecture` to change, e.g. num_classes, num_frames,
             attention_type; for a baseline, those that it has.
 
@@ -137,12 +145,18 @@ def create_model(name: str, pretrained: str | Path = "", **overrides: Any) -> nn
         hint = did_you_mean(name, known) or "; timesformer.list_models() has the names"
         raise ConfigError(f"create_model: no model {name!r}{hint}")
     start = recipe.architecture if recipe else Architecture(model=name)
-    model: Any = make_model(start.changed("create_model", overrides).to_cfg())
-    if recipe:
-        said = resized(recipe.preprocessing.to_json(), overrides)
-        attach(model, said, recipe.class_names)
+    model: Any = make_model(start.changed("create_model", overrides).to_cfg(), strict=False)
+    refuse_unread("create_model", model, overrides)
+    preprocessing = recipe.preprocessing.to_json() if recipe else {}
+    names = recipe.class_names if recipe else ()
     if pretrained:
-        load_pretrained(model, pretrained)
+        content = read_weights(pretrained)
+        report = load_pretrained(model, content, name=str(pretrained))
+        if not (report.copied or report.zeroed):  # an image model becomes what the recipe trains
+            preprocessing |= preprocessing_of(content) or {}
+        if not has_fresh_head(model, report):
+            names = tuple(map(str, content.get("class_names") or names))
+    attach(model, resized(preprocessing, overrides), names)
     return model
 
 
@@ -163,4 +177,10 @@ def from_pretrained(source: str | Path, **overrides: Any) -> nn.Module:
         WeightsError: if there are no such weights, or they aren't those of a model that is known.
         ConfigError: if an override can't work.
     """
-    return make_from(source, lambda architecture: make_model(architecture.to_cfg()), overrides)
+
+    def make(architecture: Architecture) -> nn.Module:
+        model = make_model(architecture.to_cfg(), strict=False)
+        refuse_unread(str(source), model, overrides)
+        return model
+
+    return make_from(source, make, overrides)

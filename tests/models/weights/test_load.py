@@ -458,7 +458,7 @@ class Wrapped(torch.nn.Module):
     def image_part(self):
         return "spatial.", self.spatial
 
-    def fit_positions(self, state):
+    def fit_positions(self, state, *how):
         table = state["table_pos"]
         same = table.shape == self.table_pos.shape
         return {} if same else {"table_pos": table[: len(self.table_pos)]}

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-POS_EMBED_MODES = ("bicubic", "bilinear", "nearest", "legacy")
-TIME_EMBED_MODES = ("nearest", "linear")
+from timesformer.config.allowed import CHOICES
+
+POS_EMBED_MODES = (*CHOICES["TIMESFORMER.POS_EMBED_RESIZE"], "nearest")  # the last in forward
+TIME_EMBED_MODES = CHOICES["TIMESFORMER.TIME_EMBED_RESIZE"]
 
 
 def resize_pos_embed(

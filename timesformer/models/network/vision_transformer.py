@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from timesformer.config.allowed import CHOICES
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.network.patch_embed import PatchEmbed
 from timesformer.models.network.pos_embed import (
@@ -24,8 +25,6 @@ from timesformer.models.network.pos_embed import (
 
 # Measured on Synthetic: see `Architecture.init`.
 SCRATCH_POS_EMBED_STD = 0.5
-
-POS_EMBED_TYPES = ("none", "space", "space_time")
 
 
 class VisionTransformer(nn.Module):
@@ -75,8 +74,9 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         block_class: type[SpaceTimeBlock] = ATTENTION_REGISTRY.get(attention_type)
-        if pos_embed_type not in POS_EMBED_TYPES:
-            raise ValueError(f"unknown pos_embed_type {pos_embed_type!r}: {POS_EMBED_TYPES}")
+        known = CHOICES["TIMESFORMER.POS_EMBED"]
+        if pos_embed_type not in known:
+            raise ValueError(f"unknown pos_embed_type {pos_embed_type!r}: {', '.join(known)}")
         if num_frames % tubelet_size:
             raise ValueError(f"{num_frames} frames don't divide into tubelets of {tubelet_size}")
         for_some_schemes = {"cls_in_time": cls_in_time}
@@ -134,8 +134,8 @@ class VisionTransformer(nn.Module):
     @torch.no_grad()
     def init_weights(self, init: str) -> None:
         """Fresh weights for every parameter but the patch projection, which keeps torch's own."""
-        if init not in ("image", "scratch"):
-            raise ValueError(f"unknown init {init!r}: image or scratch")
+        if init not in CHOICES["TIMESFORMER.INIT"]:
+            raise ValueError(f"unknown init {init!r}: {' or '.join(CHOICES['TIMESFORMER.INIT'])}")
         self.apply(_init_linear)
         if init == "scratch":
             self.blocks.apply(_init_linear_by_inputs)

@@ -16,6 +16,7 @@ class Classifier(VideoModel):
 
     classifier_name: ClassVar[str]
     num_features: int
+    knobs = frozenset({"model", "num_classes", "num_frames", "img_size"})
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer, from features to K logits."""
@@ -45,10 +46,6 @@ def check_clip(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
             raise ConfigError(
                 f"DATA.{key} {cfg.DATA[key]} is too small: {name} needs at least {side}"
             )
-    if cfg.TIMESFORMER.ACT_CHECKPOINT:
-        raise ConfigError(
-            f"TIMESFORMER.ACT_CHECKPOINT: {name} can't recompute activations; set it to False"
-        )
 
 
 def classes(cfg: CfgNode) -> int:

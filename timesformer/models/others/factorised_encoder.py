@@ -150,8 +150,16 @@ class FactorisedEncoder(Classifier):
         fine = [(r"^temporal_(?:cls|embed)", (0,)), (blocks, None), (r"^norm", (99999,))]
         return layer_patterns(r"spatial\.", coarse) | {"temporal": blocks if coarse else fine}
 
-    def fit_positions(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those positions of `state` that are for another clip size, resized to this model's."""
+    def fit_positions(
+        self, state: Mapping[str, Tensor], pos_embed: str = "bicubic", time_embed: str = "nearest"
+    ) -> dict[str, Tensor]:
+        """Those positions of `state` that are for another clip size, resized to this model's.
+
+        Args:
+            state: weights.
+            pos_embed: see `resize_pos_embed`.
+            time_embed: see `resize_time_embed`.
+        """
         fitted: dict[str, Tensor] = {}
         own = self.state_dict()
         for key in ("spatial.pos_embed", "temporal_embed"):
@@ -161,16 +169,17 @@ class FactorisedEncoder(Classifier):
             if value.shape[1] == wanted.shape[1] or value.shape[2] != wanted.shape[2]:
                 continue
             if key == "temporal_embed":
-                fitted[key] = self._resize_temporal(value.float(), wanted.shape[1] - 1)
+                times = wanted.shape[1] - 1
+                fitted[key] = self._resize_temporal(value.float(), times, time_embed)
             else:
                 grid = self.spatial.patch_embed.grid_size
-                fitted[key] = resize_pos_embed(value.float(), grid, "bicubic")
+                fitted[key] = resize_pos_embed(value.float(), grid, pos_embed)
         return fitted
 
     @staticmethod
-    def _resize_temporal(embed: Tensor, times: int) -> Tensor:
+    def _resize_temporal(embed: Tensor, times: int, mode: str = "nearest") -> Tensor:
         """(1, 1 + T, D) -> (1, 1 + times, D); CLS keeps its position."""
-        return torch.cat([embed[:, :1], resize_time_embed(embed[:, 1:], times)], dim=1)
+        return torch.cat([embed[:, :1], resize_time_embed(embed[:, 1:], times, mode)], dim=1)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> normalised features (B, D) of the CLS over time."""
@@ -194,6 +203,9 @@ class FactorisedEncoder(Classifier):
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W), normalised as the weights expect -> logits (B, K)."""
         return self.forward_head(self.forward_features(x))
+
+
+FactorisedEncoder.knobs = Classifier.knobs | Architecture().arguments_for(FactorisedEncoder).keys()
 
 
 def _from_cfg(cfg: CfgNode, temporal_depth: int, mlp_head: bool) -> FactorisedEncoder:

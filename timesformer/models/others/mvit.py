@@ -79,8 +79,11 @@ class MViT(Classifier, video.MViT):
             x, thw = block(x, thw)
         return self.head(self.norm(x)[:, 0])
 
-    def fit_positions(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those positions of `state` that are for another clip size, resized to this model's."""
+    def fit_positions(self, state: Mapping[str, Tensor], *how: str) -> dict[str, Tensor]:
+        """Those positions of `state` that are for another clip size, resized to this model's.
+
+        Grids bicubic, lines linear, however positions of a ViT are resized.
+        """
         fitted = {}
         own = self.state_dict()
         for key, value in state.items():

@@ -25,7 +25,7 @@ from timesformer.models.weights.describe import (
     told_by_shapes,
 )
 from timesformer.models.weights.formats import IGNORED, native_state
-from timesformer.models.weights.load import load_native
+from timesformer.models.weights.load import LoadReport, load_native
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.errors import ConfigError, WeightsError
 
@@ -82,7 +82,7 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: {error}") from error
     names = tuple(map(str, content.get("class_names") or ()))
-    return Bundle(state, architecture, _preprocessing(content), names)
+    return Bundle(state, architecture, preprocessing_of(content), names)
 
 
 def make_from(
@@ -118,11 +118,15 @@ def make_from(
     invented = [*report.zeroed, *report.copied, *report.missing]
     if not overrides and (absent := [*invented, *report.resized]):
         raise WeightsError(f"{source}: its architecture asks for weights it lacks: {absent[0]}, …")
-    head = f"{getattr(model, 'classifier_name', 'head')}."
-    fresh = any(name.startswith(head) for name in report.missing)
-    said = resized(bundle.preprocessing or {}, overrides)
-    attach(model, said, () if fresh else bundle.class_names)
+    names = () if has_fresh_head(model, report) else bundle.class_names
+    attach(model, resized(bundle.preprocessing or {}, overrides), names)
     return model.eval()
+
+
+def has_fresh_head(model: nn.Module, report: LoadReport) -> bool:
+    """Whether the head isn't that of the weights that were loaded."""
+    head = f"{getattr(model, 'classifier_name', 'head')}."
+    return any(name.startswith(head) for name in report.missing)
 
 
 def resized(preprocessing: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,7 +247,8 @@ def _run_config(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _preprocessing(content: Mapping[str, Any]) -> dict[str, Any] | None:
+def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a file says of its input, by itself or in its config; None if it says nothing."""
     said = content.get("preprocessing")
     if isinstance(said, Mapping) and said.keys() >= {*PREPROCESSING_KEYS}:
         return dict(said)

@@ -118,7 +118,9 @@ def _load_other(model: Any, found: StateDict, resizing: Resizing) -> LoadReport:
             return _around(prefix, _load_vit(vit, found, resizing), own)
     names = {bare_name(key): key for key in own}
     state = {names.get(key, key): value for key, value in found.items()}
-    fitted = model.fit_positions(state) if hasattr(model, "fit_positions") else {}
+    fitted = {}
+    if hasattr(model, "fit_positions"):
+        fitted = model.fit_positions(state, resizing.pos_embed, resizing.time_embed)
     theirs, ours = other_head(state, own, getattr(model, "classifier_name", "head"))
     state = {key: value for key, value in (state | fitted).items() if key not in theirs}
     report = LoadReport(resized=tuple(fitted), missing=tuple(ours), unexpected=tuple(theirs))
