@@ -35,6 +35,7 @@ def small_model(**changes):
     [
         *({"attention_type": name} for name, _ in ATTENTION_REGISTRY),
         {"cls_in_time": True},
+        {"attention_type": "sparse_local_global", "local_window": "centred"},
         {"tubelet_size": 2, "patch_size": 8},
         {"pos_embed_type": "space"},
         {"pos_embed_type": "none"},

@@ -14,6 +14,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "TIMESFORMER.POS_EMBED_RESIZE": ("bicubic", "bilinear", "legacy"),
     "TIMESFORMER.TIME_EMBED_RESIZE": ("nearest", "linear"),
     "TIMESFORMER.POS_EMBED": ("space_time", "space", "none"),
+    "TIMESFORMER.LOCAL_WINDOW": ("quadrant", "centred"),
     "TIMESFORMER.TUBELET_INIT": ("central", "average"),
     "TIMESFORMER.INIT": ("image", "scratch"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "bce"),

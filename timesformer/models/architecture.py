@@ -83,6 +83,11 @@ class Architecture:
         "CLS is a key in temporal attention (paper, Eq. 13), which the published model leaves out; "
         "for schemes that know the option",
     )
+    local_window: str = _knob(
+        "TIMESFORMER.LOCAL_WINDOW",
+        "what a patch sees in the local step of sparse_local_global: its quadrant of the frame, or "
+        "a window of half the height and width that is centred on it, at twice the cost",
+    )
     drop_path_rate: float = _knob(
         "TIMESFORMER.DROP_PATH_RATE",
         "probability that the last block's branches are skipped in training; it rises linearly "

@@ -15,6 +15,7 @@ from timesformer.models.attention.layers import set_fused_attention
 from timesformer.models.vit import VisionTransformer
 
 WIDTH = 24
+OPTIONS = {"local_window": "centred"}  # values of options that aren't True or False
 # Sides that differ, even and odd sizes of every axis, and axes of length one.
 GRIDS = [
     TokenGrid(batch=2, frames=3, height=2, width=4),
@@ -44,7 +45,8 @@ def small_model(case: str, **changes: Any) -> VisionTransformer:
     """Width 24, two blocks, 4 frames of 4×4 patches, 5 classes."""
     scheme, *options = case.split("+")
     sizes = {"embed_dim": WIDTH, "depth": 2, "num_classes": 5}
-    return tiny_model(scheme, **(sizes | dict.fromkeys(options, True) | changes))
+    values = {name: OPTIONS.get(name, True) for name in options}
+    return tiny_model(scheme, **(sizes | values | changes))
 
 
 def random_tokens(case: str, grid: TokenGrid) -> Tensor:

@@ -60,6 +60,12 @@ def quadrant(at: Place) -> Tensor:
     return number(at.h >= (at.grid.height + 1) // 2, at.w >= (at.grid.width + 1) // 2)
 
 
+def around(at: Place) -> Tensor:
+    """Mask: windows of 2⌊h/4⌋ + 1 rows and 2⌊w/4⌋ + 1 columns, in all frames."""
+    rows, columns = ((x[:, None] - x).abs() for x in (at.h, at.w))
+    return (rows <= at.grid.height // 4) & (columns <= at.grid.width // 4)
+
+
 def parity(at: Place) -> Tensor:
     return number(at.t % 2, at.h % 2, at.w % 2)
 
@@ -79,10 +85,15 @@ def same(groups: Tensor) -> Tensor:
 
 
 def extra(name: str, groups: Groups, cls_is_key: bool = False) -> Oracle:
-    """An extra step's residual of the patches, zero for CLS; x is [CLS, patches]."""
+    """An extra step's residual of the patches, zero for CLS; x is [CLS, patches].
+
+    `groups` may be a mask, too.
+    """
 
     def step(block: nn.Module, x: Tensor, grid: TokenGrid) -> Tensor:
-        mask = nn.functional.pad(same(groups(places(grid))), (1, 0, 1, 0))
+        sees = groups(places(grid))
+        sees = same(sees) if sees.ndim == 1 else sees
+        mask = nn.functional.pad(sees, (1, 0, 1, 0))
         mask[0, 0] = True
         mask[:, 0] |= cls_is_key
         norm1, attn, fc = (getattr(block, f"{name}_{part}") for part in ("norm1", "attn", "fc"))
@@ -172,6 +183,7 @@ ORACLES: dict[str, Oracle] = {
     "space_then_time": in_turn(image(frame), TIME_STEP_WITH_CLS),
     "parallel_space_time": at_once(image(frame), TIME_STEP_WITH_CLS),
     "sparse_local_global": in_turn(extra("local", quadrant), image(parity)),
+    "sparse_local_global+local_window": in_turn(extra("local", around), image(parity)),
     "axial": in_turn(TIME_STEP, extra("width", row), image(column)),
     "factorised_self_attention": factorised_self,
     "factorised_dot_product": factorised_dot_product,
@@ -184,6 +196,7 @@ STARTS: dict[str, Oracle] = ORACLES | {
     "space_then_time": in_turn(image(frame)),
     "parallel_space_time": in_turn(image(frame)),
     "sparse_local_global": in_turn(image(parity)),
+    "sparse_local_global+local_window": in_turn(image(parity)),
     "axial": in_turn(image(column)),
     "factorised_self_attention": frames_without_cls,
 }

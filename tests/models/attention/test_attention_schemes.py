@@ -53,7 +53,8 @@ WITHOUT_CLS = ("factorised_self_attention", "factorised_dot_product")
 
 # Where a key's number of copies among the keys of a query doesn't grow with the frames, or all
 # keys of a query grow alike. Not so in joint and L+G, where CLS stays one key beside T copies.
-SEES_NO_COPIES = sorted(set(CASES) - {"joint_space_time", "sparse_local_global"})
+CLS_BESIDE_COPIES = [c for c in CASES if c.startswith(("joint_space_time", "sparse_local_global"))]
+SEES_NO_COPIES = sorted(set(CASES) - set(CLS_BESIDE_COPIES))
 STARTS_AS_IMAGE = sorted(
     {case for case in CASES if case.startswith("divided")}
     | {"space_only", "space_then_time", "parallel_space_time"}
@@ -69,6 +70,12 @@ def test_every_scheme_has_an_oracle():
 @pytest.mark.parametrize("case", CASES)
 def test_equals_dense_attention_under_its_mask(case, grid, record_property):
     record_property("difference", check_dense(case, ORACLES[case], grid))
+
+
+def test_a_window_of_several_patches():
+    """Windows of 5 × 5 in 9 × 8 patches, cut off at every edge."""
+    case = "sparse_local_global+local_window"
+    check_dense(case, ORACLES[case], TokenGrid(batch=1, frames=2, height=9, width=8))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -102,7 +109,7 @@ def test_number_of_equal_frames_does_not_matter(case):
     check_still(case)
 
 
-@pytest.mark.parametrize("case", ["joint_space_time", "sparse_local_global"])
+@pytest.mark.parametrize("case", CLS_BESIDE_COPIES)
 def test_number_of_equal_frames_matters_where_cls_is_one_key_among_copies(case):
     with pytest.raises(AssertionError, match="not close"):
         check_still(case)
@@ -166,6 +173,7 @@ DROP_PATH_ROWS = {
     "space_then_time": [B * T, B * N, B],
     "parallel_space_time": [B * N, B * T, B],
     "sparse_local_global": [B * 4, B * 8, B],
+    "sparse_local_global+local_window": [B, B * 8, B],
     "axial": [B * N, B * T * h, B * T * w, B],
     "factorised_self_attention": [B * T, B * N, B],
     "factorised_dot_product": [B, B],

@@ -71,8 +71,18 @@ class Attention(nn.Module):
         return q, k, v
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None = None) -> Tensor:
-        """Average values by softmax(q·k): three times (B, A, L, D/A) -> (B, A, L, D/A)."""
-        mask = None if key_mask is None else key_mask[:, None, None]
+        """Average values by softmax(q·k): queries (B, A, L, D/A) -> (B, A, L, D/A).
+
+        Args:
+            q: queries.
+            k: keys (B, A, M, D/A).
+            v: values, likewise.
+            key_mask: (B, M) bool, False at keys that nobody may look at, or (B, L, M), for each
+                query by itself; every query needs a True.
+        """
+        mask = None
+        if key_mask is not None:
+            mask = key_mask[:, None] if key_mask.ndim == 3 else key_mask[:, None, None]
         if self.fused:
             # SDPA drops whenever it is told to: unlike nn.Dropout it doesn't know about eval mode.
             dropout = self.attn_drop.p if self.training else 0.0

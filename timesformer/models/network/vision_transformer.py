@@ -6,6 +6,7 @@ N = h·w patches of a frame, D embedding width, K classes. A clip batch is (B, C
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ class VisionTransformer(nn.Module):
         pos_embed_type: str = "space_time",
         tubelet_size: int = 1,
         cls_in_time: bool = False,
+        local_window: str = "quadrant",
         time_embed_amplitude: float = -1.0,
     ) -> None:
         super().__init__()
@@ -79,10 +81,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"unknown pos_embed_type {pos_embed_type!r}: {', '.join(known)}")
         if num_frames % tubelet_size:
             raise ValueError(f"{num_frames} frames don't divide into tubelets of {tubelet_size}")
-        for_some_schemes = {"cls_in_time": cls_in_time}
-        options: dict[str, Any] = {name: for_some_schemes[name] for name in block_class.options}
-        if unknown := [n for n, x in for_some_schemes.items() if x and n not in options]:
-            raise ValueError(f"{attention_type} attention has no option {unknown[0]}")
+        options = _options_of(attention_type, cls_in_time=cls_in_time, local_window=local_window)
         self.attention_type = attention_type
         self.one_sequence_per_clip = block_class.one_sequence_per_clip
         self.num_classes = num_classes
@@ -270,6 +269,20 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, C, T, H, W), normalised as the weights expect -> logits (B, K)."""
         return self.forward_head(self.forward_features(x))
+
+
+def _options_of(attention_type: str, **given: Any) -> dict[str, Any]:
+    """Return those of the options for some schemes that this one has.
+
+    Raises:
+        ValueError: it lacks one that is set.
+    """
+    options = ATTENTION_REGISTRY.get(attention_type).options
+    defaults = inspect.signature(VisionTransformer).parameters
+    for name, value in given.items():
+        if name not in options and value != defaults[name].default:
+            raise ValueError(f"{attention_type} attention has no option {name}")
+    return {name: given[name] for name in options}
 
 
 def _init_linear(module: nn.Module) -> None:
