@@ -55,7 +55,8 @@ def test_unknown_names_show_the_nearest(key):
 OTHER = {
     "ATTENTION_TYPE": "axial", "PATCH_SIZE": 8, "TUBELET_SIZE": 2, "EMBED_DIM": 96, "DEPTH": 2,
     "NUM_HEADS": 6, "MLP_RATIO": 2.0, "POS_EMBED": "space", "CLS_IN_TIME": True,
-    "LOCAL_WINDOW": "centred", "DROP_PATH_RATE": 0.2, "INIT": "scratch", "TIME_EMBED_AMPLITUDE": 1.0, "ACT_CHECKPOINT": True,
+    "LOCAL_WINDOW": "centred", "DROP_PATH_RATE": 0.2, "INIT": "scratch",
+    "TIME_EMBED_AMPLITUDE": 1.0, "ACT_CHECKPOINT": True,
     "POS_EMBED_RESIZE": "bilinear", "TIME_EMBED_RESIZE": "linear", "TUBELET_INIT": "average",
 }  # fmt: skip
 NOT_READ = {

@@ -1,14 +1,13 @@
 """The layers that every attention scheme is made of.
 
 Shape letters: B batch, L tokens of one sequence, D embedding width, A heads.
-`Mlp` and `DropPath` are timm's: two Linear layers with GELU, and stochastic depth per row of the
-batch dimension.
+`Mlp` and `DropPath` compute what timm's do, from the same random numbers; importing timm for them
+takes seconds.
 """
 
 from __future__ import annotations
 
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
 __all__ = ["Attention", "DropPath", "Mlp", "hidden_width", "set_fused_attention"]
@@ -95,6 +94,64 @@ class Attention(nn.Module):
     def join_heads(self, x: Tensor) -> Tensor:
         """Return what the heads gathered (B, A, L, D/A), projected -> (B, L, D)."""
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+
+
+class Mlp(nn.Module):
+    """Two Linear layers with an activation between them, each followed by dropout.
+
+    Args:
+        in_features: width D of the input.
+        hidden_features: width in between; D when None.
+        out_features: width of the output; D when None.
+        act_layer: the activation.
+        drop: dropout after both layers, while training.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: type[nn.Module] = nn.GELU,
+        drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden = hidden_features or in_features
+        self.fc1 = nn.Linear(in_features, hidden)
+        self.act = act_layer()
+        self.drop1 = nn.Dropout(drop)
+        self.fc2 = nn.Linear(hidden, out_features or in_features)
+        self.drop2 = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, D) to (…, out_features)."""
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): while training, some rows of a batch become zero.
+
+    The others are divided by the share that is kept, so the mean stays.
+
+    Args:
+        drop_prob: probability of a row to be dropped.
+    """
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, …) to the same shape; each row is dropped or kept as a whole."""
+        if self.drop_prob == 0 or not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        kept = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        return x * (kept.div_(keep) if keep > 0 else kept)
+
+    def extra_repr(self) -> str:
+        """Return what printing shows."""
+        return f"drop_prob={self.drop_prob:.3f}"
 
 
 def hidden_width(dim: int, mlp_ratio: float) -> int:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
-from timm.layers import resample_patch_embed
 from torch import Tensor
 
 from timesformer.config.allowed import CHOICES
@@ -189,6 +188,8 @@ class _Fitting:
         if weight.ndim not in (4, 5) or weight.shape[:2] != wanted[:2]:
             return
         if weight.shape[-1] != side and weight.shape[-1] == weight.shape[-2]:
+            from timm.layers import resample_patch_embed  # takes seconds, and few need it
+
             weight = weight.float()
             if weight.ndim == 4:
                 weight = resample_patch_embed(weight, [side, side])

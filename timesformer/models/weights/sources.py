@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -165,6 +164,8 @@ def _hint(hub: str, name: str, names: Iterable[str]) -> str:
 
 
 def _fetch_timm(name: str) -> dict[str, Tensor]:
+    import timm  # takes seconds, and few need it
+
     if not timm.is_model_pretrained(name):
         hint = _hint("timm", name, timm.list_pretrained())
         raise WeightsError(f"timm/{name}: timm has no weights of that name{hint}")
