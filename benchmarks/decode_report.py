@@ -33,7 +33,7 @@ from tqdm import tqdm
 from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video import decode as decoder
 from timesformer.utils.errors import UserError, VideoError, run_tool
-from timesformer.utils.misc import keyed_rng
+from timesformer.utils.rng import keyed_rng
 from timesformer.utils.text import format_table
 
 OUTCOMES = {
@@ -142,7 +142,7 @@ def check_file(path: str) -> Iterator[Row]:
     yield row
     if not count:
         return
-    rng, details = keyed_rng(count), []
+    rng, details = keyed_rng("report", count), []
     for i in range(INDEX_SETS):
         numbers = np.sort(rng.integers(count, size=SET_SIZE)).tolist()
         if i == 0 and not error:
@@ -172,7 +172,7 @@ class Damaged:
 
 def damage(files: Sequence[Path], seed: int) -> Damaged:
     """Damage one of these files, as the seed says."""
-    rng = keyed_rng(seed)
+    rng = keyed_rng("report", seed)
     kind, source = KINDS[int(rng.integers(len(KINDS)))], files[int(rng.integers(len(files)))]
     data, suffix = bytearray(source.read_bytes()), source.suffix
     if kind == "bit flips":
@@ -204,7 +204,7 @@ def check_damaged(files: Sequence[Path], folder: Path, seed: int) -> Iterator[Ro
         yield row  # says what it was about, should the process die
         start = time.perf_counter()
         try:
-            wanted, clips = read_frames(str(path), length, keyed_rng(seed, 1))
+            wanted, clips = read_frames(str(path), length, keyed_rng("report", seed, 1))
         except VideoError as error:
             outcome, detail = "VideoError", error.reason
         except Exception as error:

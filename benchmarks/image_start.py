@@ -31,7 +31,7 @@ from timesformer.config.validate import check
 from timesformer.engine.train import train
 from timesformer.prepare.synthetic_video import SHAPES, Trajectory, render
 from timesformer.utils.errors import run_tool
-from timesformer.utils.misc import keyed_rng
+from timesformer.utils.rng import keyed_rng
 from timesformer.utils.text import format_table
 from timesformer.visualization.style import blank_figure
 
@@ -49,7 +49,7 @@ def draw_frames(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.empty(count, 3, SIDE, SIDE)
     labels = torch.empty(count, dtype=torch.long)
     for i in tqdm(range(count), desc="frames", disable=None):
-        rng = keyed_rng(seed, i)
+        rng = keyed_rng("frame", seed, i)
         x, y, radius = rng.uniform(14, 66), rng.uniform(10, 54), np.exp(rng.uniform(1.7, 2.8))
         place = Trajectory(*(np.array([value], np.float32) for value in (x, y, radius)))
         scene = render(rng, place)

@@ -14,6 +14,8 @@ from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.dist
 
+DROP_PATH = {"TIMESFORMER__DROP_PATH_RATE": 0.3}
+
 
 def torchrun(ranks: int) -> tuple[str, ...]:
     return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}")
@@ -22,7 +24,7 @@ def torchrun(ranks: int) -> tuple[str, ...]:
 def run(data, output, launcher=(), **changes):
     done = run_tool(
         "run_net.py",
-        *["--cfg", str(RECIPE), *small_options(data, output, **changes)],
+        *["--cfg", str(RECIPE), *small_options(data, output, **DROP_PATH, **changes)],
         launcher=launcher,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -34,13 +36,17 @@ def losses(output):
 
 @pytest.fixture(scope="module")
 def seven_videos(synthetic_dir, tmp_path_factory):
-    """The small dataset with 7 test videos, which don't divide by 2 ranks; some don't exist."""
+    """The small dataset with 7 test videos, which don't divide by 2 ranks; some don't exist.
+
+    And 4 of validation, one batch, so that a second rank has none.
+    """
     folder = tmp_path_factory.mktemp("seven")
     for path in synthetic_dir.iterdir():
         (folder / path.name).symlink_to(path)
-    for split, count, absent in (("train", None, 5), ("test", 7, 4)):
+    for split, count, absent in (("train", None, 5), ("val", 4, None), ("test", 7, 4)):
         rows = (synthetic_dir / f"{split}.csv").read_text().splitlines()[:count]
-        rows[absent] = f"absent_{split}.mp4 0"
+        if absent is not None:
+            rows[absent] = f"absent_{split}.mp4 0"
         (folder / f"{split}.csv").unlink()
         (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -86,13 +92,12 @@ def test_two_processes_score_every_video_once_and_to_the_bit(seven_videos, one_p
     assert broken_videos(tmp_path / "one") == broken_videos(tmp_path / "two")
 
 
-def test_accumulation_on_two_ranks_equals_one_process(seven_videos, one_process, tmp_path):
-    run(
-        seven_videos, tmp_path, torchrun(2), TRAIN__BATCH_SIZE=4, TEST__ENABLE=False,
-        TRAIN__EVAL_PERIOD=1,
-    )  # fmt: skip
-    assert stats(tmp_path, "start")[0]["accumulation"] == 2
-    assert losses(tmp_path) == pytest.approx(losses(one_process), abs=1e-5)
+def test_accumulation_on_two_ranks_equals_one_process(seven_videos, tmp_path):
+    options = {"TRAIN__BATCH_SIZE": 4, "TEST__ENABLE": False}
+    run(seven_videos, tmp_path / "one", **options, TRAIN__EVAL_PERIOD=0)
+    run(seven_videos, tmp_path / "two", torchrun(2), **options)
+    assert stats(tmp_path / "two", "start")[0]["accumulation"] == 2
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 
 
 def test_two_shards_started_by_hand(seven_videos, one_process, tmp_path):
@@ -104,7 +109,7 @@ def test_two_shards_started_by_hand(seven_videos, one_process, tmp_path):
         *[sys.executable, str(ROOT / "tools" / "run_net.py"), "--cfg", str(RECIPE)],
         *["--num_shards", "2", "--init_method", address],
     ]
-    options = small_options(seven_videos, tmp_path, TRAIN__BATCH_SIZE=4)
+    options = small_options(seven_videos, tmp_path, TRAIN__BATCH_SIZE=4, **DROP_PATH)
     shards = [
         subprocess.Popen(
             [*command, "--shard_id", str(i), *options],

@@ -54,11 +54,20 @@ def test_a_damaged_video_may_turn_out_to_be_unreadable(tmp_path: Path) -> None:
 
 
 def test_too_many_are_too_many(tmp_path: Path) -> None:
-    broken = BrokenVideos(tmp_path, "train", 40, 0.05)
-    broken.add([problem(1), problem(2), problem(3, USED)])  # 5 %; damaged ones don't count
-    with pytest.raises(AnnotationError, match=r"3 of 40 train videos .*MAX_FAILED \(5 %\).*1\.mp4"):
-        broken.add([problem(4)])
-    assert len(rows(tmp_path)) == 5
+    broken = BrokenVideos(tmp_path, "train", 80, 0.05)
+    broken.add([problem(i) for i in range(1, 5)])  # 5 %
+    broken.add([problem(5, USED)])  # damaged ones don't count
+    with pytest.raises(AnnotationError, match=r"5 of 80 train videos .*MAX_FAILED \(5 %.*1\.mp4"):
+        broken.add([problem(6)])
+    assert len(rows(tmp_path)) == 7
+
+
+def test_a_small_data_set_may_have_a_few_unless_none_are_allowed(tmp_path: Path) -> None:
+    BrokenVideos(tmp_path, "train", 17, 0.05).add([problem(1), problem(2), problem(3)])
+    with pytest.raises(AnnotationError, match=r"4 of 17 .*MAX_FAILED \(5 %, or 3\)"):
+        BrokenVideos(tmp_path, "train", 17, 0.05).add([problem(i) for i in range(4)])
+    with pytest.raises(AnnotationError, match="1 of 17"):
+        BrokenVideos(tmp_path, "train", 17, 0.0).add([problem(1)])
 
 
 def test_lists_of_other_splits_and_former_runs_are_kept(tmp_path: Path) -> None:

@@ -122,12 +122,12 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(synthetic_dir, tmp_path
 
 def test_resuming_never_fetches_pretrained_weights(synthetic_dir, tmp_path, monkeypatch):
     train(small_cfg(synthetic_dir, tmp_path, SOLVER__MAX_EPOCH=1))
-    from timesformer.engine import state
+    from timesformer.engine import start
 
     def fetched(*args, **kwargs):
         raise AssertionError("pretrained weights were asked for")
 
-    monkeypatch.setattr(state, "load_pretrained", fetched)
+    monkeypatch.setattr(start, "load_pretrained", fetched)
     options = {
         "TIMESFORMER__PRETRAINED_MODEL": "timm/vit_base_patch16_224",
         "TIMESFORMER__INIT": "image",
@@ -196,10 +196,10 @@ def test_clipping_bounds_the_step(synthetic_dir, tmp_path):
         "SOLVER__CLIP_GRAD_L2NORM": 1e-3,
     }
     from timesformer.models.build import build_model
-    from timesformer.utils.misc import seed_all
+    from timesformer.utils.rng import seed_all
 
     cfg = small_cfg(synthetic_dir, tmp_path, **options)
-    seed_all(cfg.RNG_SEED)
+    seed_all("init", cfg.RNG_SEED)
     before = build_model(cfg).state_dict()
     train(cfg)
     after = final_weights(tmp_path)["model_state"]

@@ -87,7 +87,7 @@ def test_moved_functions_say_where_they_are(name: str) -> None:
 
 def test_there_they_do_what_they_did(synthetic_dir, tmp_path) -> None:
     from timesformer.engine.optimizer import construct_optimizer
-    from timesformer.engine.state import load_test_checkpoint, load_train_checkpoint
+    from timesformer.engine.start import load_test_checkpoint, load_train_checkpoint
 
     cfg = small_cfg(synthetic_dir, tmp_path)
     model = build_model(cfg)

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from timesformer.clips.training import seeded
 from timesformer.clips.transform import Normalize
-from timesformer.utils.misc import keyed_rng
+from timesformer.utils.rng import keyed_rng
 
 
 class ClipAugment:
@@ -59,7 +59,7 @@ class ClipAugment:
         out = []
         keys = zip(index.tolist(), view.tolist(), strict=True)
         for clip, (video, sample) in zip(clips, keys, strict=True):
-            rng = keyed_rng(self.seed, epoch, video, sample, 1)  # 1: not the worker's generator
+            rng = keyed_rng("augment", self.seed, epoch, video, sample)
             with seeded(int(rng.integers(2**63))):
                 out.append(self._one(clip))
         return torch.stack(out)

@@ -8,6 +8,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "DIST_BACKEND": ("auto", "nccl", "gloo"),
     "TRAIN.AMP": ("none", "bf16", "fp16"),
     "TEST.AMP": ("none", "bf16", "fp16"),
+    "TEST.CHECKPOINT": ("last", "best"),
     "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform", "tiled"),
     "DATA.DECODING_BACKEND": ("pyav", "torchcodec"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max", "prob"),
@@ -26,7 +27,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "at least 1",
         lambda x: x >= 1,
-        """NUM_SHARDS LOG_PERIOD TRAIN.BATCH_SIZE TRAIN.EVAL_PERIOD TRAIN.CHECKPOINT_PERIOD
+        """NUM_SHARDS LOG_PERIOD TRAIN.BATCH_SIZE TRAIN.CHECKPOINT_PERIOD
         TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
         DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
         TIMESFORMER.TUBELET_SIZE
@@ -36,7 +37,8 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "at least 0",
         lambda x: x >= 0,
-        """NUM_GPUS RNG_SEED GLOBAL_BATCH_SIZE SOLVER.LRS SOLVER.COSINE_END_LR
+        """NUM_GPUS RNG_SEED GLOBAL_BATCH_SIZE TRAIN.EVAL_PERIOD TRAIN.KEEP_CHECKPOINTS
+        SOLVER.EARLY_STOP_EPOCHS SOLVER.LRS SOLVER.COSINE_END_LR
         SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_L2NORM
         MIXUP.ALPHA MIXUP.CUTMIX_ALPHA DATA_LOADER.NUM_WORKERS AUG.RAND_AUGMENT_OPS
         AUG.COLOR_JITTER""",

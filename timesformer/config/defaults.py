@@ -40,17 +40,22 @@ _C.TRAIN.ENABLE = True
 _C.TRAIN.DATASET = "kinetics"
 # Clips in one forward pass of one node, split evenly over its processes. Validation uses it too.
 _C.TRAIN.BATCH_SIZE = 64
-# Epochs between two validations.
+# Epochs between two validations; the last is always validated. 0 = never.
 _C.TRAIN.EVAL_PERIOD = 1
 # Epochs between two checkpoints; the last epoch always leaves one.
 _C.TRAIN.CHECKPOINT_PERIOD = 1
-# Go on from the newest complete checkpoint in OUTPUT_DIR if there is one.
+# Newest checkpoints that are kept beside the best one by validation (checkpoint_best.pyth);
+# 0 = all of them.
+_C.TRAIN.KEEP_CHECKPOINTS = 3
+# Go on from the newest complete checkpoint in OUTPUT_DIR if there is one. False starts over, and
+# sets a former run's checkpoints aside.
 _C.TRAIN.AUTO_RESUME = True
 # Checkpoint to start from when there is nothing to resume; empty = none.
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""
-# Start at epoch 0 with a new optimizer, keeping only that checkpoint's weights.
+# Take all weights of that checkpoint, of the same task, and start at epoch 0 with a new optimizer.
 _C.TRAIN.CHECKPOINT_EPOCH_RESET = False
-# That checkpoint was trained on something else: implies a reset, and its head may not fit.
+# That checkpoint was trained on another task: start at epoch 0, with a fresh head unless the
+# classes are the same.
 _C.TRAIN.FINETUNE = False
 # Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
 _C.TRAIN.AMP = "none"
@@ -63,8 +68,10 @@ _C.TEST.ENABLE = True
 _C.TEST.DATASET = "kinetics"
 # Clips (views) in one forward pass of one node, split evenly over its processes.
 _C.TEST.BATCH_SIZE = 8
-# Weights to test; empty = those just trained, or the newest checkpoint in OUTPUT_DIR.
+# Weights to test; empty = those that TEST.CHECKPOINT says.
 _C.TEST.CHECKPOINT_FILE_PATH = ""
+# Which checkpoint of OUTPUT_DIR is tested: last | best (by validation).
+_C.TEST.CHECKPOINT = "last"
 # Clips taken along each video. The paper uses 1.
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10
 # Crops of each clip: 1 (centre) or 3 (left/centre/right, or top/centre/bottom if upright).
@@ -118,7 +125,8 @@ _C.DATA.MULTI_LABEL = False
 # Training clips made of one pass over a video (repeated augmentation). They share a batch, and an
 # epoch has so many times more steps.
 _C.DATA.NUM_SAMPLES = 1
-# Share of the training videos that may be unreadable (each is replaced) before training stops.
+# Share of the training videos that may be unreadable (each is replaced) before training stops; a
+# few may be in any case, unless it is 0.
 _C.DATA.MAX_FAILED = 0.05
 # What decodes: pyav | torchcodec (an extra; the same frames).
 _C.DATA.DECODING_BACKEND = "pyav"
@@ -204,6 +212,8 @@ _C.SOLVER.LRS = [1.0, 0.1, 0.01]
 _C.SOLVER.COSINE_END_LR = 0.0
 # Epochs to train.
 _C.SOLVER.MAX_EPOCH = 15
+# Stop after that many epochs without a better validation (top-1, or map); 0 = never.
+_C.SOLVER.EARLY_STOP_EPOCHS = 0
 # Epochs (may be a fraction) of linear warm-up; 0 = none.
 _C.SOLVER.WARMUP_EPOCHS = 0.0
 # Learning rate at the start of the warm-up.

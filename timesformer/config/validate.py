@@ -203,6 +203,7 @@ def _check_training(cfg: CfgNode) -> None:
             "off with DATA.MULTI_LABEL"
         )
     _check_schedule(solver)
+    _check_validation(cfg)
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV:
         if solver.MOMENTUM == 0:
             raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0, or set it to False")
@@ -219,6 +220,16 @@ def _check_training(cfg: CfgNode) -> None:
     if cfg.TIMESFORMER.INIT == "scratch" and cfg.TIMESFORMER.PRETRAINED_MODEL.startswith(HUBS):
         raise ConfigError(SCRATCH_OVERWRITTEN)  # what a file holds is known when it is read
     _check_file("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH)
+
+
+def _check_validation(cfg: CfgNode) -> None:
+    if cfg.TRAIN.EVAL_PERIOD:
+        return
+    wanted_by = "SOLVER.EARLY_STOP_EPOCHS" if cfg.SOLVER.EARLY_STOP_EPOCHS else ""
+    if cfg.TEST.ENABLE and cfg.TEST.CHECKPOINT == "best":
+        wanted_by = "TEST.CHECKPOINT best"
+    if wanted_by:
+        raise ConfigError(f"{wanted_by} needs validation, which TRAIN.EVAL_PERIOD 0 turns off")
 
 
 def _check_schedule(solver: CfgNode) -> None:

@@ -19,7 +19,7 @@ from timesformer.datasets.build import build_split
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
 from timesformer.utils.errors import ConfigError, VideoError
-from timesformer.utils.misc import keyed_rng
+from timesformer.utils.rng import keyed_rng
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 
@@ -48,8 +48,7 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
         return self.length // (self.batch_size * self.size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        # No id is as large as `length`, so no sample draws from the generator of the shuffle.
-        rng = keyed_rng(self.seed, self.epoch, self.length)
+        rng = keyed_rng("order", self.seed, self.epoch)
         order = rng.permutation(self.length).tolist()
         for micro_batch in range(len(self)):
             first = (micro_batch * self.size + self.rank) * self.batch_size

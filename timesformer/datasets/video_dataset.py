@@ -16,7 +16,7 @@ from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.decode import Clips
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.utils.errors import VideoError
-from timesformer.utils.misc import keyed_rng
+from timesformer.utils.rng import keyed_rng
 
 Item = tuple[torch.Tensor, "int | torch.Tensor", int, dict[str, Any]]
 REPLACEMENTS = 10  # videos drawn for one that can't be read; that many bad ones aren't chance
@@ -212,7 +212,7 @@ class VideoDataset(Dataset):
         keys: list[tuple[int, ...]] = [(), *((i,) for i in range(1, self.num_samples))]
         if attempt:
             keys = [(i, attempt) for i in range(self.num_samples)]
-        return [keyed_rng(self.seed, epoch, index, *key) for key in keys]
+        return [keyed_rng("clip", self.seed, epoch, index, *key) for key in keys]
 
     def _read(
         self,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from timesformer.datasets.loader import VideoLoader, construct_loader
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.results import Results, ensemble, save_results
-from timesformer.engine.state import TestWeights, load_test_checkpoint
+from timesformer.engine.start import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import all_reduce_sum, device_for, get_world, is_main

@@ -35,19 +35,23 @@ class Run(NamedTuple):
 def read_stats(run: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's stats.jsonl.
 
+    A last line that a killed run didn't finish is left out.
+
     Raises:
         UserError: if there is no such file, or a line in it isn't JSON.
     """
     path = run / "stats.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); is {run} a run?") from error
-    stats = []
+    stats, lines = [], text.splitlines()
     for number, line in enumerate(lines, 1):
         try:
             stats.append(json.loads(line))
         except json.JSONDecodeError as error:
+            if number == len(lines) and not text.endswith("\n"):
+                break
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
     return stats
 

@@ -15,43 +15,58 @@ from torch.nn.parallel import DistributedDataParallel
 from timesformer.config.validate import batch_layout
 from timesformer.datasets.build import build_augment
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
+from timesformer.engine.best import Best
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import autocast, eval_epoch
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
-from timesformer.engine.state import TrainState, load_train_checkpoint, save
+from timesformer.engine.resume import list_digest
+from timesformer.engine.runs import read_stats
+from timesformer.engine.start import load_train_checkpoint
+from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.models.build import build_model, label
-from timesformer.utils.checkpoint import is_checkpoint_epoch
-from timesformer.utils.distributed import all_reduce_sum, device_for, get_world
+from timesformer.utils.checkpoint import is_checkpoint_epoch, set_aside_checkpoints
+from timesformer.utils.distributed import (
+    all_reduce_sum,
+    device_for,
+    from_main,
+    get_world,
+    is_main,
+    together,
+)
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
 from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.metrics import topk_correct
-from timesformer.utils.misc import seed_all
+from timesformer.utils.rng import seed_all
 from timesformer.visualization.tensorboard import TensorboardWriter
 
 logger = get_logger(__name__)
+
+# fp16 halves its scale of the loss where a gradient overflows; one that overflows even so is wrong.
+LEAST_LOSS_SCALE = 1.0
 
 
 def train(cfg: CfgNode) -> nn.Module:
     """Train as the config says, from where a former run left off, and return the model.
 
     Raises:
-        ConfigError: for a batch layout or model that can't be.
+        ConfigError: for a batch layout or model that can't be, or that a run can't go on with.
         WeightsError: if the weights to start from can't be read or don't fit.
         AnnotationError: if a list is malformed, or too many videos can't be read.
         VideoError: if a video can't be read, and no other in its place.
-        TrainingError: if the loss is not finite.
+        TrainingError: if the loss, a gradient or a weight is not finite.
     """
     setup_logging(cfg.OUTPUT_DIR)
     world = get_world()
     layout = batch_layout(cfg, world.local_size, world.size // world.local_size)
-    seed_all(cfg.RNG_SEED)
+    seed_all("init", cfg.RNG_SEED)
 
-    train_loader = construct_loader(cfg, "train")
-    val_loader = construct_loader(cfg, "val") if cfg.TRAIN.EVAL_PERIOD else None
+    train_loader = together(lambda: construct_loader(cfg, "train"))
+    val_loader = together(lambda: construct_loader(cfg, "val")) if cfg.TRAIN.EVAL_PERIOD else None
     model = build_model(cfg)
+    dataset = train_loader.dataset
     state = TrainState(
         cfg=cfg,
         device=device_for(cfg),
@@ -62,34 +77,87 @@ def train(cfg: CfgNode) -> nn.Module:
         loss=build_loss(cfg),
         mixup=build_mixup(cfg),
         augment=build_augment(cfg),
-        broken=BrokenVideos(
-            cfg.OUTPUT_DIR, "train", len(train_loader.dataset), cfg.DATA.MAX_FAILED
-        ),
-        class_names=train_loader.dataset.class_names,
+        broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
+        class_names=dataset.class_names,
+        train_list=list_digest(dataset.records),
     )
-    state.epoch = load_train_checkpoint(cfg, model, state.optimizer, state.scaler)
+    state.epoch = load_train_checkpoint(
+        cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list
+    )
+    if not state.epoch:
+        set_aside(cfg)
     log_start(state, train_loader)
-
-    val_broken = BrokenVideos(cfg.OUTPUT_DIR, "val", len(val_loader.dataset) if val_loader else 0)
-    tensorboard = None
-    if cfg.TENSORBOARD.ENABLE:
-        log_dir = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR) / "tensorboard")
-        tensorboard = TensorboardWriter(log_dir)
-    for epoch in range(state.epoch, cfg.SOLVER.MAX_EPOCH):
-        last = epoch + 1 == cfg.SOLVER.MAX_EPOCH
-        stats = train_epoch(state, train_loader, epoch, tensorboard)
-        log_json_stats(stats, cfg.OUTPUT_DIR)
-        if last or is_checkpoint_epoch(cfg, epoch):
-            save(state, epoch)
-        if val_loader and (last or (epoch + 1) % cfg.TRAIN.EVAL_PERIOD == 0):
-            val = eval_epoch(cfg, model, val_loader, epoch, val_broken)
-            if tensorboard:
-                names = ("map",) if cfg.DATA.MULTI_LABEL else ("top1_acc", "top5_acc")
-                names = (*names, "loss")
-                tensorboard.add_scalars({f"val/{n}": val[n] for n in names}, epoch + 1)
-    if tensorboard:
-        tensorboard.close()
+    with contextlib.ExitStack() as stack:
+        tensorboard = None
+        if cfg.TENSORBOARD.ENABLE:
+            log_dir = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR) / "tensorboard")
+            tensorboard = stack.enter_context(contextlib.closing(TensorboardWriter(log_dir)))
+        run_epochs(state, train_loader, val_loader, tensorboard)
     return model
+
+
+def set_aside(cfg: CfgNode) -> None:
+    """Put a former run's checkpoints out of the way of one that starts in the same folder.
+
+    Else a test, or a run that goes on after an interruption, would take the newest of both.
+    """
+    folder = set_aside_checkpoints(cfg.OUTPUT_DIR) if is_main() else None
+    if folder:
+        logger.warning(
+            "%s holds a former run's checkpoints: this run starts over, so they are in %s now",
+            *(cfg.OUTPUT_DIR, folder),
+        )
+
+
+def run_epochs(
+    state: TrainState,
+    train_loader: VideoLoader,
+    val_loader: VideoLoader | None,
+    tensorboard: TensorboardWriter | None,
+) -> None:
+    """Train, save and validate, epoch by epoch, until the last or until it gets no better."""
+    cfg = state.cfg
+    # `is not None`: a loader is false where it has no batch for this rank, which then has to take
+    # part in the exchanges of a validation all the same.
+    total = 0 if val_loader is None else len(val_loader.dataset)
+    broken, best = BrokenVideos(cfg.OUTPUT_DIR, "val", total), Best(state)
+
+    def validate(epoch: int) -> None:
+        assert val_loader is not None
+        val = eval_epoch(cfg, state.model, val_loader, epoch, broken)
+        if tensorboard:
+            names = ("map",) if cfg.DATA.MULTI_LABEL else ("top1_acc", "top5_acc")
+            tensorboard.add_scalars({f"val/{n}": val[n] for n in (*names, "loss")}, epoch + 1)
+        best.update(epoch, val)
+
+    def is_validated(epoch: int) -> bool:
+        period, last = cfg.TRAIN.EVAL_PERIOD, epoch + 1 == cfg.SOLVER.MAX_EPOCH
+        return val_loader is not None and (last or (epoch + 1) % period == 0)
+
+    done = state.epoch
+    if done and is_validated(done - 1) and from_main(not was_validated(cfg, done - 1)):
+        validate(done - 1)  # the run ended between saving and this
+    while done < cfg.SOLVER.MAX_EPOCH and not best.waited_enough(done):
+        stats = train_epoch(state, train_loader, done, tensorboard)
+        log_json_stats(stats, cfg.OUTPUT_DIR)
+        check_finite(state, f"after epoch {done + 1}")
+        if done + 1 == cfg.SOLVER.MAX_EPOCH or is_checkpoint_epoch(cfg, done):
+            save(state, done)
+        if is_validated(done):
+            validate(done)
+        done += 1
+        if best.waited_enough(done) and not is_checkpoint_epoch(cfg, done - 1):
+            save(state, done - 1)
+
+
+def was_validated(cfg: CfgNode, epoch: int) -> bool:
+    """Tell whether this run has logged its validation of an epoch (from 0)."""
+    folder = Path(cfg.OUTPUT_DIR)
+    lines = read_stats(folder) if (folder / "stats.jsonl").is_file() else []
+    starts = [i for i, line in enumerate(lines) if line.get("first_epoch") == 1]
+    lines = lines[starts[-1] if starts else 0 :]
+    said = f"{epoch + 1}/"
+    return any(x.get("split") == "val" and str(x.get("epoch")).startswith(said) for x in lines)
 
 
 def log_start(state: TrainState, loader: VideoLoader) -> None:
@@ -145,8 +213,9 @@ def train_epoch(
         meter.data_ready()
         lr = get_lr_at_epoch(cfg, epoch + step / steps)
         set_lr(state.optimizer, lr)
-        # Seeded by the step, DropPath and mixup need no saved generator state to resume.
-        seed_all(cfg.RNG_SEED, epoch, step, get_world().rank)
+        # Seeded by the step, DropPath and mixup need no saved generator state to resume; and alike
+        # on all ranks, DropPath doesn't depend on how many share the step.
+        seed_all("step", cfg.RNG_SEED, epoch, step)
         for batch in group:
             state.broken.add(batch[3]["problems"])
         meter.update(train_step(state, group, epoch, f"epoch {epoch + 1}, step {step + 1}"), lr)
@@ -175,7 +244,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str
         Over all ranks: summed loss, number of clips wrong at top-1, at top-5, number of clips.
 
     Raises:
-        TrainingError: if the loss is not finite; weights are as they were before the step.
+        TrainingError: if loss or gradient are not finite; weights are as they were before the step.
     """
     state.optimizer.zero_grad(set_to_none=True)
     totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
@@ -193,21 +262,36 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str
                 loss = state.loss(logits, targets)
             state.scaler.scale(loss / len(group)).backward()
         totals += _totals(loss.detach(), logits.detach(), labels)
-    # Every rank sees the same sum, so all of them stop, or none.
-    sums = all_reduce_sum(totals).tolist()
-    if not math.isfinite(sums[0]):
+    norm = clip_gradients(state)
+    flags = totals.new_tensor([0.0 if math.isfinite(norm) else 1.0])
+    # Every rank sees the same sums, so all of them stop, or none.
+    *sums, overflows = all_reduce_sum(torch.cat([totals, flags])).tolist()
+    problem = "" if math.isfinite(sums[0]) else "loss is not finite"
+    if overflows and not problem:
+        problem = "the gradient is not finite, though the loss is"
+        if state.scaler.is_enabled() and state.scaler.get_scale() >= LEAST_LOSS_SCALE:
+            logger.info("%s: the gradient overflows fp16, this step is left out", where)
+            problem = ""
+    if problem:
         ids = [i for batch in group for i in batch[2].tolist()]
         raise TrainingError(
-            f"loss is not finite in {where} (this rank's videos: rows {ids} of the training list); "
+            f"{problem} in {where} (this rank's videos: rows {ids} of the training list); "
             "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_L2NORM, "
             "or look at these videos"
         )
-    if state.cfg.SOLVER.CLIP_GRAD_L2NORM > 0:
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), state.cfg.SOLVER.CLIP_GRAD_L2NORM)
-    state.scaler.step(state.optimizer)
+    state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
     state.scaler.update()
     return sums
+
+
+def clip_gradients(state: TrainState) -> float:
+    """Return the L2 norm of the whole gradient, and bring it down to SOLVER.CLIP_GRAD_L2NORM."""
+    limit = state.cfg.SOLVER.CLIP_GRAD_L2NORM
+    state.scaler.unscale_(state.optimizer)  # does nothing unless in fp16
+    norm = nn.utils.get_total_norm(p.grad for p in state.model.parameters() if p.grad is not None)
+    if limit > 0:
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), limit, norm)
+    return float(norm)
 
 
 def _sync_gradients(model: nn.Module, sync: bool) -> contextlib.AbstractContextManager:

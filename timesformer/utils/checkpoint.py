@@ -6,6 +6,7 @@ keys beside it; `torch_file` makes the files safe.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Mapping
@@ -17,13 +18,16 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from timesformer.utils.errors import UserError, WeightsError
+from timesformer.utils.tensors import check_tensors, fitting_state
 from timesformer.utils.torch_file import check_digest, read_checkpoint, write_checkpoint
 
 __all__ = [
     "bare",
     "differences",
+    "epoch_checkpoints",
     "get_checkpoint_dir",
     "get_last_checkpoint",
+    "get_path_to_best",
     "get_path_to_checkpoint",
     "has_checkpoint",
     "is_checkpoint_epoch",
@@ -31,14 +35,19 @@ __all__ = [
     "load_test_checkpoint",
     "load_train_checkpoint",
     "make_checkpoint_dir",
+    "prune_checkpoints",
     "read_checkpoint",
+    "restore",
     "save_checkpoint",
+    "set_aside_checkpoints",
     "write_checkpoint",
 ]
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint_epoch_(\d+)\.pyth")
+BEST = "checkpoint_best.pyth"
+MAX_EPOCHS = 10**6  # more than any run has
 
 
 def get_checkpoint_dir(path_to_job: str | Path) -> Path:
@@ -58,11 +67,21 @@ def get_path_to_checkpoint(path_to_job: str | Path, epoch: int) -> Path:
     return get_checkpoint_dir(path_to_job) / f"checkpoint_epoch_{epoch:05d}.pyth"
 
 
-def get_last_checkpoint(path_to_job: str | Path) -> Path | None:
-    """Newest sound checkpoint by epoch, or None; damaged newer ones are named in the log."""
+def get_path_to_best(path_to_job: str | Path) -> Path:
+    """File of the checkpoint that did best in validation."""
+    return get_checkpoint_dir(path_to_job) / BEST
+
+
+def epoch_checkpoints(path_to_job: str | Path) -> list[Path]:
+    """Files of epochs, the newest first, sound or not."""
     paths = get_checkpoint_dir(path_to_job).glob("*")
     found = [(int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name))]
-    for _, path in sorted(found, reverse=True):
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def get_last_checkpoint(path_to_job: str | Path) -> Path | None:
+    """Newest sound checkpoint by epoch, or None; damaged newer ones are named in the log."""
+    for path in epoch_checkpoints(path_to_job):
         try:
             check_digest(path, required=True)
         except WeightsError as error:
@@ -70,6 +89,29 @@ def get_last_checkpoint(path_to_job: str | Path) -> Path | None:
         else:
             return path
     return None
+
+
+def prune_checkpoints(path_to_job: str | Path, keep: int) -> None:
+    """Delete the checkpoints of all epochs but the last `keep`; 0 keeps them all."""
+    if keep:
+        for path in epoch_checkpoints(path_to_job)[keep:]:
+            path.unlink(missing_ok=True)
+
+
+def set_aside_checkpoints(path_to_job: str | Path) -> Path | None:
+    """Move a former run's checkpoints into a folder of their own, and return it; None: no such."""
+    paths = epoch_checkpoints(path_to_job)
+    if (best := get_path_to_best(path_to_job)).exists():
+        paths.append(best)
+    if not paths:
+        return None
+    home = get_checkpoint_dir(path_to_job)
+    numbers = itertools.count(1)
+    folder = next(f for n in numbers if not (f := home / f"before_{n}").exists())
+    folder.mkdir()
+    for path in paths:
+        path.rename(folder / path.name)
+    return folder
 
 
 def has_checkpoint(path_to_job: str | Path) -> bool:
@@ -115,10 +157,12 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     cfg: CfgNode,
+    *,
+    best: bool = False,
     **extra: Any,
 ) -> Path:
-    """Write the checkpoint of a finished epoch (from 0) and return its path."""
-    path = get_path_to_checkpoint(path_to_job, epoch + 1)
+    """Write the checkpoint of a finished epoch (from 0), or the best one, and return its path."""
+    path = get_path_to_best(path_to_job) if best else get_path_to_checkpoint(path_to_job, epoch + 1)
     payload = {
         "epoch": epoch,
         "model_state": bare(model).state_dict(),
@@ -139,25 +183,40 @@ def load_checkpoint(
     Raises:
         WeightsError: if the file can't be read; or lists every key and shape that differs.
     """
-    path, content, target = path_to_checkpoint, read_checkpoint(path_to_checkpoint), bare(model)
-    state = content.get("model_state")
+    content = read_checkpoint(path_to_checkpoint)
+    return restore(path_to_checkpoint, content, model, optimizer)
+
+
+def restore(
+    path: str | Path,
+    content: Mapping[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> int:
+    """Do what `load_checkpoint` does with the content of a file, named `path` in messages.
+
+    Learning rate, weight decay and the like stay the optimizer's own; the checkpoint gives what it
+    has gathered. Nothing is changed if anything doesn't fit.
+
+    Raises:
+        WeightsError: as `load_checkpoint`.
+    """
+    state, epoch, target = content.get("model_state"), content.get("epoch"), bare(model)
     if not isinstance(state, dict) or "epoch" not in content:
         raise WeightsError(
             f"{path}: not a training checkpoint (it lacks model_state or epoch); to start from its "
             "weights alone, set TRAIN.FINETUNE True"
         )
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch < MAX_EPOCHS:
+        raise WeightsError(f"{path}: its epoch is {epoch!r:.40}, not a number of epochs")
     if differing := differences(target.state_dict(), state):
         raise WeightsError(f"{path}: made by another model: " + "; ".join(differing))
-    target.load_state_dict(state)
+    check_tensors(path, state)
     if optimizer is not None:
-        try:
-            optimizer.load_state_dict(content["optimizer_state"])
-        except (KeyError, ValueError) as error:
-            raise WeightsError(
-                f"{path}: its optimizer state doesn't fit SOLVER.OPTIMIZING_METHOD or the model; "
-                "to start anew from its weights, set TRAIN.CHECKPOINT_EPOCH_RESET True"
-            ) from error
-    return int(content["epoch"])
+        gathered = fitting_state(path, content.get("optimizer_state"), optimizer)
+        optimizer.load_state_dict(gathered)
+    target.load_state_dict(state)
+    return epoch
 
 
 def load_train_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
@@ -179,4 +238,4 @@ def load_test_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
 
 
 def _moved(call: str) -> UserError:
-    return UserError(f"utils.checkpoint.{call} is timesformer.engine.state.{call} here")
+    return UserError(f"utils.checkpoint.{call} is timesformer.engine.start.{call} here")

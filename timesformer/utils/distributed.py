@@ -93,6 +93,45 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
+def from_main(value: T) -> T:
+    """Return the main process's value on every rank: a decision that all must share.
+
+    The value must be picklable; what other ranks pass is ignored.
+    """
+    if get_world_size() == 1:
+        return value
+    values: list[Any] = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def together(work: Callable[[], T]) -> T:
+    """Do something on every rank that may fail on one, e.g. read a file; then all fail alike.
+
+    Else the others would wait for it, in the next exchange, until they give up.
+
+    Raises:
+        UserError: of the first rank where `work` raised one.
+    """
+    result: Any = None
+    problem: UserError | None = None
+    try:
+        result = work()
+    except UserError as error:
+        problem = error
+    if get_world_size() == 1:
+        if problem:
+            raise problem
+        return result
+    told = gather_objects("" if problem is None else str(problem))
+    first = next((rank for rank, message in enumerate(told) if message), None)
+    if first is None:
+        return result
+    if problem and first == get_rank():
+        raise problem
+    raise UserError(f"{told[first]} (rank {first})")
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if get_world_size() > 1:

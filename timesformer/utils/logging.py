@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from timesformer.utils.distributed import get_rank, is_main
 T = TypeVar("T")
 
 ROOT = "timesformer"
+LONGEST_LINE = 1 << 16  # bytes of stats.jsonl
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -74,9 +76,19 @@ def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
     rounded = {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in stats.items()}
     line = simplejson.dumps(rounded, ignore_nan=True)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    with (Path(output_dir) / "stats.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    append_line(Path(output_dir) / "stats.jsonl", line)
     _write_line(line)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file; what a killed run left of its last line is cut off first."""
+    with path.open("ab+") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE)
+        file.seek(start)
+        tail = file.read()
+        if tail and not tail.endswith(b"\n"):
+            file.truncate(start + tail.rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
 
 
 def progress(items: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:

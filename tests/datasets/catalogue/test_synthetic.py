@@ -17,7 +17,6 @@ from timesformer.datasets.catalogue.synthetic import Synthetic
 from timesformer.prepare.synthetic_video import FPS, LENGTHS, MOTIONS, draw_trajectory, write_video
 from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
 from timesformer.utils.errors import AnnotationError
-from timesformer.utils.misc import keyed_rng
 
 RECIPE = Path(__file__).parents[3] / "configs/Synthetic/TimeSformer_divST_8_64.yaml"
 SPEC = SyntheticSpec(seed=3, train=12, val=6, test=12)
@@ -64,7 +63,7 @@ def test_train_videos_are_different_scenes() -> None:
 @pytest.mark.parametrize("motion", range(len(MOTIONS)))
 def test_trajectories_are_symmetric_about_the_middle(motion: int) -> None:
     for seed in range(20):
-        path = draw_trajectory(keyed_rng(seed), motion)
+        path = draw_trajectory(np.random.default_rng(seed), motion)
         middle = len(path.x) // 2
         assert len(path.x) % 2 == 1
         if motion < 2:
@@ -79,7 +78,7 @@ def test_trajectories_are_symmetric_about_the_middle(motion: int) -> None:
 
 
 def test_clockwise_is_clockwise_on_the_screen() -> None:
-    path = draw_trajectory(keyed_rng(0), 3)
+    path = draw_trajectory(np.random.default_rng(0), 3)
     ahead = np.stack([np.diff(path.x), np.diff(path.y)])
     # With rows running down, turning right on the screen is a positive cross product.
     assert (ahead[0, :-1] * ahead[1, 1:] - ahead[1, :-1] * ahead[0, 1:] > 0).all()
@@ -117,7 +116,7 @@ def test_selection_is_even_and_favours_no_end(length: int) -> None:
     assert first + 14 == length - 1 - first
 
     starts = Counter(
-        int(np.ceil(sampler.place(length, float(FPS), None, keyed_rng(i)).start))
+        int(np.ceil(sampler.place(length, float(FPS), None, np.random.default_rng(i)).start))
         for i in range(600)
     )
     mirrored = {length - 1 - 14 - start for start in starts}

@@ -7,6 +7,7 @@ takes seconds.
 
 from __future__ import annotations
 
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -131,7 +132,9 @@ class Mlp(nn.Module):
 class DropPath(nn.Module):
     """Stochastic depth (arXiv 1603.09382): while training, some rows of a batch become zero.
 
-    The others are divided by the share that is kept, so the mean stays.
+    The others are divided by the share that is kept, so the mean stays. What is drawn doesn't
+    depend on the number of processes that share a batch, if all of them are seeded alike: each
+    draws for the rows of all, and takes its own.
 
     Args:
         drop_prob: probability of a row to be dropped.
@@ -145,8 +148,12 @@ class DropPath(nn.Module):
         """Map (B, …) to the same shape; each row is dropped or kept as a whole."""
         if self.drop_prob == 0 or not self.training:
             return x
+        rank, ranks, rows = 0, 1, x.shape[0]
+        if dist.is_available() and dist.is_initialized():
+            rank, ranks = dist.get_rank(), dist.get_world_size()
         keep = 1 - self.drop_prob
-        kept = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        kept = x.new_empty((ranks * rows,) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        kept = kept[rank * rows : (rank + 1) * rows]
         return x * (kept.div_(keep) if keep > 0 else kept)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,119 @@
+"""Which checkpoints are kept, which is the best, and when a run stops by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import small_cfg, stats
+
+from timesformer.commands.run import run
+from timesformer.engine import train as module
+from timesformer.engine.train import train
+from timesformer.utils.checkpoint import epoch_checkpoints, get_path_to_best, read_checkpoint
+from timesformer.utils.errors import ConfigError, WeightsError
+
+OPTIONS = {"SOLVER__MAX_EPOCH": 5, "SOLVER__WARMUP_EPOCHS": 0}
+
+
+@pytest.fixture
+def validations(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """Says which top-1 the coming validations give."""
+    results: list[float | None] = []
+
+    def eval_epoch(cfg: Any, model: Any, loader: Any, epoch: int, broken: Any) -> dict[str, Any]:
+        line = {"split": "val", "epoch": f"{epoch + 1}/{cfg.SOLVER.MAX_EPOCH}"}
+        module.log_json_stats(line, cfg.OUTPUT_DIR)
+        return line | {"top1_acc": results.pop(0), "top5_acc": 0.0, "loss": 0.0}
+
+    monkeypatch.setattr(module, "eval_epoch", eval_epoch)
+    return results
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name[-6:-5] for path in epoch_checkpoints(folder)]
+
+
+def test_the_newest_and_the_best_are_kept(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    validations += [10.0, 50.0, 50.0, None, 20.0]
+    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS, TRAIN__KEEP_CHECKPOINTS=2))
+    assert names(tmp_path) == ["5", "4"]
+    best = read_checkpoint(get_path_to_best(tmp_path))
+    assert best["validation"] == {"epoch": 1, "top1_acc": 50.0}
+    assert best["epoch"] == 1
+
+
+def test_all_are_kept(synthetic_dir: Path, tmp_path: Path, validations: list[float | None]) -> None:
+    validations += [0.0] * 5
+    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS, TRAIN__KEEP_CHECKPOINTS=0))
+    assert names(tmp_path) == ["5", "4", "3", "2", "1"]
+
+
+def test_a_run_stops_early_and_stays_stopped(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    options = OPTIONS | {"SOLVER__EARLY_STOP_EPOCHS": 2, "TRAIN__CHECKPOINT_PERIOD": 3}
+    validations += [10.0, 50.0, 40.0, 50.0]
+    train(small_cfg(synthetic_dir, tmp_path, **options))
+    assert names(tmp_path) == ["4", "3"]
+    assert "none of the last 2 was better than epoch 2" in (tmp_path / "run.log").read_text()
+    train(small_cfg(synthetic_dir, tmp_path, **options))  # validates and trains no more
+    assert len(stats(tmp_path, "train_epoch")) == 4
+
+
+def test_a_run_that_goes_on_knows_its_best(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    validations += [50.0, 40.0, 60.0]
+    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS | {"SOLVER__MAX_EPOCH": 2}))
+    before = get_path_to_best(tmp_path).read_bytes()
+    options = OPTIONS | {"SOLVER__MAX_EPOCH": 3}
+    validations[:] = [49.0]
+    train(small_cfg(synthetic_dir, tmp_path, **options))
+    assert get_path_to_best(tmp_path).read_bytes() == before
+
+
+def test_the_best_is_tested_on_request(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    validations += [50.0, 40.0]
+    options = OPTIONS | {"SOLVER__MAX_EPOCH": 2}
+    run(small_cfg(synthetic_dir, tmp_path, **options, TEST__CHECKPOINT="best"))
+    assert stats(tmp_path, "test_final")[0]["checkpoint"].endswith("checkpoint_best.pyth")
+    run(small_cfg(synthetic_dir, tmp_path, **options))
+    assert stats(tmp_path, "test_final")[1]["checkpoint"].endswith("epoch_00002.pyth")
+    with pytest.raises(WeightsError, match=r"TEST\.CHECKPOINT best: .* isn't there"):
+        run(
+            small_cfg(
+                synthetic_dir, tmp_path / "none", TRAIN__ENABLE=False, TEST__CHECKPOINT="best"
+            )
+        )
+
+
+@pytest.mark.parametrize("key", ["SOLVER__EARLY_STOP_EPOCHS", "TEST__CHECKPOINT"])
+def test_what_needs_validation_says_so(synthetic_dir: Path, tmp_path: Path, key: str) -> None:
+    value = 2 if "EARLY" in key else "best"
+    with pytest.raises(ConfigError, match=r"TRAIN\.EVAL_PERIOD 0"):
+        small_cfg(synthetic_dir, tmp_path, TRAIN__EVAL_PERIOD=0, **{key: value})
+
+
+def test_a_run_that_starts_over_isnt_mixed_with_the_former(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    validations += [90.0, 0.0, 0.0]
+    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS | {"SOLVER__MAX_EPOCH": 3}))
+    validations += [10.0]
+    options = OPTIONS | {"SOLVER__MAX_EPOCH": 1, "RNG_SEED": 1}
+    run(small_cfg(synthetic_dir, tmp_path, **options, TRAIN__AUTO_RESUME=False))
+    assert names(tmp_path) == ["1"]
+    assert read_checkpoint(get_path_to_best(tmp_path))["validation"]["top1_acc"] == 10.0
+    aside = tmp_path / "checkpoints" / "before_1"
+    assert len(list(aside.iterdir())) == 4
+    assert str(aside) in (tmp_path / "run.log").read_text()
+    assert stats(tmp_path, "test_final")[0]["checkpoint"].endswith("epoch_00001.pyth")
+    validations += [20.0]
+    train(small_cfg(synthetic_dir, tmp_path, **options | {"SOLVER__MAX_EPOCH": 2}))
+    assert stats(tmp_path, "start")[-1]["first_epoch"] == 2

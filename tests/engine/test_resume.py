@@ -1,0 +1,229 @@
+"""What may change between two starts of a run, and what a checkpoint must be to go on from it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import small_cfg, stats
+
+from timesformer.config.defaults import get_cfg
+from timesformer.engine import resume
+from timesformer.engine.train import train
+from timesformer.utils.checkpoint import (
+    get_last_checkpoint,
+    get_path_to_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from timesformer.utils.errors import ConfigError, UserError, WeightsError
+
+ONE = {"SOLVER__MAX_EPOCH": 1, "SOLVER__WARMUP_EPOCHS": 0, "TRAIN__EVAL_PERIOD": 0}
+TWO = ONE | {"SOLVER__MAX_EPOCH": 2}
+
+
+@pytest.fixture(scope="module")
+def trained(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of a run's checkpoint after one epoch."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(small_cfg(synthetic_dir, folder, **ONE))
+    return read_checkpoint(get_last_checkpoint(folder))
+
+
+def put(folder: Path, content: dict[str, Any]) -> Path:
+    path = get_path_to_checkpoint(folder, 1)
+    path.parent.mkdir(parents=True)
+    write_checkpoint(path, content)
+    return path
+
+
+def test_every_key_that_is_named_is_in_the_schema() -> None:
+    assert dict(get_cfg().leaves()).keys() >= resume.BENDING | resume.SILENT
+    assert not resume.BENDING & resume.SILENT
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("TIMESFORMER.ATTENTION_TYPE", "divided_space_time", "joint_space_time"),
+        ("TIMESFORMER.NUM_HEADS", "3", "6"),
+        ("TIMESFORMER.CLS_IN_TIME", "False", "True"),
+        ("DATA.SAMPLING_RATE", "2", "3"),
+        ("DATA.MEAN", "[0.45, 0.45, 0.45]", "[0.5, 0.5, 0.5]"),
+        ("GLOBAL_BATCH_SIZE", "8", "16"),
+        ("RNG_SEED", "0", "1"),
+        ("SOLVER.OPTIMIZING_METHOD", "adamw", "sgd"),
+    ],
+)
+def test_what_would_bend_a_run_is_refused(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], key: str, old: str, new: str
+) -> None:
+    put(tmp_path, trained)
+    cfg = small_cfg(synthetic_dir, tmp_path, **TWO, **{key.replace(".", "__"): new})
+    with pytest.raises(ConfigError) as error:
+        train(cfg)
+    message = str(error.value)
+    assert f"{key}: {old} → {new}" in message
+    assert "another OUTPUT_DIR" in message
+
+
+def test_what_may_change_is_applied_and_said(
+    synthetic_dir: Path,
+    tmp_path: Path,
+    trained: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(tmp_path, trained)
+    monkeypatch.setattr(logging.getLogger("timesformer"), "propagate", True)
+    train(small_cfg(synthetic_dir, tmp_path, **TWO, SOLVER__WEIGHT_DECAY=0.25))
+    groups = read_checkpoint(get_path_to_checkpoint(tmp_path, 2))["optimizer_state"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0.25}
+    text = (tmp_path / "run.log").read_text()
+    assert "SOLVER.WEIGHT_DECAY: 0.05 → 0.25" in text
+    assert "SOLVER.MAX_EPOCH: 1 → 2" in text
+    assert "OUTPUT_DIR" not in text
+
+
+def test_another_list_is_refused(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    put(tmp_path, trained | {"train_list": "0" * 64})
+    with pytest.raises(ConfigError, match=r"another list of videos \(DATA\.PATH_TO_DATA_DIR"):
+        train(small_cfg(synthetic_dir, tmp_path, **TWO))
+
+
+def test_named_sizes_are_no_change(trained: dict[str, Any]) -> None:
+    """An old checkpoint of vit_tiny says ViT-B's heads in its config and has no architecture."""
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME = "vit_tiny_patch16_224"
+    from timesformer.models.architecture import Architecture
+
+    content = {"cfg": cfg.dump()}
+    assert resume.compare(content, cfg, Architecture.from_cfg(cfg)) == ({}, {})
+
+
+OPTIMIZER = "optimizer_state"
+
+
+def without_shapes(content: dict[str, Any]) -> dict[str, Any]:
+    state = {n: dict(kept) for n, kept in content[OPTIMIZER]["state"].items()}
+    state[0]["exp_avg"] = torch.zeros(1)
+    return {OPTIMIZER: content[OPTIMIZER] | {"state": state}}
+
+
+def of_sgd(content: dict[str, Any]) -> dict[str, Any]:
+    state = {n: {"momentum_buffer": k["exp_avg"]} for n, k in content[OPTIMIZER]["state"].items()}
+    return {OPTIMIZER: content[OPTIMIZER] | {"state": state}}
+
+
+def weight(value: Any) -> Any:
+    def change(content: dict[str, Any]) -> dict[str, Any]:
+        state = dict(content["model_state"])
+        name = next(n for n in state if n.endswith("head.bias"))
+        return {"model_state": state | {name: value(state[name])}}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (without_shapes, r"optimizer state doesn't fit .*exp_avg isn't of shape"),
+        (of_sgd, r"optimizer state doesn't fit .*momentum_buffer"),
+        (lambda c: {OPTIMIZER: 3}, "optimizer state doesn't fit"),
+        (lambda c: {OPTIMIZER: {"state": [], "param_groups": [7]}}, "optimizer state doesn't fit"),
+        (lambda c: {"epoch": "1"}, "epoch is '1'"),
+        (lambda c: {"epoch": -1}, "epoch is -1"),
+        (lambda c: {"epoch": True}, "epoch is True"),
+        (weight(lambda t: t * float("nan")), r"head\.bias has values that are not finite"),
+        (weight(lambda t: t.to(torch.int8)), r"head\.bias is of torch\.int8"),
+        (weight(lambda t: t.bool()), r"head\.bias is of torch\.bool"),
+        (weight(lambda t: t.to(torch.complex64)), r"head\.bias is of torch\.complex64"),
+        (weight(lambda t: "text"), r"head\.bias: str in the file"),
+    ],
+)
+def test_a_checkpoint_that_cant_be_is_one_line(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], change: Any, complaint: str
+) -> None:
+    put(tmp_path, trained | change(trained))
+    with pytest.raises(WeightsError, match=complaint):
+        train(small_cfg(synthetic_dir, tmp_path, **TWO))
+
+
+def test_a_checkpoint_of_no_fp16_starts_its_loss_scale_afresh(tmp_path: Path) -> None:
+    from timesformer.engine.start import _restore_scaler
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for saved in ({}, None):
+        _restore_scaler(tmp_path, saved, scaler)
+        assert scaler.get_scale() == 8
+    with pytest.raises(WeightsError, match="scaler_state"):
+        _restore_scaler(tmp_path, {"scale": "big"}, scaler)
+    other = torch.amp.GradScaler("cpu", init_scale=4.0)
+    _restore_scaler(tmp_path, other.state_dict(), scaler)
+    assert scaler.get_scale() == 4
+
+
+def test_what_is_passed_over_is_said(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    source = put(tmp_path / "first", trained)
+    put(tmp_path / "second", trained)
+    options = TWO | {"TRAIN__FINETUNE": True, "TRAIN__CHECKPOINT_FILE_PATH": source}
+    train(small_cfg(synthetic_dir, tmp_path / "second", **options))
+    text = (tmp_path / "second" / "run.log").read_text()
+    assert f"TRAIN.CHECKPOINT_FILE_PATH {source} (TRAIN.FINETUNE) is where it began" in text
+
+
+def test_advice_is_what_helps(synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]) -> None:
+    """CHECKPOINT_EPOCH_RESET changes nothing while OUTPUT_DIR has a checkpoint."""
+    source = put(tmp_path / "run", trained)
+    with pytest.raises(UserError) as own:
+        train(small_cfg(synthetic_dir, tmp_path / "run", **TWO, RNG_SEED=1))
+    assert "EPOCH_RESET" not in str(own.value)
+    options = TWO | {"RNG_SEED": 1, "TRAIN__CHECKPOINT_FILE_PATH": source}
+    with pytest.raises(UserError, match="CHECKPOINT_EPOCH_RESET True"):
+        train(small_cfg(synthetic_dir, tmp_path / "other", **options))
+    train(
+        small_cfg(synthetic_dir, tmp_path / "other", **options, TRAIN__CHECKPOINT_EPOCH_RESET=True)
+    )
+
+
+def test_an_epoch_reset_takes_the_same_task_only(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    state = {k: v for k, v in trained["model_state"].items() if "head" not in k}
+    source = put(tmp_path / "first", trained | {"model_state": state})
+    options = {"TRAIN__CHECKPOINT_FILE_PATH": source, "TRAIN__CHECKPOINT_EPOCH_RESET": True}
+    with pytest.raises(WeightsError, match=r"lacks .*head.*TRAIN\.FINETUNE True"):
+        train(small_cfg(synthetic_dir, tmp_path / "second", **ONE, **options))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_head_of_other_classes_is_fresh(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], same: bool
+) -> None:
+    names = trained["class_names"] if same else [f"other {i}" for i in range(6)]
+    source = put(tmp_path / "first", trained | {"class_names": names})
+    options = {"TRAIN__CHECKPOINT_FILE_PATH": source, "TRAIN__FINETUNE": True}
+    train(small_cfg(synthetic_dir, tmp_path / "b", **ONE, **options, SOLVER__BASE_LR=1e-9))
+    after = read_checkpoint(get_last_checkpoint(tmp_path / "b"))["model_state"]
+    name = next(n for n in after if n.endswith("head.weight"))
+    assert torch.allclose(after[name], trained["model_state"][name], atol=1e-6) == same
+    assert ("its head is kept" if same else "the head is fresh") in (
+        tmp_path / "b" / "run.log"
+    ).read_text()
+
+
+def test_a_validation_that_a_kill_took_is_made_up(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    put(tmp_path, trained)
+    train(small_cfg(synthetic_dir, tmp_path, **TWO | {"TRAIN__EVAL_PERIOD": 1}))
+    assert [line["epoch"] for line in stats(tmp_path, "val")] == ["1/2", "2/2"]
+    train(small_cfg(synthetic_dir, tmp_path, **TWO | {"TRAIN__EVAL_PERIOD": 1}))
+    assert len(stats(tmp_path, "val")) == 2

@@ -1,0 +1,164 @@
+"""What one of two ranks meets alone, both end with: no rank goes on, and none waits."""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from small_run import small_cfg
+from torch import nn
+
+from timesformer.datasets.loader import construct_loader
+from timesformer.engine import train as module
+from timesformer.engine.optimizer import construct_optimizer
+from timesformer.engine.start import load_train_checkpoint
+from timesformer.engine.train import train
+from timesformer.models.build import build_model
+from timesformer.utils.checkpoint import get_last_checkpoint
+from timesformer.utils.distributed import World, _run, from_main, get_rank, together
+from timesformer.utils.errors import TrainingError, UserError
+
+pytestmark = pytest.mark.dist
+
+ONE = {"SOLVER__MAX_EPOCH": 1, "SOLVER__WARMUP_EPOCHS": 0, "TRAIN__EVAL_PERIOD": 0}
+
+
+def raised(work: Any) -> str:
+    try:
+        work()
+    except UserError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def one_fails() -> str:
+    def work() -> int:
+        if get_rank() == 1:
+            raise UserError("no such file")
+        return 7
+
+    return raised(lambda: together(work))
+
+
+def decided_by_main() -> str:
+    return str(from_main(f"by {get_rank()}"))
+
+
+def starts(data: Path, output: str) -> str:
+    cfg = small_cfg(data, Path(output), **ONE)
+    model = build_model(cfg)
+    optimizer = construct_optimizer(model, cfg)
+    return raised(lambda: load_train_checkpoint(cfg, model, optimizer))
+
+
+def nan_gradient(data: Path, step: int) -> str:
+    """The gradient of one weight is NaN on rank 1, after the ranks have exchanged theirs."""
+    built: list[nn.Module] = []
+    steps = iter(range(100))
+    real_model, real_clip = module.build_model, module.clip_gradients
+
+    def spoil(state: Any) -> float:
+        if next(steps) == step and get_rank() == 1:
+            next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(torch.nan)
+        return real_clip(state)
+
+    module.build_model = lambda cfg: built.append(real_model(cfg)) or built[-1]
+    module.clip_gradients = spoil
+    try:
+        message = raised(lambda: train(small_cfg(data, Path("nan"), **ONE, TEST__ENABLE=False)))
+    finally:
+        module.build_model, module.clip_gradients = real_model, real_clip
+    assert all(p.isfinite().all() for p in built[0].parameters())
+    assert get_last_checkpoint("nan") is None
+    return message
+
+
+def list_of_one_node(data: Path) -> str:
+    path = data if get_rank() == 0 else data / "nowhere"
+    cfg = small_cfg(path, Path("x"), **ONE)
+    return raised(lambda: together(lambda: construct_loader(cfg, "train")))
+
+
+def rank(number: int, port: int, data: Path, folder: Path, results: Any) -> None:
+    def work(cfg: Any) -> None:
+        os.chdir(folder / str(number))  # a relative OUTPUT_DIR isn't shared then
+        found = {
+            "fails": one_fails(),
+            "decides": decided_by_main(),
+            "other weights": starts(data, "other"),
+            "no weights": starts(data, "missing"),
+            "first step": nan_gradient(data, 0),
+            "last step": nan_gradient(data, 2),
+            "list": list_of_one_node(data),
+        }
+        results.put((number, found))
+
+    cfg = small_cfg(data, folder, NUM_GPUS=0)
+    try:
+        _run(cfg, f"tcp://localhost:{port}", work, World(number, 2, number, 2))
+    except BaseException:
+        results.put((number, {"error": traceback.format_exc()}))
+
+
+@pytest.fixture(scope="module")
+def two(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """What each rank found."""
+    folder = tmp_path_factory.mktemp("two")
+    for number in (0, 1):
+        options = ONE | {"SOLVER__BASE_LR": 1e-3 * (number + 1)}
+        train(small_cfg(synthetic_dir, folder / str(number) / "other", **options))
+    train(small_cfg(synthetic_dir, folder / "0" / "missing", **ONE))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    context = mp.get_context("spawn")
+    results = context.Queue()
+    ranks = [
+        context.Process(target=rank, args=(i, port, synthetic_dir, folder, results)) for i in (0, 1)
+    ]
+    for process in ranks:
+        process.start()
+    try:
+        found = dict(results.get(timeout=120) for _ in ranks)
+    finally:
+        for process in ranks:
+            process.join(20)
+            process.kill()
+    return [found[0], found[1]]
+
+
+@pytest.mark.parametrize(
+    ("case", "complaint"),
+    [
+        ("fails", "UserError: no such file"),
+        ("other weights", "other weights than rank 0: OUTPUT_DIR"),
+        ("no weights", "can't read the checkpoint"),
+        ("first step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
+        ("last step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
+        ("list", "nowhere"),
+    ],
+)
+def test_both_complain(two: list[dict[str, str]], case: str, complaint: str) -> None:
+    assert all("error" not in found for found in two), two
+    for found in two:
+        assert complaint in found[case]
+
+
+def test_the_main_process_decides(two: list[dict[str, str]]) -> None:
+    assert [found["decides"] for found in two] == ["by 0", "by 0"]
+
+
+def test_a_step_beyond_all_numbers_is_neither_saved_nor_tested(
+    synthetic_dir: Path, tmp_path: Path
+) -> None:
+    """The last step makes infinite weights of finite gradients: no loss shows it any more."""
+    options = ONE | {"GLOBAL_BATCH_SIZE": 24, "TRAIN__BATCH_SIZE": 24, "SOLVER__BASE_LR": 1e38}
+    with pytest.raises(TrainingError, match=r"not finite after epoch 1 .*SOLVER\.BASE_LR"):
+        train(small_cfg(synthetic_dir, tmp_path, **options))
+    assert get_last_checkpoint(tmp_path) is None

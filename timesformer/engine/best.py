@@ -1,0 +1,65 @@
+"""The epoch that did best in validation: its checkpoint, and when to stop waiting for a better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from timesformer.engine.state import TrainState, save
+from timesformer.utils.checkpoint import get_path_to_best, read_checkpoint
+from timesformer.utils.distributed import from_main, is_main
+from timesformer.utils.errors import WeightsError
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+
+class Best:
+    """Keeps `checkpoint_best.pyth`, and counts the epochs since.
+
+    It is by map where videos have several labels, else by top-1; of equals the first stays.
+    What it knows is in the file, so a run that goes on knows it too.
+
+    Args:
+        state: the run.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        self.state = state
+        self.metric = "map" if state.cfg.DATA.MULTI_LABEL else "top1_acc"
+        self.epoch: int | None = None
+        self.value = float("-inf")
+        if state.epoch:  # one that goes on
+            self.epoch, self.value = from_main(self._read() if is_main() else (None, self.value))
+
+    def _read(self) -> tuple[int | None, float]:
+        path = get_path_to_best(self.state.cfg.OUTPUT_DIR)
+        if not path.exists():
+            return None, self.value
+        try:
+            said: Any = read_checkpoint(path, require_digest=True).get("validation")
+        except WeightsError as error:
+            logger.warning("%s; the next validation makes another", error)
+            return None, self.value
+        if not isinstance(said, Mapping) or self.metric not in said:
+            return None, self.value
+        return int(said["epoch"]), float(said[self.metric])
+
+    def update(self, epoch: int, stats: Mapping[str, Any]) -> None:
+        """Note the validation of an epoch (from 0); keep its weights if it is the best so far."""
+        value = from_main(stats.get(self.metric))
+        if value is None or value <= self.value:
+            return
+        save(self.state, epoch, {"epoch": epoch, self.metric: value})
+        self.epoch, self.value = epoch, value
+
+    def waited_enough(self, done: int) -> bool:
+        """Tell whether `done` epochs are enough: SOLVER.EARLY_STOP_EPOCHS without a better one."""
+        patience = self.state.cfg.SOLVER.EARLY_STOP_EPOCHS
+        if not patience or self.epoch is None or done - 1 - self.epoch < patience:
+            return False
+        logger.info(
+            "stopping after %d epochs: none of the last %d was better than epoch %d (%s %.2f %%)",
+            *(done, done - 1 - self.epoch, self.epoch + 1, self.metric, self.value),
+        )
+        return True

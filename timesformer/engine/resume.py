@@ -1,0 +1,156 @@
+"""Whether a run may go on from a checkpoint: what it was trained with, and what is asked for now.
+
+Some keys may change in the middle of a run: they are applied, and the log says what changed. Others
+would make of it another run, neither the old one nor one of the new config: they are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from timesformer.config.defaults import get_cfg
+from timesformer.config.deprecated import DEPRECATED
+from timesformer.config.strict_yaml import parse
+from timesformer.datasets.lists.records import Record
+from timesformer.models.architecture import Architecture, told_by_config
+from timesformer.utils.errors import ConfigError
+
+# Fields of the architecture that may change: they are of no weight's shape or meaning.
+_FREE_KNOBS = {"drop_path_rate", "act_checkpoint", "init", "time_embed_amplitude"}
+
+BENDING: frozenset[str] = frozenset(
+    {
+        *(f.metadata["key"] for f in fields(Architecture) if f.name not in _FREE_KNOBS),
+        *("GLOBAL_BATCH_SIZE", "RNG_SEED", "TRAIN.DATASET", "MODEL.LOSS_FUNC"),
+        *("DATA.SAMPLING_RATE", "DATA.TARGET_FPS", "DATA.FRAMES_FPS", "DATA.TRIM_TO_SEGMENT"),
+        *("DATA.MEAN", "DATA.STD", "DATA.REVERSE_INPUT_CHANNEL"),
+        *("DATA.MULTI_LABEL", "DATA.NUM_SAMPLES", "DATA.FOLDER_SPLIT"),
+        *("SOLVER.OPTIMIZING_METHOD", "SOLVER.LAYER_DECAY"),
+    }
+)
+"""Keys that a run keeps: model, data, and what a step is."""
+
+SILENT: frozenset[str] = frozenset(
+    {
+        *("OUTPUT_DIR", "SHARD_ID", "LOG_PERIOD", "LOG_MODEL_INFO"),
+        *("TRAIN.ENABLE", "TRAIN.AUTO_RESUME", "TRAIN.CHECKPOINT_FILE_PATH"),
+        *("TRAIN.CHECKPOINT_EPOCH_RESET", "TRAIN.FINETUNE", "TIMESFORMER.PRETRAINED_MODEL"),
+    }
+)
+"""Keys whose change says nothing about the numbers that follow; also all of TEST.*."""
+
+
+def compare(
+    stored: Mapping[str, Any], cfg: CfgNode, architecture: Architecture
+) -> tuple[dict[str, tuple[Any, Any]], dict[str, tuple[Any, Any]]]:
+    """Hold a checkpoint against the config that is to go on from it.
+
+    Args:
+        stored: the content of the checkpoint. What it doesn't say can't differ.
+        cfg: what is asked for.
+        architecture: the model that is asked for.
+
+    Returns:
+        What changed, by key, each with its old and new value: keys that would bend the run, and
+        keys that may change.
+    """
+    before, now = stored_keys(stored), dict(cfg.leaves())
+    # What the model is goes before what a config asked for: some names say their own sizes.
+    before |= _knobs(told_by_config(before)) | _knobs(stored.get("architecture"))
+    now |= _knobs(architecture.to_json())
+    for keys in (before, now):
+        if keys.get("GLOBAL_BATCH_SIZE") == 0:  # a step for every forward pass of all nodes
+            keys["GLOBAL_BATCH_SIZE"] = keys["TRAIN.BATCH_SIZE"] * keys.get("NUM_SHARDS", 1)
+    if "TRAIN.DATASET" in before:
+        for keys in (before, now):
+            keys["TRAIN.DATASET"] = str(keys["TRAIN.DATASET"]).lower()
+    changed = {
+        key: (before[key], value)
+        for key, value in now.items()
+        if key in before and before[key] != value
+    }
+    bending = {key: values for key, values in changed.items() if key in BENDING}
+    told = {
+        key: values
+        for key, values in changed.items()
+        if key not in BENDING | SILENT and not key.startswith("TEST.")
+    }
+    return bending, told
+
+
+def refuse(path: object, bending: Mapping[str, tuple[Any, Any]], advice: str) -> None:
+    """Complain of what would bend the run.
+
+    Raises:
+        ConfigError: if there is anything, with all keys, old → new.
+    """
+    if bending:
+        changes = ", ".join(
+            f"{k}: {_show(old)} → {_show(new)}" for k, (old, new) in bending.items()
+        )
+        raise ConfigError(f"{path} was trained with another config ({changes}): {advice}")
+
+
+def in_words(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Return a line for each change, old → new."""
+    return [f"{key}: {_show(old)} → {_show(new)}" for key, (old, new) in changes.items()]
+
+
+def stored_keys(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config in a checkpoint by full keys, as far as they are keys of the schema.
+
+    Values of the wrong kind, which no run of ours writes, are left out.
+    """
+    text = content.get("cfg")
+    if not isinstance(text, str):
+        return {}
+    try:
+        tree = parse(text, "the config in the checkpoint")
+    except ConfigError:
+        return {}
+    known, found = dict(get_cfg().leaves()), {}
+    for group, keys in tree.items() if isinstance(tree, dict) else ():
+        pairs = keys.items() if isinstance(keys, dict) else [(None, keys)]
+        for key, value in pairs:
+            name = str(group) if key is None else f"{group}.{key}"
+            if name in known and name not in DEPRECATED and _alike(value, known[name]):
+                found[name] = type(known[name])(value)
+    return found
+
+
+def list_digest(records: Sequence[Record]) -> str:
+    """Return the SHA-256 of a list's videos and labels, in order.
+
+    Folders don't count, so data may be moved; all other changes make a run that goes on see other
+    videos in another order.
+    """
+    digest = hashlib.sha256()
+    for record in records:
+        name = record.path.replace("\\", "/").rpartition("/")[2]
+        line = f"{name}\0{record.label}\0{record.start}\0{record.end}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _knobs(said: Any) -> dict[str, Any]:
+    if not isinstance(said, Mapping):
+        return {}
+    keys = {f.name: f.metadata["key"] for f in fields(Architecture)}
+    return {keys[name]: value for name, value in said.items() if name in keys}
+
+
+def _alike(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(default))
+
+
+def _show(value: Any) -> str:
+    return repr(value) if not isinstance(value, str) or " " in value or not value else value

@@ -1,0 +1,80 @@
+"""Whether tensors read from a file are what training makes, before anything computes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from timesformer.utils.errors import WeightsError
+
+
+def check_tensors(path: object, state: Mapping[str, Any]) -> None:
+    """Refuse weights that no training makes: not finite, or not of floating point.
+
+    Counters, which some normalisation layers have, are whole numbers.
+
+    Raises:
+        WeightsError: naming the first such weight.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+            kind = str(value.layout) if isinstance(value, Tensor) else type(value).__name__
+            raise WeightsError(f"{path}: {name} is no plain tensor ({kind})")
+        if value.is_meta:
+            raise WeightsError(f"{path}: {name} has a shape, but no numbers")
+        if str(name).endswith("num_batches_tracked") and value.dtype == torch.long:
+            continue
+        if not value.is_floating_point():
+            raise WeightsError(
+                f"{path}: {name} is of {value.dtype}; weights are floating-point numbers"
+            )
+        if not bool(value.isfinite().all()):
+            raise WeightsError(f"{path}: {name} has values that are not finite (NaN or infinity)")
+
+
+# What an optimizer gathers for a parameter, by its kind; "step" is one number, the others are of
+# the parameter's shape. SGD gathers nothing without momentum.
+_GATHERED: dict[type[torch.optim.Optimizer], tuple[set[str], set[str]]] = {
+    torch.optim.SGD: (set(), {"momentum_buffer"}),
+    torch.optim.Adam: ({"step", "exp_avg", "exp_avg_sq"}, set()),
+    torch.optim.AdamW: ({"step", "exp_avg", "exp_avg_sq"}, set()),
+}
+
+
+def fitting_state(path: object, saved: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return a state that the optimizer can load: what was gathered, and its own settings.
+
+    torch compares no shapes, and a fused step then reads beyond the end of a tensor.
+
+    Raises:
+        WeightsError: it is another method's, of other parameters, or damaged.
+    """
+    wrong = f"{path}: its optimizer state doesn't fit SOLVER.OPTIMIZING_METHOD or the model"
+    own = optimizer.state_dict()["param_groups"]
+    try:
+        groups, gathered = saved["param_groups"], saved["state"]
+        ids = [[*group["params"]] for group in groups]
+        if [len(i) for i in ids] != [len(group["params"]) for group in own]:
+            raise WeightsError(f"{wrong} (it has parameters in groups of {[len(i) for i in ids]})")
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        needed, optional = _GATHERED[type(optimizer)]
+        for number, parameter in zip([i for group in ids for i in group], parameters, strict=True):
+            kept = gathered.get(number, {})
+            if not (needed <= kept.keys() <= needed | optional) and kept:
+                raise WeightsError(f"{wrong} (it has {', '.join(map(str, sorted(kept)))})")
+            for name, value in kept.items():
+                if value is None and name in optional:
+                    continue
+                shape = torch.Size() if name == "step" else parameter.shape
+                if not isinstance(value, Tensor) or value.shape != shape:
+                    raise WeightsError(f"{wrong} ({name} isn't of shape {tuple(shape)})")
+                check_tensors(path, {f"optimizer state {name}": value})
+        if not all(number in {i for group in ids for i in group} for number in gathered):
+            raise WeightsError(f"{wrong} (it has more parameters)")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise WeightsError(f"{wrong} ({type(error).__name__})") from error
+    settings = [mine | {"params": i} for mine, i in zip(own, ids, strict=True)]
+    return {"state": gathered, "param_groups": settings}
