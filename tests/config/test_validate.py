@@ -50,7 +50,6 @@ BAD = [
             "NUM_SHARDS",
             "LOG_PERIOD",
             "TRAIN.BATCH_SIZE",
-            "TRAIN.EVAL_PERIOD",
             "TRAIN.CHECKPOINT_PERIOD",
             "TEST.BATCH_SIZE",
             "TEST.NUM_ENSEMBLE_VIEWS",

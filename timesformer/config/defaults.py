@@ -125,8 +125,8 @@ _C.DATA.MULTI_LABEL = False
 # Training clips made of one pass over a video (repeated augmentation). They share a batch, and an
 # epoch has so many times more steps.
 _C.DATA.NUM_SAMPLES = 1
-# Share of the training videos that may be unreadable (each is replaced) before training stops; a
-# few may be in any case, unless it is 0.
+# Share of the training videos that may be unreadable (each is replaced) before training stops.
+# Unless it is 0, three may be in any case, of fewer than 15 videos a fifth.
 _C.DATA.MAX_FAILED = 0.05
 # What decodes: pyav | torchcodec (an extra; the same frames).
 _C.DATA.DECODING_BACKEND = "pyav"
