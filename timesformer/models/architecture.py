@@ -220,6 +220,13 @@ Architecture.__doc__ = "\n".join(
 )
 
 
+def as_arguments(message: str) -> str:
+    """Return what a message says of keys in the words of Python: DATA.NUM_FRAMES is num_frames."""
+    for knob in fields(Architecture):
+        message = message.replace(knob.metadata["key"], knob.name)
+    return message
+
+
 def told_by_config(keys: Mapping[str, Any]) -> dict[str, Any]:
     """Return by name the knobs that a checkpoint's config says; it needn't say all of them.
 

@@ -11,6 +11,7 @@ either registered models (MODEL.MODEL_NAME), or recipes of the published release
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from torch import nn
 
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.datasets.lists.class_names import read_class_names
-from timesformer.models.architecture import Architecture
+from timesformer.models.architecture import Architecture, as_arguments
 from timesformer.models.build import make_model, refuse_unread
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.models.weights.bundle import (
@@ -145,8 +146,12 @@ def create_model(name: str, pretrained: str | Path = "", **overrides: Any) -> nn
         hint = did_you_mean(name, known) or "; timesformer.list_models() has the names"
         raise ConfigError(f"create_model: no model {name!r}{hint}")
     start = recipe.architecture if recipe else Architecture(model=name)
-    model: Any = make_model(start.changed("create_model", overrides).to_cfg(), strict=False)
-    refuse_unread("create_model", model, overrides)
+    if pretrained is True:  # as in timm
+        raise ConfigError(
+            "create_model: pretrained names weights (a file, a folder, timm/NAME, …), and can't be "
+            "True: none come with the package"
+        )
+    model: Any = _make("create_model", start.changed("create_model", overrides), overrides)
     preprocessing = recipe.preprocessing.to_json() if recipe else {}
     names = recipe.class_names if recipe else ()
     if pretrained:
@@ -177,10 +182,14 @@ def from_pretrained(source: str | Path, **overrides: Any) -> nn.Module:
         WeightsError: if there are no such weights, or they aren't those of a model that is known.
         ConfigError: if an override can't work.
     """
+    return make_from(source, lambda built: _make(str(source), built, overrides), overrides)
 
-    def make(architecture: Architecture) -> nn.Module:
+
+def _make(who: str, architecture: Architecture, overrides: Mapping[str, Any]) -> nn.Module:
+    """Make a model with fresh weights for somebody who speaks Python."""
+    try:
         model = make_model(architecture.to_cfg(), strict=False)
-        refuse_unread(str(source), model, overrides)
-        return model
-
-    return make_from(source, make, overrides)
+    except ConfigError as error:
+        raise ConfigError(f"{who}: {as_arguments(str(error))}") from error
+    refuse_unread(who, model, overrides)
+    return model

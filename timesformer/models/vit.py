@@ -14,7 +14,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.architecture import Architecture
+from timesformer.models.architecture import KNOBS, Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import Attention, Mlp
 from timesformer.models.base import VideoModel
@@ -24,6 +24,7 @@ from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.models.weights.bundle import make_from
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import save_pretrained
+from timesformer.utils.text import did_you_mean
 
 __all__ = [
     "Attention",
@@ -70,6 +71,9 @@ class TimeSformer(VideoModel):
         **knobs: Any,
     ) -> None:
         super().__init__()
+        if unknown := sorted(knobs.keys() - KNOBS):
+            hint = did_you_mean(unknown[0], [*KNOBS, "pretrained_model"])
+            raise TypeError(f"TimeSformer: no argument {unknown[0]!r}{hint}")
         self.architecture = Architecture(
             img_size=img_size,
             patch_size=patch_size,

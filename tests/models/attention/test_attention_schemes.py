@@ -264,7 +264,7 @@ def test_scratch_weights():
 
 def test_input_errors_say_what_is_wrong():
     model = tiny_model("joint_space_time")
-    with pytest.raises(ValueError, match=r"\(B, C, T, H, W\)"):
+    with pytest.raises(ValueError, match=r"\(B, 3, T, H, W\)"):
         model(torch.zeros(3, 4, 64, 64))
     with pytest.raises(ValueError, match="60×64"):
         model(torch.zeros(1, 3, 4, 60, 64))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor, nn
 
+from timesformer.models.network.input import check_clips
+
 
 class PatchEmbed(nn.Module):
     """Cuts frames into P×P patches, or clips into t×P×P tubelets, and projects each to D numbers.
@@ -31,6 +33,7 @@ class PatchEmbed(nn.Module):
     ) -> None:
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.in_chans = in_chans
         self.patch_size = patch_size
         self.tubelet_size = tubelet_size
         self.grid_size = (height // patch_size, width // patch_size)
@@ -46,10 +49,10 @@ class PatchEmbed(nn.Module):
         """Clip (B, C, T, H, W) -> tokens (B·T/t, h·w, D) with patches row-major, h, w.
 
         Raises:
-            ValueError: if the input isn't 5-D, H or W isn't a multiple of P, or T of t.
+            ValueError: if the input isn't that (see `check_clips`), H or W isn't a multiple of P,
+                or T of t.
         """
-        if x.ndim != 5:
-            raise ValueError(f"a clip batch is (B, C, T, H, W); got shape {tuple(x.shape)}")
+        check_clips(x, self.in_chans)
         if x.shape[3] % self.patch_size or x.shape[4] % self.patch_size:
             raise ValueError(
                 f"frames of {x.shape[3]}×{x.shape[4]} pixels don't divide into patches of "

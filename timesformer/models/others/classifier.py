@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from fvcore.common.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
 from timesformer.models.base import VideoModel
+from timesformer.models.network.input import check_clips
 from timesformer.utils.errors import ConfigError
 
 
@@ -16,11 +17,23 @@ class Classifier(VideoModel):
 
     classifier_name: ClassVar[str]
     num_features: int
+    least_frames: ClassVar[int] = 1
+    least_side: ClassVar[int] = 1
     knobs = frozenset({"model", "num_classes", "num_frames", "img_size"})
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer, from features to K logits."""
         return self.get_submodule(self.classifier_name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Clip (B, 3, T, H, W), normalised as the weights expect -> logits (B, K).
+
+        Raises:
+            ValueError: it isn't that; see `check_clips`.
+        """
+        check_clips(x, least_frames=self.least_frames, least_side=self.least_side)
+        logits: Tensor = super().forward(x)  # of the class that this one stands before
+        return logits
 
     def _reset_head(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -34,7 +47,7 @@ class Classifier(VideoModel):
         return head
 
 
-def check_clip(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
+def check_cfg(cfg: CfgNode, frames: int = 1, side: int = 1) -> None:
     """Make sure that the model can do what the config says."""
     name = cfg.MODEL.MODEL_NAME
     if frames > cfg.DATA.NUM_FRAMES:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from timesformer.models.architecture import Architecture
 from timesformer.models.attention import TokenGrid
 from timesformer.models.attention.joint import JointSpaceTimeBlock
+from timesformer.models.network.input import check_clips
 from timesformer.models.network.pos_embed import (
     resize_pos_embed,
     resize_time_embed,
@@ -183,6 +184,11 @@ class FactorisedEncoder(Classifier):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> normalised features (B, D) of the CLS over time."""
+        check_clips(x)
+        if x.shape[2] % self.tubelet_size:
+            raise ValueError(
+                f"{x.shape[2]} frames don't divide into tubelets of {self.tubelet_size}"
+            )
         B = x.shape[0]
         tubelets = rearrange(x, "b c (n t) h w -> (b n) c t h w", t=self.tubelet_size)
         x = self.spatial.forward_features(tubelets).unflatten(0, (B, -1))  # (B, T/t, D)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video.mvit import MSBlockConfig, PositionalEncoding
 
-from timesformer.models.others.classifier import Classifier, check_clip, classes
+from timesformer.models.network.input import check_clips
+from timesformer.models.others.classifier import Classifier, check_cfg, classes
 from timesformer.models.registry import MODEL_REGISTRY
 
 
@@ -69,6 +70,7 @@ class MViT(Classifier, video.MViT):
 
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W), normalised as the weights expect -> logits (B, K)."""
+        check_clips(x)
         x = self.conv_proj(x)
         thw = tuple(x.shape[2:])
         cls = self.pos_encoding.class_token.expand(x.shape[0], 1, -1)
@@ -148,7 +150,7 @@ def _resize_grid(table: Tensor, source: tuple[int, int], target: tuple[int, int]
 
 
 def _mvit(cfg: CfgNode, version: int) -> MViT:
-    check_clip(cfg, side=32)
+    check_cfg(cfg, side=32)
     data = cfg.DATA
     return MViT(version, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, classes(cfg))
 

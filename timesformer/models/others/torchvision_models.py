@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
-from timesformer.models.others.classifier import Classifier, check_clip, classes
+from timesformer.models.others.classifier import Classifier, check_cfg, classes
 from timesformer.models.registry import MODEL_REGISTRY
 
 
@@ -85,6 +85,7 @@ class S3D(Classifier, video.S3D):
 
     classifier_name = "classifier.1"
     num_features = 1024
+    least_frames, least_side = 5, 17
 
     def __init__(self, num_classes: int = 400) -> None:
         super().__init__(
@@ -109,7 +110,7 @@ class _AvgPoolThatFits(nn.AvgPool3d):
 def _swin(
     cfg: CfgNode, embed_dim: int, depths: list[int], num_heads: list[int]
 ) -> SwinTransformer3d:
-    check_clip(cfg)
+    check_cfg(cfg)
     return SwinTransformer3d(embed_dim, depths, num_heads, classes(cfg))
 
 
@@ -134,12 +135,12 @@ def swin3d_b(cfg: CfgNode) -> SwinTransformer3d:
 @MODEL_REGISTRY.register()
 def r2plus1d_18(cfg: CfgNode) -> R2Plus1D:
     """R(2+1)D-18 (Tran et al. 2018, arXiv 1711.11248)."""
-    check_clip(cfg)
+    check_cfg(cfg)
     return R2Plus1D(classes(cfg))
 
 
 @MODEL_REGISTRY.register()
 def s3d(cfg: CfgNode) -> S3D:
     """S3D (Xie et al. 2018, arXiv 1712.04851)."""
-    check_clip(cfg, frames=5, side=17)
+    check_cfg(cfg, S3D.least_frames, S3D.least_side)
     return S3D(classes(cfg))

@@ -47,6 +47,8 @@ def read_weights(source: str | Path) -> Mapping[str, Any]:
     Raises:
         WeightsError: if there are no such weights, or they can't be read or fetched.
     """
+    if not isinstance(source, str | Path):
+        raise WeightsError(f"weights are the name of a file, a folder, …, not {source!r:.60}")
     name = str(source)
     path = Path(name)
     if path.is_dir():
@@ -57,8 +59,8 @@ def read_weights(source: str | Path) -> Mapping[str, Any]:
     if hub in _HUBS and rest:
         return _HUBS[hub](rest)
     raise WeightsError(
-        f"{name}: no such weights file; TIMESFORMER.PRETRAINED_MODEL takes a file, a folder, "
-        "timm/NAME, torchvision/NAME, hf/ORG/NAME, or '' for none"
+        f"{name}: no such weights file; weights are a file, a folder, timm/NAME, torchvision/NAME, "
+        "hf/ORG/NAME, or '' for none (TIMESFORMER.PRETRAINED_MODEL)"
     )
 
 
