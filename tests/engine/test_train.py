@@ -7,7 +7,9 @@ import torch
 from small_run import small_cfg, stats
 from torch import nn
 
+from timesformer.engine.start import load_train_checkpoint
 from timesformer.engine.train import in_groups, train
+from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import ConfigError, TrainingError, WeightsError
 
@@ -224,3 +226,27 @@ def test_tensorboard_and_log_file(synthetic_dir, tmp_path):
     assert "global batch 8 = 1 ranks × 8 clips × 1 forward passes" in log
     fields = "split epoch iter dt dt_data eta loss lr top1_err top5_err mem"
     assert sorted(stats(tmp_path, "train_iter")[0]) == sorted(fields.split())
+
+
+def test_the_model_is_told_in_a_table(synthetic_dir, tmp_path):
+    """Its parts, parameters and multiply-adds: not a page of modules."""
+    options = {"LOG_MODEL_INFO": True, "SOLVER__MAX_EPOCH": 1}
+    train(small_cfg(synthetic_dir, tmp_path, **options))
+    said = (tmp_path / "run.log").read_text()
+    assert "params  GMACs/clip" in said
+    assert "Linear(" not in said
+
+
+def test_scratch_is_not_overwritten_by_image_weights_of_a_file(synthetic_dir, tmp_path):
+    """The Synthetic recipes say scratch; whether a file is an image model is known on reading."""
+    cfg = small_cfg(synthetic_dir, tmp_path)
+    assert cfg.TIMESFORMER.INIT == "scratch"
+    state = build_model(cfg).model.state_dict()
+    torch.save(state, tmp_path / "video.pth")
+    image = {k: v for k, v in state.items() if "temporal" not in k and k != "time_embed"}
+    torch.save(image, tmp_path / "image.pth")
+    cfg.TIMESFORMER.PRETRAINED_MODEL = str(tmp_path / "video.pth")
+    assert load_train_checkpoint(cfg, build_model(cfg), None) == 0
+    cfg.TIMESFORMER.PRETRAINED_MODEL = str(tmp_path / "image.pth")
+    with pytest.raises(ConfigError, match=r"TIMESFORMER\.INIT scratch would be overwritten"):
+        load_train_checkpoint(cfg, build_model(cfg), None)

@@ -9,7 +9,13 @@ from torch import nn
 from timesformer.config.defaults import get_cfg
 from timesformer.models.attention.layers import Attention
 from timesformer.models.build import make_model
-from timesformer.models.profiling import PatchProduct, activation_bytes, count_macs, profile
+from timesformer.models.profiling import (
+    PatchProduct,
+    activation_bytes,
+    cost_table,
+    count_macs,
+    profile,
+)
 
 # Parameters with 174 and 400 classes (paper, Table 1: in millions).
 PARAMETERS = {
@@ -200,3 +206,21 @@ def test_activation_checkpointing_keeps_block_inputs_only():
         4 * (1 + 9 * 4) * 24,
     )  # bytes; the patch layer keeps the clip
     assert 3 * tokens <= kept - clip < 6 * tokens < (full - clip) / 2
+
+
+def test_the_table_of_a_model_and_its_parts():
+    """Short, adding up to the whole, for a ViT and for a convolutional network."""
+    lines = cost_table("divided", meta_model(), (3, 8, 224, 224)).splitlines()
+    rows = {line.split("  ")[0]: line.split()[-2:] for line in lines}
+    assert list(rows) == [
+        "model", "patch_embed", "blocks", "norm", "head", "tokens and positions", "divided",
+    ]  # fmt: skip
+    assert rows["divided"] == ["121,566,352", "196"]
+    assert rows["head"] == ["307,600", "0.000307"]
+    counts = [int(params.replace(",", "")) for params, _ in [*rows.values()][1:]]
+    assert sum(counts[:-1]) == counts[-1]
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES = "s3d", 3
+    with torch.device("meta"):
+        lines = cost_table("s3d", make_model(cfg), (3, 8, 32, 32)).splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "features", "classifier", "s3d"]

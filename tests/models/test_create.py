@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from golden_recipe import clip_for, fill_
 from small_run import ROOT
+from video_fixtures import numbered_frames, write_video
 
 import timesformer
 from timesformer.models import create as hub
@@ -19,6 +21,7 @@ from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.bundle import Bundle
 from timesformer.models.weights.save import write_hugging_face
+from timesformer.prepare.transcode import TranscodeSettings, transcode
 from timesformer.utils.errors import ConfigError, WeightsError
 
 SMALL = {"img_size": 32, "num_classes": 3, "num_frames": 4, "embed_dim": 24, "depth": 2}
@@ -328,3 +331,18 @@ def test_what_a_folder_says_of_its_input_goes_before_the_recipe(tmp_path):
     model = timesformer.create_model(name, tmp_path / "image", **small)
     assert model.preprocessing == source.preprocessing
     assert model.class_names == source.class_names
+
+
+def test_what_is_synced_may_be_written(tmp_path, monkeypatch):
+    """Windows refuses to sync a file that is open for reading only."""
+    fcntl, modes, sync = pytest.importorskip("fcntl"), [], os.fsync
+
+    def synced(number):
+        modes.append(fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE)
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    small_model().save_pretrained(tmp_path / "folder")
+    video = write_video(tmp_path / "a.mp4", numbered_frames(6))
+    transcode(video, tmp_path / "b.mp4", TranscodeSettings())
+    assert modes == [os.O_RDWR] * 3

@@ -24,7 +24,8 @@ _C.OUTPUT_DIR = "."
 _C.RNG_SEED = 0
 # Iterations (micro-batches) between two lines of log.
 _C.LOG_PERIOD = 10
-# Print the model with its parameter count and multiply-adds at the start.
+# Print a table of the model and its parts at the start of training: parameters and the
+# multiply-adds of a test view.
 _C.LOG_MODEL_INFO = True
 # How processes talk: auto (nccl on GPU, gloo on CPU) | nccl | gloo.
 _C.DIST_BACKEND = "auto"

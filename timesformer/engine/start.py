@@ -17,6 +17,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.clips.preprocessing import KEYS, Preprocessing
+from timesformer.config.validate import SCRATCH_OVERWRITTEN
 from timesformer.datasets.build import build_preprocessing
 from timesformer.engine import resume
 from timesformer.models.architecture import Architecture
@@ -161,7 +162,9 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
                 f"it lacks {', '.join(invented[:5])}; for another task, set TRAIN.FINETUNE True"
             )
     elif source := cfg.TIMESFORMER.PRETRAINED_MODEL:
-        load_pretrained(bare(model), source, **_resizing(cfg))
+        report = load_pretrained(bare(model), source, **_resizing(cfg))
+        if cfg.TIMESFORMER.INIT == "scratch" and (report.copied or report.zeroed):
+            raise ConfigError(SCRATCH_OVERWRITTEN)
     else:
         logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
 

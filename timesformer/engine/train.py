@@ -24,7 +24,8 @@ from timesformer.engine.resume import list_digest
 from timesformer.engine.runs import read_stats
 from timesformer.engine.start import load_train_checkpoint
 from timesformer.engine.state import TrainState, check_finite, save
-from timesformer.models.build import build_model, label
+from timesformer.models.build import build_model, label, meta_model, view_shape
+from timesformer.models.profiling import cost_table
 from timesformer.utils.checkpoint import is_checkpoint_epoch, set_aside_checkpoints
 from timesformer.utils.distributed import (
     all_reduce_sum,
@@ -163,8 +164,8 @@ def was_validated(cfg: CfgNode, epoch: int) -> bool:
 def log_start(state: TrainState, loader: VideoLoader) -> None:
     """Say what is about to run: model, data and how the global batch is made."""
     cfg, layout = state.cfg, state.layout
-    if cfg.LOG_MODEL_INFO:
-        logger.info("%s", state.model)
+    if cfg.LOG_MODEL_INFO and is_main():
+        logger.info("%s", cost_table(label(cfg), meta_model(cfg), view_shape(cfg)))
     stats = {
         "split": "start",
         "model": label(cfg),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from timesformer.models.attention.layers import set_fused_attention
+from timesformer.utils.text import format_table
 
 
 class Cost(NamedTuple):
@@ -55,7 +57,32 @@ def profile(
 
 
 def count_macs(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of matrix products and convolutions in one forward pass, by fvcore.
+    """Multiply-adds of matrix products and convolutions in one forward pass, by fvcore."""
+    return int(_macs_by_module(model, clip_shape)[""])
+
+
+def cost_table(name: str, model: nn.Module, clip_shape: tuple[int, ...]) -> str:
+    """Return a short table of a model and its parts: parameters and multiply-adds of a clip.
+
+    Args:
+        name: of the whole.
+        model: on the meta device.
+        clip_shape: (C, T, H, W).
+    """
+    held = "model." if hasattr(model, "model") else ""
+    macs, whole = _macs_by_module(model, clip_shape), getattr(model, "model", model)
+    parts = {part: module for part, module in whole.named_children() if [*module.parameters()]}
+    counts = {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
+    total = sum(p.numel() for p in model.parameters())
+    rows: list[tuple[str, ...]] = [("model", "params", "GMACs/clip")]
+    rows += [(part, f"{n:,}", f"{macs[held + part] / 1e9:.3g}") for part, n in counts.items()]
+    if rest := total - sum(counts.values()):
+        rows.append(("tokens and positions", f"{rest:,}", "0"))
+    return format_table([*rows, (name, f"{total:,}", f"{macs[''] / 1e9:.3g}")])
+
+
+def _macs_by_module(model: nn.Module, clip_shape: tuple[int, ...]) -> Mapping[str, int]:
+    """Count multiply-adds by the name of every module; "" is the whole.
 
     Attention takes the plain path here, which has the same products: fvcore doesn't know the
     fused one. What fvcore counts for LayerNorm (0.1 %) aren't multiply-adds and is left out.
@@ -80,7 +107,7 @@ def count_macs(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
     clip = torch.empty(1, *clip_shape, device=next(model.parameters()).device)
     analysis = FlopCountAnalysis(model, clip)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return int(analysis.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0).total())
+    return analysis.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0).by_module()
 
 
 class PatchProduct(nn.Module):

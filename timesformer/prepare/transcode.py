@@ -118,7 +118,7 @@ def transcode(
     try:
         with written_whole(target) as partial:
             count = _write(partial, name, clock, frames, settings)
-            with partial.open("rb") as file:
+            with partial.open("r+b") as file:  # Windows syncs what may be written only
                 os.fsync(file.fileno())
     except VideoError:
         raise

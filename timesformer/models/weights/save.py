@@ -183,5 +183,5 @@ def _write_files(
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows syncs what may be written only
         os.fsync(file.fileno())
