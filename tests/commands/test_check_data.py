@@ -96,6 +96,7 @@ def test_every_fault_is_found(
         "val": "3 3 / 4 0 0 0 1 0",
     }
     assert "- train: classes without a video, 1: 3" in text
+    assert "- train: 8 of 8 videos are shorter than a clip of 8.53 s (DATA.NUM_FRAMES" in text
     with Image.open(tmp_path / "data.png") as picture:
         assert min(picture.size) > 500
 

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.config.validate import batch_layout
 from timesformer.datasets.build import build_augment
+from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
 from timesformer.engine.best import Best
 from timesformer.engine.broken import BrokenVideos
@@ -88,6 +89,9 @@ def train(cfg: CfgNode) -> nn.Module:
     if not state.epoch:
         set_aside(cfg)
     log_start(state, train_loader)
+    if is_main():
+        for doubt in doubts(dataset.records, cfg.MODEL.NUM_CLASSES, dataset.class_names):
+            logger.warning("the training list: %s", doubt)
     with contextlib.ExitStack() as stack:
         tensorboard = None
         if cfg.TENSORBOARD.ENABLE:

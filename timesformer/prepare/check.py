@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
+from timesformer.clips.sampling import RateSampler
 from timesformer.config.node import CfgNode
+from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.written import list_path, write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (
@@ -162,18 +163,33 @@ def leaks(reports: Sequence[SplitReport]) -> Iterator[Problem]:
 def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
     """Say what is worth knowing without being wrong."""
     for report in reports:
-        names = report.dataset.class_names
-        empty = np.flatnonzero(report.class_counts == 0)
-        if len(empty):
-            some = ", ".join(names[k] if names else str(k) for k in empty[:5])
-            more = ", …" if len(empty) > 5 else ""
-            yield f"{report.name}: classes without a video, {len(empty)}: {some}{more}"
+        data = report.dataset
+        for doubt in doubts(data.records, report.num_classes, data.class_names):
+            yield f"{report.name}: {doubt}"
+        yield from shorter_than_a_clip(report)
         if any(record.start or record.end is not None for record in report.dataset.records):
             yield f"{report.name}: the clean list has whole videos, no start and end frames"
     videos = {report.name: {video.same for video in report.videos} for report in reports}
     if both := len(videos.get("val", set()) & videos.get("test", set())):
         yield f"val and test share {both:,} videos, as is usual where only one of them is public"
     yield from size_warnings(reports, cfg.TRAIN.DATASET)
+
+
+def shorter_than_a_clip(report: SplitReport) -> Iterator[str]:
+    """Say how many videos are shorter than the span of a clip, whose last frame is repeated."""
+    sampler = report.dataset.sampler
+    if not isinstance(sampler, RateSampler):
+        return  # one that takes frames of the whole video
+    span = sampler.num_frames * sampler.sampling_rate / sampler.target_fps
+    pairs = zip(report.videos, report.dataset.records, strict=True)
+    seconds = [(v.duration, r.path) for v, r in pairs if not v.kind and v.duration]
+    short = sorted(pair for pair in seconds if pair[0] < span * (1 - 1e-6))
+    if short:
+        yield (
+            f"{report.name}: {len(short):,} of {len(seconds):,} videos are shorter than a clip of "
+            f"{span:.2f} s (DATA.NUM_FRAMES × DATA.SAMPLING_RATE / DATA.TARGET_FPS), so their last "
+            f"frame is repeated; the shortest is {short[0][1]}, {short[0][0]:.2f} s"
+        )
 
 
 def size_warnings(reports: Sequence[SplitReport], dataset: str) -> Iterator[str]:

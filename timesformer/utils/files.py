@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from timesformer.utils.errors import UserError
+
+NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
 
 
 def temporary_of(path: Path) -> Path:
@@ -26,6 +32,35 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise UserError(f"{path}: can't make this folder: {error.strerror}") from error
     return path
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading that is one; a FIFO or device is refused, for it may never answer.
+
+    Raises:
+        OSError: it isn't a regular file, or can't be opened; `strerror` says what is wrong.
+    """
+    require_regular(path)
+    # Should it be replaced by a FIFO in between, opening it mustn't wait either.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, NOT_REGULAR, os.fspath(path))
+    return file
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """Make sure that a path leads to a regular file.
+
+    Raises:
+        OSError: it doesn't, or there is nothing; `strerror` says what is wrong.
+    """
+    mode = Path(path).stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, NOT_REGULAR, os.fspath(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -139,10 +139,28 @@ def test_labels_in_the_order_of_class_names(tmp_path: Path) -> None:
         found(tmp_path, "train", classes=3, names=names)
 
 
+def test_folders_without_videos_are_no_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(
+        video_folder.logger, "warning", lambda text, *args: warnings.append(text % args)
+    )
+    touch(tmp_path, "a/1.mp4", "b/2.mp4", "__MACOSX/a/._1.mp4", ".cache/3.mp4", "notes/read.txt")
+    (tmp_path / "empty").mkdir()
+    files = {path for mode in ("train",) for path, _ in found(tmp_path, mode)}
+    assert files == {"a/1.mp4", "b/2.mp4"}
+    assert warnings == [
+        f"{tmp_path}: 4 folders are hidden or have no videos, so they are no classes: .cache, "
+        "__MACOSX, empty, notes"
+    ]
+
+
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    for root in ("", tmp_path / "nowhere"):
-        with pytest.raises(ConfigError, match=r"DATA.PATH_TO_DATA_DIR: there is no folder"):
-            build_dataset("videofolder", make_cfg(root), "train")
+    with pytest.raises(ConfigError, match=r"DATA\.PATH_TO_DATA_DIR is empty"):
+        build_dataset("videofolder", make_cfg(""), "train")
+    with pytest.raises(ConfigError, match=r"DATA\.PATH_TO_DATA_DIR: there is no folder '/.*where'"):
+        build_dataset("videofolder", make_cfg(tmp_path / "nowhere"), "train")
     with pytest.raises(ConfigError, match="must have folders of videos, one for each class"):
         found(tmp_path, "train")
     touch(tmp_path, *(f"{name}/1.mp4" for name in "abcd"))

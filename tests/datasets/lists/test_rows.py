@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def rows(tmp_path: Path, content: str | bytes, **options: object) -> list[tuple]
             [("a, b.mp4", 2), ("c, d.mp4", 1), ("e f.mp4", 0)],
         ),
         ('"a "" b.mp4",2\n7" single.mp4 1\n', [('a " b.mp4', 2), ('7" single.mp4', 1)]),
-        ("frames/001 3\nframes/0 0 1 2\n", [("frames/001", 3), ("frames/0 0 1", 2)]),
+        ("frames/001 3\nframes/0 0 1 2\n", [("frames/001", 3), ("frames/0", 2)]),
     ],
 )
 @pytest.mark.parametrize("separator", [" ", "\t", "::", "|"])
@@ -156,8 +157,42 @@ def test_several_labels(tmp_path: Path, row: str, expected: tuple, separator: st
 
 
 def test_several_labels_that_are_not_joined_with_commas(tmp_path: Path) -> None:
+    """As mmaction2 writes them; after a folder they could be its frames."""
+    assert rows(tmp_path, "a.mp4 1 2 3", multi_label=True) == [("a.mp4", (1, 2, 3))]
+    assert rows(tmp_path, "test.mp4 0 2 4", multi_label=True) == [("test.mp4", (0, 2, 4))]
     with pytest.raises(AnnotationError, match=r"line 1: 2 before the labels: join .* commas"):
-        rows(tmp_path, "a.mp4 1 2 3", multi_label=True)
+        rows(tmp_path, "frames/a 1 2 3", multi_label=True)
+
+
+@pytest.mark.parametrize(
+    "row", ["videos/abc.mp4 3,2", "a.mp4 1 2 3", "my clip.mp4 1, 2", "a.mp4,1,2,3", "a.mp4\t1 2"]
+)
+def test_several_labels_where_one_is_expected(tmp_path: Path, row: str) -> None:
+    with pytest.raises(AnnotationError, match=r"line 1: several labels .* DATA\.MULTI_LABEL True"):
+        rows(tmp_path, row)
+
+
+def test_offset_and_number_of_frames(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("some/directory-1 163 12 2\n")
+    (record,) = read_list(tmp_path / "train.csv", 5)
+    assert record == ("some/directory-1", 2, 163, 175)
+
+
+def test_a_list_keeps_its_separator(tmp_path: Path) -> None:
+    """With commas in the first row, a later path may hold what else would part it."""
+    assert rows(tmp_path, "a b.mp4,1\nc d,3\n") == [("a b.mp4", 1), ("c d", 3)]
+
+
+@pytest.mark.parametrize("row", ["a/.. 1", ".. 1", "./.. 1", '"" 1', '"'])
+def test_paths_that_are_none(tmp_path: Path, row: str) -> None:
+    with pytest.raises(AnnotationError, match="line 1"):
+        rows(tmp_path, row, prefix="videos")
+
+
+def test_a_list_that_is_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "train.csv")
+    with pytest.raises(AnnotationError, match=r"train\.csv: can't be read: not a regular file"):
+        read_list(tmp_path / "train.csv", 5)
 
 
 PROVIDER_ROWS = (
@@ -220,7 +255,10 @@ def test_bad_provider_lists(tmp_path: Path, content: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a.mp4 0\n\nb.mp4\n", r"train.csv, line 3: no label in 'b.mp4'; .*'path label'"),
+        (
+            "a.mp4 0\n\nb.mp4\n",
+            r"csv, line 3: no label in 'b.mp4'; a row is a path, one of ' ', ",
+        ),
         ("a.mp4 0\nmy b.mp4\n", r"line 2: no label in 'my b.mp4'"),
         ("a.mp4 0\n7\n", r"line 2: no label in '7'"),
         ("a.mp4 0\n,7\n", r"line 2: "),
@@ -232,7 +270,8 @@ def test_bad_provider_lists(tmp_path: Path, content: str, message: str) -> None:
         ("a.mp4 0\nb.mp4 7\n", r"line 2: label 7 is not in 0..4; MODEL.NUM_CLASSES is 5$"),
         ("a.mp4 1\nb.mp4 5\n", r"line 2: label 5 is not in 0..4; .* count from 1, as in UCF101"),
         ("a.mp4 -1\n", r"line 1: label -1 is not in 0..4; MODEL.NUM_CLASSES is 5$"),
-        (f"a.mp4 {'9' * 5000}\n", r"line 1: label 9{18} is not in"),
+        (f"a.mp4 {'0' * 30}1\n", r"line 1: label 0{30}1 is not in"),
+        (f"a.mp4 {'9' * 5000}\n", r"line 1: label 9{60} is not in"),
         ("", r"train.csv: the list has no videos"),
         ("\n \n", r"train.csv: the list has no videos"),
         ("path,label\n", r"train.csv: the list has no videos"),

@@ -49,7 +49,9 @@ class VideoFolder(VideoDataset):
             ConfigError: there are no videos for `mode`, or another number of classes.
         """
         root, options = Path(cfg.DATA.PATH_TO_DATA_DIR), video_options(cfg, mode)
-        if not cfg.DATA.PATH_TO_DATA_DIR or not root.is_dir():
+        if not cfg.DATA.PATH_TO_DATA_DIR:
+            raise ConfigError("DATA.PATH_TO_DATA_DIR is empty: set it to the folder of the videos")
+        if not root.is_dir():
             raise ConfigError(f"DATA.PATH_TO_DATA_DIR: there is no folder {str(root)!r}")
         presplit, ignored = (root / "train").is_dir(), 0
         splits: dict[str, Tree] = {}
@@ -124,7 +126,8 @@ def find_videos(folder: Path) -> tuple[Tree, int]:
     tree: Tree = {}
     ignored = 0
     classes = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    for top in sorted(path for path in classes if not path.name.startswith(".")):
+    hidden = {path.name for path in classes if path.name.startswith((".", "__MACOSX"))}
+    for top in sorted(path for path in classes if path.name not in hidden):
         videos = tree[top.name] = []
         for place, folders, files in os.walk(top):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -139,7 +142,13 @@ def find_videos(folder: Path) -> tuple[Tree, int]:
                 videos += [(inside / name).as_posix() for name in here]
                 ignored += len(files) - len(here)
         videos.sort()
-    return tree, ignored
+    empty = {name for name, videos in tree.items() if not videos}
+    if left_out := sorted(hidden | empty):
+        logger.warning(
+            "%s: %d folders are hidden or have no videos, so they are no classes: %s",
+            *(folder, len(left_out), ", ".join(left_out[:5])),
+        )
+    return {name: videos for name, videos in tree.items() if videos}, ignored
 
 
 def split_videos(tree: Tree, shares: Sequence[float]) -> dict[str, Tree]:

@@ -28,7 +28,7 @@ def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
     if not source:
         return ()
     path = Path(source)
-    if not path.is_file():
+    if not path.exists():
         path = LABELS_DIR / f"{source}.txt"
         shipped = sorted(file.stem for file in LABELS_DIR.glob("*.txt"))
         if source not in shipped:
@@ -37,9 +37,18 @@ def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
                 f"({', '.join(shipped)})"
             )
     names = tuple(line.strip() for line in read_text(path).rstrip().split("\n"))
+    if "" in names and len(names) > 1:
+        raise ConfigError(f"DATA.CLASS_NAMES {source!r}, line {names.index('') + 1}: no name")
     if len(names) != num_classes:
         raise ConfigError(
             f"DATA.CLASS_NAMES {source!r} has {len(names)} names, "
             f"but MODEL.NUM_CLASSES is {num_classes}"
+        )
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        lines = [i for i, name in enumerate(names, 1) if name == twice][:2]
+        raise ConfigError(
+            f"DATA.CLASS_NAMES {source!r}: {twice!r} is in lines {lines[0]} and {lines[1]}; a name "
+            "stands for one class"
         )
     return names

@@ -19,11 +19,29 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
+    except _TwiceError as error:
+        raise AnnotationError(f"{path}: the key {error.args[0]!r:.60} is given twice") from None
     except json.JSONDecodeError as error:
         raise AnnotationError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
     except (RecursionError, ValueError) as error:  # nested too deep, a number of 5,000 digits
         raise AnnotationError(f"{path}: not JSON that can be read: {error}") from None
+
+
+class _TwiceError(Exception):
+    """A key of an object that is there already."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; json itself would keep the last of two equal keys."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _TwiceError(key)
+            seen.add(key)
+    return found
 
 
 class Entry:

@@ -8,9 +8,11 @@ A row is `path label`. The label is what follows the last separator, so a path m
     videos/abc.mp4::17            leaves a label wins. A field with separators may be quoted.
     videos/abc.mp4 300 17         the number of frames is ignored: an integer before the label,
     frames/abc 300 17             after a file extension or in a row of just three fields
+    frames/abc 12 300 17          offset, number of frames, label: extracted frames of mmaction2
     videos/abc.mp4 air drumming   a class name (DATA.CLASS_NAMES), also written air_drumming
     air_drumming/abc.mp4          no label: the folder is the class, as in UCF101's testlist
-    videos/abc.mp4 3,17           several labels (DATA.MULTI_LABEL), numbers or names
+    videos/abc.mp4 3,17           several labels (DATA.MULTI_LABEL), numbers or names; after a file
+    videos/abc.mp4 3 17           extension spaces do as well. Without MULTI_LABEL both are refused
 
 Labels are numbers from 0; a number is never taken for a class name. Blank rows are ignored, and so
 is a first row such as `path,label`. Text is UTF-8, with or without byte order mark or CR.
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +38,9 @@ from timesformer.datasets.lists.text_file import read_text
 from timesformer.utils.errors import AnnotationError
 
 Label = int | tuple[int, ...]
+Span = tuple[int, int | None]  # frames [start, end); None: to the end
+WHOLE: Span = (0, None)
+Row = tuple[str, Label, Span]
 SEPARATORS = ("::", "\t", ",", " ")
 BETWEEN = " \t,:"
 UNIT = "\x1f"  # stands for a separator where there may be only one character
@@ -82,7 +88,7 @@ def read_list(
                     continue
                 if parse.is_header(row):
                     continue
-            video, label = parse(row)
+            video, label, span = parse(row)
             video = _inside(prefix, video) if prefix else video
             same = os.path.normpath(video) if "./" in video or "//" in video else video
             first = line_of.setdefault(same, number)
@@ -90,7 +96,7 @@ def read_list(
                 raise BadRowError(f"{video!r:.200} is in line {first} already; remove one of them")
         except BadRowError as error:
             raise AnnotationError(f"{path}, line {number}: {error}") from None
-        records.append(video, label, line=number)
+        records.append(video, label, line=number, start=span[0], end=span[1])
     if not records:
         raise AnnotationError(f"{path}: the list has no videos")
     return records
@@ -133,13 +139,14 @@ class LabelReader:
         text = text.strip()
         if not text.removeprefix("-").isdecimal():
             return self.named(text)
-        label = int(text[:18])
-        if 0 <= label < self.num_classes:
+        # So many digits are no label; int() refuses some thousands in words of its own.
+        label = int(text) if len(text) <= 18 else text
+        if isinstance(label, int) and 0 <= label < self.num_classes:
             return label
         why = f"not in 0..{self.num_classes - 1}; MODEL.NUM_CLASSES is {self.num_classes}"
         if label == self.num_classes:
             why += "; if labels count from 1, as in UCF101's trainlist, subtract 1"
-        raise BadRowError(f"label {label} is {why}")
+        raise BadRowError(f"label {label!s:.60} is {why}")
 
 
 class RowParser:
@@ -147,20 +154,27 @@ class RowParser:
 
     def __init__(self, separator: str, read_label: LabelReader) -> None:
         self.read_label = read_label
-        self.separators = tuple(dict.fromkeys((separator or " ", *SEPARATORS)))
+        self.separators: tuple[str, ...] = tuple(dict.fromkeys((separator or " ", *SEPARATORS)))
         if read_label.multi_label:  # a comma is first of all what stands between labels
             self.separators = (*(s for s in self.separators if s != ","), ",")
 
-    def __call__(self, row: str) -> tuple[str, Label]:
+    def __call__(self, row: str) -> Row:
         for separator in self.separators:
             fields = _fields(row, separator)
             # Longest label first: the end of a label of several words may be another label.
             for i in range(1, len(fields)):
                 label = self.read_label(separator.join(fields[i:]))
-                video = separator.join(fields[:i]).rstrip(BETWEEN)
-                if label is not None and video:
-                    return self._without_frame_count(video, separator), label
-        return self._labelled_by_folder(row.strip('"'))
+                video = separator.join(fields[:i])
+                if label is not None and video.rstrip(BETWEEN):
+                    self._keep(separator)
+                    return self._without_numbers(video, separator, label)
+        video, label = self._labelled_by_folder(row.strip('"'))
+        return video, label, WHOLE
+
+    def _keep(self, separator: str) -> None:
+        """Try first what stood in the row before: a list has one separator."""
+        if separator != self.separators[0]:
+            self.separators = tuple(dict.fromkeys((separator, *self.separators)))
 
     def is_header(self, row: str) -> bool:
         """Tell whether a first row names columns, a path and last a label."""
@@ -172,14 +186,39 @@ class RowParser:
         has_path = any(name.startswith(("path", "video", "file")) for name in others)
         return has_path and all(map(str.isidentifier, others))
 
-    def _without_frame_count(self, video: str, separator: str) -> str:
-        path, _, count = video.rpartition(separator)
-        path = path.rstrip(BETWEEN)
-        if not path or not count.isdecimal():
-            return video
+    def _without_numbers(self, video: str, separator: str, label: Label) -> Row:
+        """Part a path from the numbers behind it: further labels, a number of frames, an offset."""
+        video, rest = video.rstrip(BETWEEN), video
+        between = rf"(?:[\s,]|{re.escape(separator)})+"
+        match = re.fullmatch(rf"(.*?)((?:{between}\d{{1,9}})+)", video, re.DOTALL)
+        if not match or not match[1]:
+            return video, label, WHOLE
+        path, is_file = match[1], _has_extension(match[1])
+        numbers = [int(n) for n in re.findall(r"\d+", match[2])]
+        gaps = [*re.split(r"\d+", match[2])[:-1], rest[len(video) :] + separator]
+        separated = all(separator in gap and "," not in gap.replace(separator, "") for gap in gaps)
         if self.read_label.multi_label:
-            raise BadRowError(f"{count} before the labels: join labels with commas, omit the rest")
-        return path if _has_extension(path) or separator not in path else video
+            return self._more_labels(path, is_file, numbers, label)
+        if is_file and not (separated and len(numbers) == 1):
+            several = ", ".join(map(str, (*numbers, label)))
+            raise BadRowError(
+                f"several labels ({several:.60}): set DATA.MULTI_LABEL True and MODEL.LOSS_FUNC "
+                "bce, or leave one"
+            )
+        if is_file or (separated and separator not in path and len(numbers) == 1):
+            return path, label, WHOLE  # what is left out is the number of frames
+        if separated and separator not in path and len(numbers) == 2:
+            return path, label, (numbers[0], numbers[0] + numbers[1])
+        return video, label, WHOLE  # a path that ends in numbers
+
+    def _more_labels(self, path: str, is_file: bool, numbers: list[int], label: Label) -> Row:
+        assert isinstance(label, tuple)
+        if not is_file:
+            raise BadRowError(f"{numbers[-1]} before the labels: join labels with commas")
+        found = {*label}
+        for number in numbers:
+            found.update(self.read_label(str(number)) or ())  # type: ignore[arg-type]
+        return path, tuple(sorted(found)), WHOLE
 
     def _labelled_by_folder(self, video: str) -> tuple[str, Label]:
         folder, _, file = video.rpartition("/")
@@ -188,8 +227,12 @@ class RowParser:
         if texts and not _has_extension(file):
             raise self.read_label.unknown(texts[0])
         if label is None:
-            form = f"'path{self.separators[0]}label', or a path in a folder named after its class"
-            raise BadRowError(f"no label in {video!r:.200}; a row is {form} (DATA.CLASS_NAMES)")
+            accepted = ", ".join(repr(separator) for separator in self.separators)
+            raise BadRowError(
+                f"no label in {video!r:.200}; a row is a path, one of {accepted}, and a label "
+                "(DATA.PATH_LABEL_SEPARATOR may be another), or a path in a folder named after its "
+                "class (DATA.CLASS_NAMES)"
+            )
         return video, (label,) if self.read_label.multi_label else label
 
 
@@ -207,8 +250,8 @@ class ProviderParser:
             if column not in self.columns:
                 raise BadRowError(f"there is no column {column!r}")
 
-    def __call__(self, row: str) -> tuple[str, Label]:
-        """Return path and label."""
+    def __call__(self, row: str) -> Row:
+        """Return path and label of a whole video."""
         fields = dict(zip(self.columns, _csv_fields(row, ","), strict=False))
         try:
             name, video, *times = (fields[column] for column in PROVIDER_COLUMNS)
@@ -221,7 +264,7 @@ class ProviderParser:
         words = {"name": name, "name_": name.replace(" ", "_")}
         if self.folder is None:
             self.folder = self._find_folder(words, fields.get("split", ""))
-        return f"{self.folder.format(**words)}{video}_{start:06d}_{end:06d}.mp4", label
+        return f"{self.folder.format(**words)}{video}_{start:06d}_{end:06d}.mp4", label, WHOLE
 
     def _find_folder(self, words: dict[str, str], split: str) -> str:
         """Pattern of the folders that are there; a copy of the val list may be the test list."""
@@ -243,7 +286,7 @@ def _fields(row: str, separator: str) -> list[str]:
 
 def _csv_fields(row: str, separator: str) -> list[str]:
     try:
-        return next(csv.reader([row], delimiter=separator, skipinitialspace=True))
+        return next(csv.reader([row], delimiter=separator, skipinitialspace=True), [])
     except csv.Error as error:
         raise BadRowError(f"not a row of fields: {error}") from None
 
@@ -256,6 +299,6 @@ def _has_extension(path: str) -> bool:
 def _inside(prefix: str, video: str) -> str:
     if os.path.isabs(video):  # noqa: PTH117
         raise BadRowError(f"{video!r:.200} is absolute; make it relative to DATA.PATH_PREFIX")
-    if ".." in video and Path(os.path.normpath(video)).parts[0] == "..":
+    if ".." in video and Path(os.path.normpath(video)).parts[:1] in ((), ("..",)):
         raise BadRowError(f"{video!r:.200} leaves DATA.PATH_PREFIX {prefix!r}")
     return os.path.join(prefix, video)  # noqa: PTH118

@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 
 from timesformer.utils.errors import AnnotationError
+from timesformer.utils.files import open_regular
+from timesformer.utils.retry import persistently
 
 
 def read_text(path: str | PathLike[str]) -> str:
@@ -15,12 +17,15 @@ def read_text(path: str | PathLike[str]) -> str:
         AnnotationError: it is missing, can't be read or isn't text; names the line.
     """
     path = Path(path)
+
+    def read() -> bytes:
+        with open_regular(path) as file:
+            return file.read()
+
     try:
-        data = path.read_bytes()
+        data = persistently(read, path)
     except FileNotFoundError:
-        raise AnnotationError(
-            f"{path}: there is no such list; DATA.PATH_TO_DATA_DIR must be the folder that has it"
-        ) from None
+        raise AnnotationError(f"{path}: there is no such list; {_advice(path.parent)}") from None
     except OSError as error:
         raise AnnotationError(f"{path}: can't be read: {error.strerror}") from error
     except ValueError as error:  # NUL in the name
@@ -33,6 +38,22 @@ def read_text(path: str | PathLike[str]) -> str:
     except UnicodeDecodeError as error:
         where = _line(data, error.start)
         raise AnnotationError(f"{path}, line {where}: not UTF-8 text") from error
+
+
+def _advice(folder: Path) -> str:
+    if folder == Path():
+        return "DATA.PATH_TO_DATA_DIR is empty: set it to the folder that has it"
+    advice = "DATA.PATH_TO_DATA_DIR must be the folder that has it"
+    try:
+        in_folders = any(path.is_dir() for path in folder.iterdir())
+    except OSError:
+        return advice
+    if in_folders:
+        advice += (
+            "; if its folders hold the videos of a class each, set TRAIN.DATASET and TEST.DATASET "
+            "to videofolder"
+        )
+    return advice
 
 
 def _line(data: bytes, position: int) -> int:

@@ -1,0 +1,65 @@
+"""What a list's labels say that can hardly be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+
+from timesformer.datasets.lists.records import Record
+
+SHOWN = 5  # classes named in a line
+
+
+def doubts(records: Sequence[Record], num_classes: int, class_names: Sequence[str]) -> list[str]:
+    """Say in words what is doubtful about the labels of a list.
+
+    Args:
+        records: one label a video, or several.
+        num_classes: K.
+        class_names: in label order, or ().
+    """
+    return [
+        *_in_other_folders(records, class_names),
+        *_without_video(records, num_classes, class_names),
+    ]
+
+
+def _in_other_folders(records: Sequence[Record], class_names: Sequence[str]) -> Iterator[str]:
+    """Compare labels with the folders of videos, where these are named after classes."""
+    index = {_plain(name): label for label, name in enumerate(class_names)}
+    known, other, first = 0, 0, ""
+    shifts: set[int] = set()
+    for record in records:
+        label = index.get(_plain(PurePath(record.path).parent.name))
+        if label is None or not isinstance(record.label, int):
+            continue
+        known += 1
+        if label != record.label:
+            other += 1
+            shifts.add(record.label - label)
+            first = first or f"{record.path} has label {record.label}, {class_names[record.label]}"
+    if other:
+        why = ""
+        if other == known and shifts == {1}:
+            why = ": labels seem to count from 1, and must from 0"
+        yield (
+            f"{other:,} of {known:,} videos lie in the folder of another class than their label's "
+            f"(the first: {first}){why}"
+        )
+
+
+def _without_video(
+    records: Sequence[Record], num_classes: int, class_names: Sequence[str]
+) -> Iterator[str]:
+    present: set[int] = set()
+    for record in records:
+        present.update((record.label,) if isinstance(record.label, int) else record.label)
+    if absent := [label for label in range(num_classes) if label not in present]:
+        some = ", ".join(class_names[k] if class_names else str(k) for k in absent[:SHOWN])
+        more = ", …" if len(absent) > SHOWN else ""
+        why = "; if labels count from 1, subtract 1" if absent == [0] else ""
+        yield f"classes without a video, {len(absent)}: {some}{more}{why}"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").replace(" ", "").lower()
