@@ -155,10 +155,14 @@ def test_what_cannot_be_done_is_said_at_once(source: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="--workers"):
         prepare(output, "--input", source, "--workers", -1)
     assert files(source) == before
-    write_tiny(source / "a.avi", 5)
-    with pytest.raises(UserError, match=r"a.avi and .*a.mp4 would both become .*a.mp4"):
-        prepare(output, "--input", source)
     assert not output.exists()
+
+
+def test_videos_that_differ_in_their_suffix_stay_apart(source: Path, tmp_path: Path) -> None:
+    write_tiny(source / "a.avi", 5)
+    prepare(tmp_path / "out", "--input", source)
+    names = ["a.avi.mp4", "a.mp4.mp4", "more/b.mp4", "prepare.json"]
+    assert list(files(tmp_path / "out")) == names
 
 
 def test_an_output_in_the_source_is_no_source(source: Path) -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from timesformer.utils.files import written_whole
+from timesformer.utils.files import is_inside, open_regular, written_whole
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
@@ -23,3 +24,23 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_is_inside() -> None:
+    assert is_inside("/a/b", "/a/b/c")
+    assert is_inside("/a/b", "/a/b")
+    assert is_inside("/", "/a")
+    assert not is_inside("/a/b", "/a/bc")
+    assert not is_inside("/a/b", "/a")
+
+
+def test_a_fifo_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(path)
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path)
+    (tmp_path / "file").write_bytes(b"text")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"text"

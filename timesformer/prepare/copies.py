@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from timesformer.datasets.lists.written import write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.utils.errors import UserError, VideoError
-from timesformer.utils.files import make_folder, temporary_of, write_csv, write_text
+from timesformer.utils.files import is_inside, make_folder, temporary_of, write_csv, write_text
 from timesformer.utils.processes import CRASHED, in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
@@ -69,10 +70,13 @@ def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path,
     """Find the folder whose tree the output repeats, and the videos, each of them once."""
     paths = list(dict.fromkeys(r.path for d in datasets.values() for r in d.records))
     full = [os.path.abspath(path) for path in paths]  # noqa: PTH100  (links stay what they are)
-    common = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
+    try:
+        common = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
+    except ValueError:
+        raise UserError("the videos are on several drives: prepare those of each drive") from None
     for folder in (cfg.DATA.PATH_PREFIX, cfg.DATA.PATH_TO_DATA_DIR, "."):
         base = os.path.abspath(folder or ".")  # noqa: PTH100
-        if folder and os.path.commonpath([base, common]) == base:
+        if folder and is_inside(base, common):
             return Path(base), paths
     return Path(common), paths
 
@@ -99,15 +103,17 @@ def find_videos(folder: Path, output: Path) -> list[str]:
 
 
 def plan(sources: Iterable[str], base: Path, output: Path) -> list[Job]:
-    """Give each source its target.
+    """Give each source its target: its own name, or where several would have the same, a.avi.mp4.
 
     Raises:
-        UserError: two sources have the same one, or a target is a source.
+        UserError: two sources have the same one all the same, or a target is a source.
     """
+    places = {source: Path(os.path.relpath(source, base)) for source in sources}
+    short = {s: p.with_suffix("") if _is_video(p) else p for s, p in places.items()}
+    count = Counter(short.values())
     jobs: dict[str, Job] = {}
-    for source in sources:
-        place = Path(os.path.relpath(source, base))
-        name = place.stem if place.suffix.lower() in VIDEO_SUFFIXES else place.name
+    for source, place in places.items():
+        name = short[source].name if count[short[source]] == 1 else place.name
         target = output / place.with_name(name + SUFFIX)
         job = Job(source, str(target))
         other = jobs.setdefault(job.target, job)
@@ -118,6 +124,10 @@ def plan(sources: Iterable[str], base: Path, output: Path) -> list[Job]:
         if os.path.abspath(source) == os.path.abspath(target):  # noqa: PTH100
             raise UserError(f"{source} would be overwritten: choose another --output")
     return list(jobs.values())
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def make_copies(

@@ -22,6 +22,7 @@ from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import read_folder
 from timesformer.utils.errors import AnnotationError, VideoError
+from timesformer.utils.files import is_inside
 from timesformer.utils.processes import CRASHED
 
 MISSING, BROKEN = "missing", "broken"
@@ -120,7 +121,7 @@ def _leaves(root: str, path: str, real: str) -> bool:
     if real == os.path.abspath(path):  # noqa: PTH100  (no link at all; resolve() would follow)
         return False
     root = os.path.realpath(root)
-    return os.path.commonpath([root, real]) != root
+    return not is_inside(root, real)
 
 
 @dataclass(frozen=True)

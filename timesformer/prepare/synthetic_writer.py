@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from timesformer.prepare.synthetic_video import MOTIONS, draw_trajectory, render, write_video
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_folder, write_text
+from timesformer.utils.processes import at_most
 
 SPLITS = ("train", "val", "test")
 MANIFEST = "synthetic.json"
@@ -166,7 +167,7 @@ def _write_in_parallel(
 ) -> None:
     # Forking a process that has threads (tqdm's, torch's) may deadlock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes and at_most(processes), mp_context=context) as pool:
         futures = [pool.submit(_write_videos, output, spec, task) for task in tasks]
         try:
             for future in as_completed(futures):

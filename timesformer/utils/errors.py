@@ -64,6 +64,9 @@ def run_tool(main: Callable[[], None]) -> None:
     So does a module that isn't installed, if it is of an extra, and a disk that can't be written.
     An interrupt is one line and status 130; a reader of the output that has gone is no error.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that has no "×" shows \xd7
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:

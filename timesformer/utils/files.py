@@ -63,6 +63,14 @@ def require_regular(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, NOT_REGULAR, os.fspath(path))
 
 
+def is_inside(folder: str, path: str) -> bool:
+    """Tell whether an absolute path lies in an absolute folder, or is it, as text."""
+    try:
+        return os.path.commonpath([folder, path]) == os.path.commonpath([folder])
+    except ValueError:  # on another drive
+        return False
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole."""
     with written_whole(path) as partial:

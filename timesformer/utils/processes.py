@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -62,13 +63,18 @@ def in_processes(
             suspects.extend(running.values())
 
 
+def at_most(workers: int) -> int:
+    """Return how many of so many processes the system can wait for: 61 on Windows."""
+    return min(workers, 61) if sys.platform == "win32" else workers
+
+
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that outlive neither an interrupt nor this process."""
     others = set(multiprocessing.active_children())
     # Forking a process that has threads (tqdm's, torch's) may deadlock.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(at_most(workers), context, initializer=_follow_parent)
     try:
         yield pool
     except BaseException:

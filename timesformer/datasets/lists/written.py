@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from timesformer.utils.files import written_whole
 
 def list_path(path: str, prefix: str) -> str:
     """Return a record's path as it stands in its list: without DATA.PATH_PREFIX."""
-    return path.removeprefix(prefix.rstrip("/") + "/") if prefix else path
+    for separator in ("/", os.sep) if prefix else ():
+        folder = prefix.rstrip(f"/{os.sep}") + separator
+        if path.startswith(folder):
+            return path.removeprefix(folder).replace(os.sep, "/")
+    return path
 
 
 def write_list(

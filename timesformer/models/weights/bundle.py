@@ -228,6 +228,7 @@ def _compare(said: dict[str, Any], told: Mapping[str, Any]) -> None:
 def _hub_id(name: str) -> str:
     """`ORG/NAME` that is no path, and can't be meant as one -> hf/ORG/NAME."""
     is_id = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    is_id = is_id and not {":", "\\"} & {*name}  # a drive of Windows
     is_place = name.startswith(HUBS) or name.endswith(_SUFFIXES) or Path(name).exists()
     return f"hf/{name}" if is_id and not is_place else name
 
