@@ -81,7 +81,7 @@ def test_launch_job() -> None:
 
 @pytest.mark.parametrize("name", ["load_train_checkpoint", "load_test_checkpoint"])
 def test_moved_functions_say_where_they_are(name: str) -> None:
-    with pytest.raises(UserError, match=rf"is timesformer\.engine\.state\.{name}\(cfg, model"):
+    with pytest.raises(UserError, match=rf"is timesformer\.engine\.start\.{name}\(cfg, model"):
         getattr(cu, name)(get_cfg(), None, None)
 
 
@@ -100,3 +100,9 @@ def test_there_they_do_what_they_did(synthetic_dir, tmp_path) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True)
     )
+
+
+def test_a_subclass_of_block_would_never_be_made():
+    """`Block` returns blocks of other classes: what a subclass overrides would be ignored."""
+    with pytest.raises(TypeError, match=r"subclass timesformer\.models.attention\.SpaceTimeBlock"):
+        type("Mine", (Block,), {"forward": lambda self, x: x})

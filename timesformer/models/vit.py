@@ -161,7 +161,8 @@ class _BlockType(type(nn.Module)):  # type: ignore[misc]
 class Block(metaclass=_BlockType):
     """The published block: that of a scheme, called as `block(x, B, T, W)`.
 
-    Every block of a model is an instance of it.
+    Every block of a model is an instance of it. A block of another kind is a subclass of
+    `SpaceTimeBlock` (docs/adding_an_attention_scheme.md).
 
     Args:
         attention_type: name of a registered scheme.
@@ -170,6 +171,12 @@ class Block(metaclass=_BlockType):
     Raises:
         KeyError: there is no such scheme.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        raise TypeError(
+            "Block makes blocks of a scheme's own class, so a subclass would never be made: "
+            "subclass timesformer.models.attention.SpaceTimeBlock, or the scheme's block"
+        )
 
     def __new__(  # type: ignore[misc]
         cls,

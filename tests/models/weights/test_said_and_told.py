@@ -12,6 +12,7 @@ from google_layout import google_vit, save
 from timesformer.commands.convert import main as convert
 from timesformer.models.create import create_model, from_pretrained
 from timesformer.models.vit import TimeSformer
+from timesformer.models.weights import bundle
 from timesformer.models.weights.bundle import read_bundle
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import save_pretrained
@@ -237,3 +238,17 @@ def test_a_head_that_was_replaced_behind_the_models_back(tmp_path):
     model.model.reset_classifier(5)
     with pytest.raises(ConfigError, match="its head has 5 classes, its architecture 3"):
         save_pretrained(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("facebook/timesformer-base-finetuned-k400", "hf/facebook/timesformer-base-finetuned-k400"),
+        *(
+            (name, name)
+            for name in ("C:/model", "C:\\a/b", "./a", "~/a", "a/b/c", "a/b.pth", "timm/x")
+        ),
+    ],
+)
+def test_what_is_an_id_of_the_hub(name: str, source: str) -> None:
+    assert bundle._hub_id(name) == source

@@ -14,9 +14,7 @@ class ParallelSpaceTimeBlock(SpaceTimeBlock):
 
     The paper finds it 0.4 % less accurate than divided attention on Kinetics-400.
 
-    CLS: joins every frame as a copy in space and every patch's sequence in time; what the copies
-    gather is averaged. Without CLS in time, the last block's time step would reach nothing that the
-    head reads. The time step ends in `temporal_fc`, zero at the start.
+    CLS takes part, and the time step starts, as in `SpaceThenTimeBlock`.
     """
 
     extra_steps = ("temporal",)
