@@ -7,9 +7,11 @@ import torch
 from small_run import small_cfg, stats
 from torch import nn
 
+from timesformer.datasets.build import build_preprocessing
 from timesformer.engine.start import load_train_checkpoint
 from timesformer.engine.train import in_groups, train
 from timesformer.models.build import build_model
+from timesformer.models.create import from_pretrained
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import ConfigError, TrainingError, WeightsError
 
@@ -228,13 +230,20 @@ def test_tensorboard_and_log_file(synthetic_dir, tmp_path):
     assert sorted(stats(tmp_path, "train_iter")[0]) == sorted(fields.split())
 
 
-def test_the_model_is_told_in_a_table(synthetic_dir, tmp_path):
-    """Its parts, parameters and multiply-adds: not a page of modules."""
-    options = {"LOG_MODEL_INFO": True, "SOLVER__MAX_EPOCH": 1}
-    train(small_cfg(synthetic_dir, tmp_path, **options))
+def test_what_a_run_says_of_its_model(synthetic_dir, tmp_path):
+    """A table of its parts, not a page of modules; and in its checkpoint all that makes a clip."""
+    options = {"LOG_MODEL_INFO": True, "SOLVER__MAX_EPOCH": 1, "DATA__SAMPLING_RATE": 3}
+    cfg = small_cfg(synthetic_dir, tmp_path, **options)
+    train(cfg)
     said = (tmp_path / "run.log").read_text()
     assert "params  GMACs/clip" in said
     assert "Linear(" not in said
+    model = from_pretrained(get_last_checkpoint(tmp_path))
+    assert model.preprocessing == build_preprocessing(cfg).to_json()
+    assert None not in vars(build_preprocessing(cfg)).values()
+    assert model.sampling == {"num_frames": 4, "sampling_rate": 3, "target_fps": 30.0}
+    frames = torch.zeros(4, 90, 70, 3, dtype=torch.uint8)
+    assert model(model.transform(frames)).shape == (1, cfg.MODEL.NUM_CLASSES)
 
 
 def test_scratch_is_not_overwritten_by_image_weights_of_a_file(synthetic_dir, tmp_path):
