@@ -119,7 +119,7 @@ def test_nothing_is_replaced_without_force(folder, tmp_path):
     [
         (["--mean", "1", "1", "1"], "--mean and --std belong together"),
         (["--mean", "1", "1", "1", "--std", "1", "1", "1"], r"says itself mean \[0\.45"),
-        (["--class-names", "absent.txt"], r"absent\.txt: can't read the class names"),
+        (["--class-names", "absent.txt"], r"'absent\.txt' is neither a file nor a shipped list"),
     ],
 )
 def test_contradictions(words, complaint, folder, tmp_path):

@@ -179,7 +179,7 @@ def test_hugging_face_hub(name, suffix, tmp_path, monkeypatch):
     clip = clip_for("hub", (1, 3, 4, 32, 32))
     with torch.no_grad():
         torch.testing.assert_close(fetched(clip.flip(1)), model(clip))
-    assert calls[0] == ("someone/model", "*.json", "model.safetensors")
+    assert calls[0] == ("someone/model", "*.json", "model.safetensors", "model-*.safetensors")
     assert len(calls) == (2 if suffix == "bin" else 1)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.models.weights.bundle import Bundle, read_bundle
 from timesformer.models.weights.save import (
     write_hugging_face,
@@ -48,7 +49,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             f"--{name}", type=float, nargs=3, metavar=("R", "G", "B"),
             help=f"{meaning} of each channel, where SRC doesn't say",
         )  # fmt: skip
-    parser.add_argument("--class-names", type=Path, metavar="FILE", help="one name a line")
+    parser.add_argument("--class-names", metavar="FILE",
+        help="one name a line, or the name of a shipped list, e.g. kinetics400",
+    )  # fmt: skip
     return parser.parse(argv)
 
 
@@ -65,12 +68,7 @@ def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
             raise ConfigError(f"{args.src} says itself mean {said['mean']} and std {said['std']}")
         bundle = replace(bundle, preprocessing=said)
     if args.class_names is not None:
-        try:
-            names = tuple(args.class_names.read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{args.class_names}: can't read the class names") from error
-        if len(names) != (classes := bundle.architecture.num_classes):
-            raise ConfigError(f"{args.class_names}: {len(names)} names for {classes} classes")
+        names = read_class_names(args.class_names, bundle.architecture.num_classes)
         bundle = replace(bundle, class_names=names)
     return bundle
 

@@ -22,6 +22,7 @@ from timesformer.datasets.build import build_preprocessing
 from timesformer.engine import resume
 from timesformer.models.architecture import Architecture
 from timesformer.models.weights.load import LoadReport, load_pretrained
+from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import (
     bare,
@@ -155,14 +156,18 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
     if source and cfg.TRAIN.FINETUNE:
         finetune(cfg, model, source, class_names)
     elif source:
-        report = load_pretrained(bare(model), source, **_resizing(cfg))
+        content = read_weights(source)
+        report = load_pretrained(bare(model), content, **_resizing(cfg), name=source)
+        compare_input(cfg, source, content)
         if invented := _invented(report):
             raise WeightsError(
                 f"{source}: TRAIN.CHECKPOINT_EPOCH_RESET takes all weights of the same task, but "
                 f"it lacks {', '.join(invented[:5])}; for another task, set TRAIN.FINETUNE True"
             )
     elif source := cfg.TIMESFORMER.PRETRAINED_MODEL:
-        report = load_pretrained(bare(model), source, **_resizing(cfg))
+        content = read_weights(source)
+        report = load_pretrained(bare(model), content, **_resizing(cfg), name=source)
+        compare_input(cfg, source, content, image=bool(report.copied or report.zeroed))
         if cfg.TIMESFORMER.INIT == "scratch" and (report.copied or report.zeroed):
             raise ConfigError(SCRATCH_OVERWRITTEN)
     else:
@@ -177,6 +182,7 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     head = target.get_classifier()
     fresh = {name: value.clone() for name, value in head.state_dict().items()}
     report = load_pretrained(target, content, **_resizing(cfg), name=source)
+    compare_input(cfg, source, content)
     if any(name.endswith(("weight", "bias")) and "head" in name for name in report.missing):
         logger.info("TRAIN.FINETUNE: the head is fresh, for %d classes", cfg.MODEL.NUM_CLASSES)
     elif theirs and class_names and theirs != tuple(class_names):
@@ -294,16 +300,42 @@ def _load_tested(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
     return TestWeights(str(path), class_names)
 
 
+def compare_input(
+    cfg: CfgNode, source: str, content: Mapping[str, Any], *, image: bool = False
+) -> None:
+    """Say where the pixels that weights to train from expect aren't those of the config.
+
+    Args:
+        cfg: the config.
+        source: what the weights are called.
+        content: what `read_weights` read.
+        image: whether they start a video model as an image model's do. The published recipes then
+            change the statistics on purpose, so it is no warning.
+    """
+    say = logger.info if image else logger.warning
+    for name, (theirs, ours) in _differing(cfg, source, content.get("preprocessing")).items():
+        if name in PREPROCESSING_KEYS:
+            say(
+                "%s expects %s %s, and %s says %s",
+                *(source, name, theirs, KEYS[name], ours),
+            )
+
+
 def _compare_preprocessing(cfg: CfgNode, path: str | Path, trained: Any) -> None:
-    if not trained:
-        return
-    try:
-        said = Preprocessing.from_json(trained)
-    except ValueError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    for name, (theirs, ours) in said.differences(build_preprocessing(cfg, "test")).items():
+    for name, (theirs, ours) in _differing(cfg, path, trained).items():
         logger.warning(
             "%s was trained with %s %s, but the config says %s: set %s as in training, or scores "
             "will be too low",
             *(path, name, theirs, ours, KEYS[name]),
         )
+
+
+def _differing(cfg: CfgNode, path: str | Path, trained: Any) -> dict[str, tuple[Any, Any]]:
+    """Return what weights say of their input and the config says otherwise: (theirs, ours)."""
+    if not trained:
+        return {}
+    try:
+        said = Preprocessing.from_json(trained)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return said.differences(build_preprocessing(cfg, "test"))

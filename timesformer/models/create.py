@@ -27,10 +27,10 @@ from timesformer.models.weights.bundle import (
     attach,
     has_fresh_head,
     make_from,
-    preprocessing_of,
     resized,
 )
 from timesformer.models.weights.load import load_pretrained
+from timesformer.models.weights.said import preprocessing_of
 from timesformer.models.weights.save import save_pretrained
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.errors import ConfigError

@@ -11,6 +11,10 @@ from torch import Tensor
 from timesformer.utils.errors import WeightsError
 
 
+_EXPANDED = 1 << 26
+"""Bytes that a weight may take by repeating fewer numbers, before anybody copies it."""
+
+
 def check_tensors(path: object, state: Mapping[str, Any]) -> None:
     """Refuse weights that no training makes: not finite, or not of floating point.
 
@@ -25,6 +29,11 @@ def check_tensors(path: object, state: Mapping[str, Any]) -> None:
             raise WeightsError(f"{path}: {name} is no plain tensor ({kind})")
         if value.is_meta:
             raise WeightsError(f"{path}: {name} has a shape, but no numbers")
+        size = value.numel() * value.element_size()
+        if size > max(value.untyped_storage().nbytes(), _EXPANDED):
+            raise WeightsError(
+                f"{path}: {name} says it is {tuple(value.shape)}, and fewer numbers are stored"
+            )
         if str(name).endswith("num_batches_tracked") and value.dtype == torch.long:
             continue
         if not value.is_floating_point():

@@ -80,6 +80,8 @@ def check_digest(path: str | Path, required: bool) -> None:
     Raises:
         WeightsError: if they differ, or the file can't be read.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise WeightsError(f"{path}: not a regular file")  # opening a pipe would wait for ever
     try:
         with Path(path).open("rb") as file:
             body = max(0, os.fstat(file.fileno()).st_size - _COMMENT)
@@ -124,5 +126,11 @@ def _why_unreadable(path: str | Path) -> str:
     with contextlib.suppress(Exception):  # what the file is made of decides what is raised
         if refused := get_unsafe_globals_in_checkpoint(path):
             names = ", ".join(refused)
+            if any(name.startswith("mmengine.") for name in refused):
+                return (
+                    f"refused: a checkpoint of mmengine with its logs ({names}); let mmaction2's "
+                    "tools/deployment/publish_model.py IN_FILE OUT_FILE make a file of weights "
+                    "alone"
+                )
             return f"refused: beside weights it holds code or objects ({names}); save weights alone"
     return "not a readable weights file (cut short, damaged, or of another format)"

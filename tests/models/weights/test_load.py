@@ -287,7 +287,7 @@ def test_damaged_or_missing_file_is_named(tmp_path):
         ),
         (lambda s: s.update({"blocks.0": torch.ones(1)}), r"blocks\.0: \(1,\) in the file, not"),
         (lambda s: s.update({"pos_embed": torch.ones(3)}), r"pos_embed: \(3,\) in the file, \(1"),
-        (lambda s: s.update({"pos_embed": torch.ones(1, 9, 96)}), "8 patch positions don't form"),
+        (lambda s: s.update({"pos_embed": torch.ones(1, 8, 96)}), "7 patch positions don't form"),
         (lambda s: s.update({"head.weight": torch.ones(10, 9)}), r"head\.weight: \(10, 9\) in the"),
         (lambda s: s.pop("head.bias"), r"head\.bias: missing in the file"),
         (

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from torch import nn
 
 from timesformer.config.allowed import HUBS
@@ -26,11 +25,10 @@ from timesformer.models.weights.describe import (
 )
 from timesformer.models.weights.formats import IGNORED, native_state
 from timesformer.models.weights.load import LoadReport, load_native
+from timesformer.models.weights.said import preprocessing_of, run_config
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.errors import ConfigError, WeightsError
-
-PREPROCESSING_KEYS = ("mean", "std", "channel_order")
-"""What a run's checkpoint says of its input; a bundle may say more (short_side, sampling_rate)."""
+from timesformer.utils.tensors import check_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -78,6 +76,7 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
     try:
         state, _ = native_state(content)
         state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
+        check_tensors(source, state)
         architecture = _architecture(content, state, hints)
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: {error}") from error
@@ -161,7 +160,7 @@ def _architecture(
     """
     stored = content.get("architecture")
     # `arguments`: those of TimeSformer, in folders that were written before the architecture was.
-    said = told_by_config(_run_config(content)) | dict(content.get("arguments") or {})
+    said = told_by_config(run_config(content)) | dict(content.get("arguments") or {})
     if stored is not None:
         if not isinstance(stored, Mapping) or not stored:
             raise ValueError(f"its architecture is {stored!r:.60}, not the knobs of a model")
@@ -231,35 +230,3 @@ def _hub_id(name: str) -> str:
     is_id = is_id and not {":", "\\"} & {*name}  # a drive of Windows
     is_place = name.startswith(HUBS) or name.endswith(_SUFFIXES) or Path(name).exists()
     return f"hf/{name}" if is_id and not is_place else name
-
-
-def _run_config(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a run's checkpoint by full keys; published ones have it as text too."""
-    try:
-        tree = yaml.safe_load(content["cfg"]) if isinstance(content.get("cfg"), str) else None
-    except yaml.YAMLError:
-        return {}  # told by the weights, then
-    groups = tree if isinstance(tree, dict) else {}
-    return {
-        f"{group}.{key}": value
-        for group, keys in groups.items()
-        if isinstance(keys, dict)
-        for key, value in keys.items()
-    }
-
-
-def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a file says of its input, by itself or in its config; None if it says nothing."""
-    said = content.get("preprocessing")
-    if isinstance(said, Mapping) and said.keys() >= {*PREPROCESSING_KEYS}:
-        return dict(said)
-    config = _run_config(content)
-    if "DATA.MEAN" not in config or "DATA.STD" not in config:
-        return None
-    # Published SSv2 models take BGR whatever their config says (see docs/weights.md).
-    bgr = str(config.get("TRAIN.DATASET", "")).lower() == "ssv2"
-    return {
-        "mean": list(config["DATA.MEAN"]),
-        "std": list(config["DATA.STD"]),
-        "channel_order": "BGR" if bgr else "RGB",
-    }

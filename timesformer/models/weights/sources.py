@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from timesformer.models.weights.formats import google_npz, hugging_face
+from timesformer.models.weights.said import with_preprocessing
 from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.text import did_you_mean
@@ -30,8 +32,17 @@ logger = logging.getLogger(__name__)
 HEADER = "timesformer"
 """Key of a .safetensors file's header that has what config.json has in a folder."""
 
+_MOST_PACKED = 200
+"""How many times as large as its file an .npz may become; weights hardly pack, zeros do."""
+
+_header_2 = np.lib.format.read_array_header_2_0
+
 _SAID = ("architecture", "arguments", "preprocessing", "class_names")
 _FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
+_SHARDS = (
+    ("model.safetensors", "model-*.safetensors"),
+    ("pytorch_model.bin", "pytorch_model-*.bin"),
+)
 _TO_BRING = "copy it here, and name its path instead (TIMESFORMER.PRETRAINED_MODEL '' for none)"
 
 
@@ -49,7 +60,14 @@ def read_weights(source: str | Path) -> Mapping[str, Any]:
     """
     if not isinstance(source, str | Path):
         raise WeightsError(f"weights are the name of a file, a folder, …, not {source!r:.60}")
-    name = str(source)
+    content = _read(str(source))
+    try:
+        return with_preprocessing(content)
+    except ValueError as error:
+        raise WeightsError(f"{source}: {error}") from error
+
+
+def _read(name: str) -> Mapping[str, Any]:
     path = Path(name)
     if path.is_dir():
         return _read_folder(path)
@@ -58,6 +76,8 @@ def read_weights(source: str | Path) -> Mapping[str, Any]:
     hub, _, rest = name.partition("/")
     if hub in _HUBS and rest:
         return _HUBS[hub](rest)
+    if path.exists():
+        raise WeightsError(f"{name}: not a regular file")
     raise WeightsError(
         f"{name}: no such weights file; weights are a file, a folder, timm/NAME, torchvision/NAME, "
         "hf/ORG/NAME, or '' for none (TIMESFORMER.PRETRAINED_MODEL)"
@@ -102,6 +122,7 @@ def _is_npz(path: Path) -> bool:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
+        _check_sizes(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             state = {name: _tensor(archive[name]) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
@@ -115,6 +136,28 @@ def _read_npz(path: Path) -> dict[str, Any]:
     return {"state_dict": state, "arguments": {"num_heads": heads}} if heads else state
 
 
+def _check_sizes(path: Path) -> None:
+    """Compare the size that each array's header asks for with what is stored, before it is read.
+
+    Raises:
+        ValueError: an array isn't as large as it says, or is packed beyond what weights can be.
+    """
+    budget = path.stat().st_size * _MOST_PACKED
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            budget -= member.file_size
+            if budget < 0:
+                raise ValueError(f"unpacked it is over {_MOST_PACKED} times as large")
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                old = version == (1, 0)
+                header = np.lib.format.read_array_header_1_0 if old else _header_2
+                shape, _, dtype = header(file)
+                size = math.prod(shape) * dtype.itemsize
+                if min(shape, default=0) < 0 or size != member.file_size - file.tell():
+                    raise ValueError(f"{member.filename} isn't as large as it says")
+
+
 def _tensor(array: np.ndarray) -> Tensor:
     if array.dtype == np.dtype("V2"):  # how numpy stores JAX's bfloat16
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).float()
@@ -123,21 +166,69 @@ def _tensor(array: np.ndarray) -> Tensor:
 
 def _read_folder(folder: Path) -> dict[str, Any]:
     path = next((folder / name for name in _FOLDER_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise WeightsError(f"{folder}: holds no weights: neither {' nor '.join(_FOLDER_FILES)}")
-    content: dict[str, Any] = {"state_dict": _read_file(path)}
+    state = _read_file(path) if path else _read_shards(folder)
+    content: dict[str, Any] = {"state_dict": state}
     config = read_json(folder / "config.json")
     if config.get("model_type") != "timesformer":
+        content |= _of_timm(config.get("pretrained_cfg"))  # a folder of timm's hub
         return content | {key: config[key] for key in _SAID if key in config}
-    processor = read_json(folder / "preprocessor_config.json")
     try:
         content["arguments"] = hugging_face.from_config(config)
+        hugging_face.check(content["state_dict"], config)
     except ValueError as error:
         raise WeightsError(f"{folder}: {error}") from error
     content["state_dict"] = hugging_face.without_unused(content["state_dict"], config)
-    content["preprocessing"] = hugging_face.from_processor(processor)
+    if config.get("attention_type") == "space_only":
+        logger.warning(
+            "%s: space_only of transformers doesn't average over frames; here it does, as "
+            "published: scores are other than theirs",
+            folder,
+        )
+    content["preprocessing"] = _processor(folder, config)
     content["class_names"] = hugging_face.class_names(config)
     return content
+
+
+def _read_shards(folder: Path) -> dict[str, Any]:
+    """Read weights that were cut into several files, as their index says."""
+    indices = [folder / f"{name}.index.json" for name in _FOLDER_FILES]
+    index = next((path for path in indices if path.is_file()), None)
+    if index is None:
+        raise WeightsError(f"{folder}: holds no weights: neither {' nor '.join(_FOLDER_FILES)}")
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise WeightsError(f"{index}: has no weight_map")
+    state: dict[str, Any] = {}
+    for name in sorted({str(place) for place in places.values()}):
+        if name != Path(name).name or "\\" in name or name in ("", ".", ".."):
+            raise WeightsError(f"{index}: names {name!r:.60}, which isn't a file of its folder")
+        state |= _read_file(folder / name)
+    if missing := sorted(places.keys() - state.keys()):
+        raise WeightsError(f"{index}: no file has {missing[0]}")
+    return {key: state[key] for key in places}
+
+
+def _processor(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a folder of `transformers` says of its input, or log that it says nothing."""
+    for name, key in hugging_face.PROCESSORS:
+        file = read_json(folder / name)
+        processor = file.get(key) if key else file
+        if not isinstance(processor, Mapping) or not processor:
+            continue
+        if (found := hugging_face.from_processor(processor, config)) is None:
+            break
+        if "timesformer" not in processor and found["channel_order"] == "BGR":
+            logger.warning(
+                "%s: a Something-Something V2 model that doesn't say the order of its channels: "
+                "taken for BGR, as the published one is",
+                folder,
+            )
+        return found
+    names = ", ".join(dict.fromkeys(name for name, _ in hugging_face.PROCESSORS))
+    logger.warning(
+        "%s: none of %s says mean and std: how its frames are normalised is unknown", folder, names
+    )
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -165,7 +256,7 @@ def _hint(hub: str, name: str, names: Iterable[str]) -> str:
     return did_you_mean(f"{hub}/{name}", [f"{hub}/{known}" for known in names])
 
 
-def _fetch_timm(name: str) -> dict[str, Tensor]:
+def _fetch_timm(name: str) -> dict[str, Any]:
     import timm  # takes seconds, and few need it
 
     if not timm.is_model_pretrained(name):
@@ -175,7 +266,7 @@ def _fetch_timm(name: str) -> dict[str, Tensor]:
     try:
         # timm draws initial weights first; the run's own random numbers mustn't depend on that.
         with torch.random.fork_rng(devices=[]):
-            return timm.create_model(name, pretrained=True).state_dict()
+            model = timm.create_model(name, pretrained=True)
     except Exception as error:  # hub, network and cache failures have no common base class
         # The repository's name has the tag that timm adds to a NAME without one.
         repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or f"timm/{name}"
@@ -184,6 +275,15 @@ def _fetch_timm(name: str) -> dict[str, Tensor]:
             f"model.safetensors from https://huggingface.co/{repository}, copy it here, and set "
             "TIMESFORMER.PRETRAINED_MODEL to its path ('' trains from fresh weights)"
         ) from error
+    return {"state_dict": model.state_dict()} | _of_timm(getattr(model, "pretrained_cfg", None))
+
+
+def _of_timm(said: Any) -> dict[str, Any]:
+    """Return the preprocessing in what timm says of a model; {} if it says none."""
+    if not isinstance(said, Mapping) or not said.get("mean") or not said.get("std"):
+        return {}
+    statistics = {name: list(said[name]) for name in ("mean", "std")}
+    return {"preprocessing": statistics | {"channel_order": "RGB"}}
 
 
 def _fetch_torchvision(name: str) -> Mapping[str, Any]:
@@ -202,12 +302,13 @@ def _fetch_torchvision(name: str) -> Mapping[str, Any]:
     weights = choices[tag or "DEFAULT"]
     logger.info("fetching torchvision/%s.%s", model, weights.name)
     try:
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # network and cache failures have no common base class
         raise WeightsError(
             f"can't fetch torchvision/{name} ({_first_line(error)}); on a machine with internet "
             f"download {weights.url}, {_TO_BRING}"
         ) from error
+    return {"state_dict": state} | _of_timm(vars(weights.transforms()))
 
 
 def _fetch_hugging_face(name: str) -> dict[str, Any]:
@@ -220,9 +321,9 @@ def _fetch_hugging_face(name: str) -> dict[str, Any]:
         ) from error
     logger.info("fetching hf/%s", name)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=["*.json", _FOLDER_FILES[0]]))
-        if not (folder / _FOLDER_FILES[0]).is_file():
-            folder = Path(snapshot_download(name, allow_patterns=["*.json", _FOLDER_FILES[1]]))
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", *_SHARDS[0]]))
+        if not any(folder.glob("model*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=["*.json", *_SHARDS[1]]))
     except Exception as error:  # network, cache and missing repositories: no common base class
         raise WeightsError(
             f"can't fetch hf/{name} ({_first_line(error)}); on a machine with internet download "

@@ -6,20 +6,37 @@ each, with `matches(state)` and `to_native(state)`, and `from_native` where ther
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from timesformer.models.weights.formats import google_npz, hugging_face, mmaction2
+from timesformer.models.weights.formats import foreign, google_npz, hugging_face, mmaction2
 
-__all__ = ["IGNORED", "bare_name", "google_npz", "hugging_face", "mmaction2", "native_state"]
+__all__ = [
+    "IGNORED",
+    "bare_name",
+    "google_npz",
+    "hugging_face",
+    "mmaction2",
+    "native_state",
+    "said_by_layout",
+]
+
+logger = logging.getLogger(__name__)
 
 IGNORED = ("pre_logits.", *google_npz.IGNORED, *mmaction2.IGNORED)
 """Beginnings of names that no video model needs; `native_state` leaves them as they are."""
 
-_CONTAINERS = ("model_state", "state_dict", "model", "module")
+_CONTAINERS = ("model_state", "state_dict", "teacher", "model", "module")
+_DEEPEST = 8  # containers within each other; a file may hold one that holds itself
 _PREFIXES = ("module.", "model.")
+# A ViT inside another model: in front of names that are native without it.
+_WITHIN = ("backbone.", "encoder.", "visual.", "visual_encoder.")
+_PATCH = "patch_embed.proj."
 _COMPILED = "_orig_mod."  # a part of a model may be compiled too
 
 
@@ -36,8 +53,7 @@ def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
         ValueError: there are no weights, two of one name, or they are in a known layout of a model
             that isn't.
     """
-    while inner := [key for key in _CONTAINERS if isinstance(content.get(key), Mapping)]:
-        content = content[inner[0]]
+    content = _inside(content)
     state: dict[str, Tensor] = {}
     others: list[str] = []
     for key, value in content.items():
@@ -52,8 +68,61 @@ def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
         raise ValueError(f"holds no weights, only {', '.join(others[:8]) or 'nothing'}")
     for layout in (google_npz, hugging_face, mmaction2):
         if layout.matches(state):
-            return layout.to_native(state), others
-    return state, others
+            return _with_cls_position(layout.to_native(state)), others
+    foreign.refuse(state)
+    return _with_cls_position(_out_of_its_model(state)), others
+
+
+def said_by_layout(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the preprocessing of a layout whose models have one in common; None: unknown."""
+    state = {bare_name(str(key)): value for key, value in _inside(content).items()}
+    for layout in (google_npz, mmaction2):
+        if layout.matches(state):
+            return layout.preprocessing(state)
+    return None
+
+
+def _inside(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Take the weights out of their containers.
+
+    Raises:
+        ValueError: they are in more of them than anybody makes.
+    """
+    for _ in range(_DEEPEST):
+        inner = [key for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            return content
+        if inner[0] == "teacher" and "student" in content:
+            logger.info("the file has a student and a teacher: the teacher's weights are taken")
+        content = content[inner[0]]
+    raise ValueError("its weights are in containers within containers without end")
+
+
+def _with_cls_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add a position of zero for CLS, in front, where positions are of patches alone.
+
+    So it is in FlexiViT, DeiT III and big_vision's pool_type "tok": as many as a square has.
+    """
+    pos_embed = state.get("pos_embed")
+    if "cls_token" not in state or pos_embed is None or pos_embed.ndim != 3:
+        return state
+    number = pos_embed.shape[1]
+    if number < 2 or math.isqrt(number) ** 2 != number:
+        return state
+    zero = pos_embed.new_zeros(1, 1, pos_embed.shape[2])
+    return state | {"pos_embed": torch.cat([zero, pos_embed], dim=1)}
+
+
+def _out_of_its_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop what stands in front of a ViT's names where it is a part of another model."""
+    if any(key.startswith(_PATCH) for key in state):
+        return state
+    for prefix in _WITHIN:
+        if any(key.startswith(prefix + _PATCH) for key in state):
+            logger.info("weights are taken from inside another model: %s*", prefix)
+            inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            return {k: v for k, v in state.items() if not k.startswith(prefix)} | inner
+    return state
 
 
 def bare_name(name: str) -> str:

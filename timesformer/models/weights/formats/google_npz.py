@@ -6,20 +6,22 @@ heads, P patch side.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 # Longest first: the name of the patch kernel tells which of them stands before all names.
-_PREFIXES = ("params/img/", "opt/target/", "params/", "")
+_PREFIXES = ("params/img/", "img/", "opt/target/", "params/", "")
 _PATCH = "embedding/kernel"
 _RESNET = ("conv_root/", "gn_root/", "block1/")
 _BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/(\w+?)_(\d+)/(.+)")
 _STACKED = "Transformer/encoderblock/"  # all blocks in one array, when they ran in a scan
 
-IGNORED = ("MAPHead_0/", "params/t", "params/b", "opt/state/")
+IGNORED = ("MAPHead_0/", "params/t", "params/b", "opt/", "txt/")
 """big_vision's attention-pooling head, SigLIP's text tower and loss, an optimizer's state."""
 
 
@@ -38,6 +40,11 @@ def num_heads(state: Mapping[str, Tensor]) -> int:
     return kernels[0].shape[-2] if kernels else 0
 
 
+def preprocessing(_: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Say what Google's ViTs take: pixels in [-1, 1], RGB."""
+    return {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}
+
+
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names and shapes of ours; what isn't the ViT's keeps its name (see `IGNORED`).
 
@@ -51,7 +58,14 @@ def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "a hybrid ViT with a ResNet stem: only plain ViTs, which cut patches by one "
             "convolution, can be loaded; take e.g. ViT-B_16.npz"
         )
+    if prefix == "img/":  # the text tower's scale and bias, as files with params/ call them
+        theirs = {f"params/{key}" if key in ("t", "b") else key: v for key, v in theirs.items()}
     theirs = _unstack(theirs)
+    kernel = theirs[_PATCH]
+    if kernel.ndim == 2:  # rows are in the order (P, P, 3)
+        side = math.isqrt(kernel.shape[0] // 3)
+        if side * side * 3 == kernel.shape[0]:
+            theirs[_PATCH] = kernel.reshape(side, side, 3, -1)
     native: dict[str, Tensor] = {}
     attention: dict[int, dict[str, Tensor]] = {}
     for key, value in theirs.items():
@@ -82,7 +96,11 @@ def _unstack(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _stem_name(key: str) -> str:
     """Our name of an entry outside the blocks, or ''."""
-    if key in ("Transformer/posembed_input/pos_embedding", "pos_embedding"):
+    if key in (
+        "Transformer/posembed_input/pos_embedding",
+        "Transformer/pos_embedding",
+        "pos_embedding",
+    ):
         return "pos_embed"
     if key == "cls":
         return "cls_token"

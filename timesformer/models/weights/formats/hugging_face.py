@@ -34,8 +34,17 @@ _STEM = {
     "layernorm.weight": "norm.weight",
     "layernorm.bias": "norm.bias",
 }
-_FRAMES = ("num_frames", "sampling", "sampling_rate", "target_fps")
+_OURS = ("num_frames", "sampling", "sampling_rate", "target_fps", "channel_order")
 _HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
+
+
+PROCESSORS = (
+    ("processor_config.json", "video_processor"),
+    ("processor_config.json", "image_processor"),
+    ("video_preprocessor_config.json", None),
+    ("preprocessor_config.json", None),
+)
+"""Where `transformers` keeps the processor's config, first things first: file, and key in it."""
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:
@@ -157,6 +166,27 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Make sure that weights are of the sizes that config.json says, as `transformers` does.
+
+    Raises:
+        ValueError: naming the key that differs.
+    """
+    sizes = from_config(config)
+    for ours, key, what in (
+        ("time_embed", "num_frames", sizes["num_frames"]),
+        ("pos_embed", "image_size", 1 + (sizes["img_size"] // sizes["patch_size"]) ** 2),
+    ):
+        theirs = next(name for name, native in _STEM.items() if native == ours)
+        stored = state.get(theirs, state.get(_PREFIX + theirs))
+        if stored is not None and stored.ndim == 3 and stored.shape[1] != what:
+            raise ValueError(
+                f"config.json: {key} is {config.get(key, 'not said')}, which asks for {what} "
+                f"{'frames' if ours == 'time_embed' else 'positions'}, and the weights have "
+                f"{stored.shape[1]}: set it to what they were trained with"
+            )
+
+
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Class names in label order; () where there are only placeholders."""
     labels = config.get("id2label") or {}
@@ -167,7 +197,8 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
 def to_processor(preprocessing: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     """preprocessor_config.json: resize, centre crop, /255, normalise; RGB, as theirs always is.
 
-    What theirs has no word for, how frames are chosen, stands under "timesformer".
+    What theirs has no word for, how frames are chosen and that the kernels are for RGB, stands
+    under "timesformer".
     """
     crop_size = preprocessing.get("crop_size", image_size)
     return {
@@ -182,12 +213,28 @@ def to_processor(preprocessing: Mapping[str, Any], image_size: int) -> dict[str,
         "do_normalize": True,
         "image_mean": list(preprocessing["mean"]),
         "image_std": list(preprocessing["std"]),
-        "timesformer": {name: preprocessing[name] for name in _FRAMES if name in preprocessing},
+        "timesformer": {name: preprocessing[name] for name in _OURS if name in preprocessing},
     }
 
 
-def from_processor(processor: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what ours calls preprocessing; None if the file doesn't say mean and std."""
+def takes_bgr(config: Mapping[str, Any]) -> bool:
+    """Tell whether a config.json is that of Something-Something V2, by its 174 labels.
+
+    The published SSv2 models take BGR, and converting them for `transformers` only renamed weights.
+    """
+    names = class_names(config)
+    return len(names) == 174 and sum("something" in name.lower() for name in names) > 87
+
+
+def from_processor(
+    processor: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return what ours calls preprocessing; None if the file doesn't say mean and std.
+
+    Args:
+        processor: their processor's config.
+        config: their config.json.
+    """
     mean, std = processor.get("image_mean"), processor.get("image_std")
     if not mean or not std or not processor.get("do_normalize", True):
         return None
@@ -198,5 +245,7 @@ def from_processor(processor: Mapping[str, Any]) -> dict[str, Any] | None:
     if isinstance(crop, Mapping) and crop.get("height") == crop.get("width") is not None:
         found["crop_size"] = crop["height"]
     if isinstance(ours, Mapping):
-        found |= {name: ours[name] for name in _FRAMES if name in ours}
+        found |= {name: ours[name] for name in _OURS if name in ours}
+    elif takes_bgr(config):
+        found["channel_order"] = "BGR"
     return found

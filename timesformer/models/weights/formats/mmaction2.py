@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -70,6 +71,16 @@ _ONE_STEP = _names(
 def matches(state: Mapping[str, Tensor]) -> bool:
     """Whether these are the names of mmaction2's transformer."""
     return any("transformer_layers.layers." in key for key in state)
+
+
+def preprocessing(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Say what its models take: pixels in [-1, 1], RGB; its files carry no statistics."""
+    said: dict[str, Any] = {"channel_order": "RGB"}
+    for name in ("mean", "std"):
+        stored = state.get(f"data_preprocessor.{name}")
+        values = stored.flatten().tolist() if isinstance(stored, Tensor) else [127.5] * 3
+        said[name] = [value / 255 for value in values]
+    return said
 
 
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

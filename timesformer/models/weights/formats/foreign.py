@@ -1,0 +1,40 @@
+"""Models whose weights look like a ViT's here and compute something else: refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_TELLING = (
+    (
+        ".timeattn.",
+        "the space-time transformer of Frozen in Time, EgoVLP or LaViLa: its CLS attends to all "
+        "patches of all frames in both steps, and its spatial step is added to the input of the "
+        "temporal one, which no scheme here computes",
+    ),
+    (
+        "dist_token",
+        "a distilled DeiT: its distillation token has no place here; take the model that was "
+        "trained without it",
+    ),
+    (
+        "reg_token",
+        "a ViT with register tokens, which no model here has; take one without registers",
+    ),
+    (
+        "register_tokens",
+        "a ViT with register tokens, which no model here has; take one without registers",
+    ),
+)
+
+
+def refuse(state: Mapping[str, Tensor]) -> None:
+    """Make sure that a model is none of those.
+
+    Raises:
+        ValueError: saying which it is, and why it isn't loaded.
+    """
+    for part, what in _TELLING:
+        if found := next((key for key in state if part in f".{key}"), None):
+            raise ValueError(f"{found}: weights of {what}")

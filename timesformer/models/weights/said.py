@@ -1,0 +1,61 @@
+"""What the content of a file says by itself of the input its model takes, and in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from timesformer.clips.preprocessing import Preprocessing
+from timesformer.models.weights.formats import said_by_layout
+
+PREPROCESSING_KEYS = ("mean", "std", "channel_order")
+"""What every source says that says anything of its input."""
+
+
+def run_config(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a run's checkpoint by full keys; published ones have it as text too."""
+    try:
+        tree = yaml.safe_load(content["cfg"]) if isinstance(content.get("cfg"), str) else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}  # told by the weights, then
+    groups = tree if isinstance(tree, dict) else {}
+    return {
+        f"{group}.{key}": value
+        for group, keys in groups.items()
+        if isinstance(keys, dict)
+        for key, value in keys.items()
+    }
+
+
+def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a file says of its input; None if it says nothing.
+
+    It says it by itself, in its config, or by the layout of its weights.
+    """
+    said = content.get("preprocessing")
+    if isinstance(said, Mapping) and said.keys() >= {*PREPROCESSING_KEYS}:
+        return dict(said)
+    config = run_config(content)
+    if "DATA.MEAN" not in config or "DATA.STD" not in config:
+        return said_by_layout(content)
+    # Published SSv2 models take BGR whatever their config says (see docs/weights.md).
+    bgr = str(config.get("TRAIN.DATASET", "")).lower() == "ssv2"
+    found = {
+        "mean": config["DATA.MEAN"],
+        "std": config["DATA.STD"],
+        "channel_order": "BGR" if bgr else "RGB",
+    }
+    try:
+        return Preprocessing.from_json(found).to_json()
+    except ValueError:
+        return None  # no run's config: the weights may still be of use
+
+
+def with_preprocessing(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content with what it says of its input under `preprocessing`."""
+    if content.get("preprocessing") or not (said := preprocessing_of(content)):
+        return content
+    inside = any(isinstance(value, Mapping) for value in content.values())
+    return {**(content if inside else {"state_dict": content}), "preprocessing": said}
