@@ -21,8 +21,10 @@ def test_input_of_weights_that_is_not_the_configs_is_said_by_key(image, level, c
     for line, words in zip(
         told, ("DATA.MEAN", "DATA.STD", "DATA.REVERSE_INPUT_CHANNEL"), strict=True
     ):
-        assert line.startswith("w.pth expects") and words in line
-    assert "(0.45, 0.45, 0.45)" in told[0] and "(0.5, 0.5, 0.5)" in told[0]
+        assert line.startswith("w.pth expects")
+        assert words in line
+    assert "(0.5, 0.5, 0.5)" in told[0]
+    assert "(0.45, 0.45, 0.45)" in told[0]
 
 
 def test_weights_that_say_nothing_or_the_same_are_not_told(caplog):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from timesformer.utils.errors import WeightsError
 
-
 _EXPANDED = 1 << 26
 """Bytes that a weight may take by repeating fewer numbers, before anybody copies it."""
 
