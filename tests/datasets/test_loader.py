@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,16 @@ from video_fixtures import numbered_frames, write_video
 
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets import loader as loader_module
-from timesformer.datasets.loader import EvalBatches, TrainBatches, construct_loader
+from timesformer.datasets.loader import (
+    EvalBatches,
+    TrainBatches,
+    VideoLoader,
+    construct_loader,
+    exhausted,
+    worker_errors,
+)
 from timesformer.utils.distributed import World
-from timesformer.utils.errors import ConfigError, VideoError
+from timesformer.utils.errors import ConfigError, TrainingError, VideoError
 
 VIDEOS = 7
 
@@ -204,3 +212,36 @@ def test_several_clips_of_a_video_share_a_batch(cfg: CfgNode) -> None:
     assert index[::2].tolist() == index[1::2].tolist()
     assert labels.tolist() == [i % 3 for i in index.tolist()]
     assert meta["view"].tolist() == [0, 1, 0, 1]
+
+
+def loads_to_the_end(loader: VideoLoader) -> None:
+    with worker_errors():
+        for _ in loader:
+            pass
+
+
+class CantBeSent:
+    """What the thread that hands batches over can't pickle."""
+
+    def __reduce__(self) -> str:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device")
+
+
+def test_a_batch_that_cant_be_handed_over_is_no_hang(cfg: CfgNode, monkeypatch, capfd) -> None:
+    """As where /dev/shm is full, or too many files are open."""
+    cfg.DATA_LOADER.NUM_WORKERS = 1
+    monkeypatch.setattr(loader_module, "collate", lambda items: CantBeSent())
+    loader = construct_loader(cfg, "val")
+    with pytest.raises(TrainingError, match=r"--shm-size.*ulimit -n.*NUM_WORKERS 0"):
+        loads_to_the_end(loader)
+    assert "No space left on device" in capfd.readouterr().err
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    assert not exhausted(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not exhausted(RuntimeError("Caught KeyError in DataLoader worker process 0.\nTraceback"))
+    assert not exhausted(OSError(errno.ENOSPC, "No space left on device", "out/stats.jsonl"))
+    assert "ulimit" in exhausted(OSError(errno.EMFILE, "Too many open files"))
+    assert "shm-size" in exhausted(RuntimeError("DataLoader worker (pid 7) is killed by signal"))
+    with pytest.raises(RuntimeError, match="shapes"), worker_errors():
+        raise RuntimeError("shapes")

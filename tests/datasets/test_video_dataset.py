@@ -18,6 +18,7 @@ from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.kinetics import Kinetics
 from timesformer.datasets.lists.records import Record
+from timesformer.datasets.parts import build_transform
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
 from timesformer.utils.errors import AnnotationError, ConfigError, VideoError
@@ -143,7 +144,7 @@ def test_nothing_is_tried_twice(
     with_broken(cfg, folder, tmp_path, 4)
     dataset, read = build_dataset("kinetics", cfg, "train"), []
     reader = dataset.reader
-    dataset.reader = lambda path, place: read.append(path) or reader(path, place)
+    dataset.reader = lambda path, *how: read.append(path) or reader(path, *how)
     for epoch in range(5):
         dataset.__getitems__([(i, epoch) for i in range(20)])
     assert [read.count(f"{tmp_path}/{i}.mp4") for i in range(4)] == [1] * 4
@@ -161,7 +162,7 @@ def test_several_clips_of_one_decode(cfg: CfgNode, monkeypatch: pytest.MonkeyPat
     cfg.DATA.NUM_SAMPLES = 3
     dataset, reads = build_dataset("kinetics", cfg, "train"), []
     reader = dataset.reader
-    dataset.reader = lambda path, place: reads.append(path) or reader(path, place)
+    dataset.reader = lambda path, *how: reads.append(path) or reader(path, *how)
     items = dataset.__getitems__([(0, 1), (1, 1)])
     assert len(reads) == 2
     assert [(item[2], item[3]["view"].item()) for item in items] == [
@@ -201,7 +202,7 @@ def test_mirrored_clips_get_the_label_of_the_mirror(cfg: CfgNode) -> None:
 def test_damage_is_told(cfg: CfgNode) -> None:
     dataset = build_dataset("kinetics", cfg, "test")
     reader = dataset.reader
-    dataset.reader = lambda path, place: replace(reader(path, place), damage="frame 3 is damaged")
+    dataset.reader = lambda *how: replace(reader(*how), damage="frame 3 is damaged")
     (item,) = dataset.__getitems__([0])
     (problem,) = item[3]["problems"]
     assert (problem.record, problem.reason, problem.treatment) == (0, "frame 3 is damaged", USED)
@@ -262,3 +263,23 @@ def test_published_test_views(golden: Path, shared_videos: Path, tmp_path: Path)
     clips = torch.cat(views).double().flatten(1)
     stats = torch.stack([clips.mean(1), clips.std(1), clips[:, 0], clips[:, -1]], dim=1)
     assert np.abs(stats.numpy() - expected["clip_stats"]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("mode", "crops", "asked", "expected"),
+    [
+        ("val", 3, 0, 256),
+        ("test", 1, 0, 256),
+        ("test", 3, 0, 224),
+        ("val", 3, 240, 240),
+        ("test", 1, 240, 240),
+        ("test", 3, 240, 240),
+    ],
+)
+def test_the_short_side_of_evaluation(mode: str, crops: int, asked: int, expected: int) -> None:
+    cfg = get_cfg()
+    cfg.TEST.NUM_SPATIAL_CROPS, cfg.DATA.TEST_SHORT_SIDE = crops, asked
+    assert build_transform(cfg, mode).short_side == expected
+    cfg.DATA.TEST_CROP_SIZE = 288  # larger than the first of the jitter scales
+    if not asked:
+        assert build_transform(cfg, mode).short_side == 288

@@ -22,7 +22,7 @@ KEYS: dict[str, str] = {
     "sampling": "TRAIN.DATASET",
     "sampling_rate": "DATA.SAMPLING_RATE",
     "target_fps": "DATA.TARGET_FPS",
-    "short_side": "DATA.TRAIN_JITTER_SCALES",
+    "short_side": "DATA.TEST_SHORT_SIDE",
     "crop_size": "DATA.TEST_CROP_SIZE",
 }
 """The configuration key that decides each field."""

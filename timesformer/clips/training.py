@@ -44,22 +44,57 @@ class TrainTransform:
         Returns:
             The clip, and whether it is mirrored.
         """
-        images = frames.permute(0, 3, 1, 2)
-        if self.resized_crop:
-            scale, ratio = self.resized_crop
+        cut = TrainCut(self, rng)
+        return cut.clip(torch.stack([cut(frame) for frame in frames])), cut.mirrored
+
+
+class TrainCut:
+    """Cuts the frames of one clip as they come, all alike; what is random is drawn at the first.
+
+    Args:
+        transform: how.
+        rng: of this clip.
+
+    Attributes:
+        mirrored: whether the clip is; known after the first frame.
+    """
+
+    def __init__(self, transform: TrainTransform, rng: np.random.Generator) -> None:
+        self.transform = transform
+        self.rng = rng
+        self.mirrored = False
+        self._place: tuple[int, int, int, int] | None = None  # y, x, height, width
+
+    def __call__(self, frame: torch.Tensor) -> torch.Tensor:
+        """Map a frame (H, W, 3) to uint8 (3, crop_size, crop_size), not mirrored yet."""
+        how, image = self.transform, frame.permute(2, 0, 1)
+        side = how.crop_size
+        if self._place is None:
+            self._place = self._draw(image)
+        y, x, height, width = self._place
+        if how.resized_crop:
+            return resize(image[:, y : y + height, x : x + width], (side, side), torch.uint8)
+        return resize(image, (height, width), torch.uint8, crop=(y, x, side))
+
+    def _draw(self, image: torch.Tensor) -> tuple[int, int, int, int]:
+        """Draw a part of the image; or the size it gets, and the corner of the square in that."""
+        how, rng = self.transform, self.rng
+        if how.resized_crop:
+            scale, ratio = how.resized_crop
             with seeded(int(rng.integers(2**63))):
-                y, x, height, width = RandomResizedCrop.get_params(images, [*scale], [*ratio])
-            size = (self.crop_size, self.crop_size)
-            images = resize(images[..., y : y + height, x : x + width], size, torch.uint8)
+                y, x, height, width = RandomResizedCrop.get_params(image, [*scale], [*ratio])
         else:
-            side = draw_short_side(rng, self.jitter, self.inverse)
-            size = scaled_size(images.shape[-2], images.shape[-1], side)
-            room_y, room_x = (length - self.crop_size for length in size)
-            y, x = (int(rng.integers(0, room, endpoint=True)) for room in (room_y, room_x))
-            images = resize(images, size, torch.uint8, crop=(y, x, self.crop_size))
-        mirrored = rng.random() < 0.5 and self.flip  # drawn in any case: the stream is the same
+            short = draw_short_side(rng, how.jitter, how.inverse)
+            height, width = scaled_size(image.shape[-2], image.shape[-1], short)
+            rooms = (height - how.crop_size, width - how.crop_size)
+            y, x = (int(rng.integers(0, room, endpoint=True)) for room in rooms)
+        self.mirrored = rng.random() < 0.5 and how.flip  # drawn in any case: the stream is the same
+        return y, x, height, width
+
+    def clip(self, images: torch.Tensor) -> torch.Tensor:
+        """Join what came of the frames, (T, 3, S, S), to a clip (3, T, S, S)."""
         clip = images.transpose(0, 1)
-        return (clip.flip(-1) if mirrored else clip).contiguous(), mirrored
+        return (clip.flip(-1) if self.mirrored else clip).contiguous()
 
 
 @contextmanager

@@ -34,8 +34,15 @@ class EvalTransform:
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Map frames (T, H, W, 3) to float crops 0..255, (S, 3, T, crop_size, crop_size)."""
-        size = scaled_size(frames.shape[1], frames.shape[2], self.short_side)
-        images = resize(frames.permute(0, 3, 1, 2), size)
+        return self.crops(torch.stack([self.frame(frame) for frame in frames]))
+
+    def frame(self, frame: Tensor) -> Tensor:
+        """Map a frame (H, W, 3) to the resized float image (3, h, w) that crops are cut from."""
+        size = scaled_size(frame.shape[0], frame.shape[1], self.short_side)
+        return resize(frame.permute(2, 0, 1), size)
+
+    def crops(self, images: Tensor) -> Tensor:
+        """Cut images (T, 3, h, w) that `frame` has made: (S, 3, T, crop_size, crop_size)."""
         places = [1] if self.num_crops == 1 else range(self.num_crops)
         crops = []
         for place in places:
@@ -77,33 +84,31 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
 
 
 def resize(
-    images: torch.Tensor,
+    image: torch.Tensor,
     size: tuple[int, int],
     dtype: torch.dtype = torch.float32,
     crop: tuple[int, int, int] | None = None,
 ) -> torch.Tensor:
-    """Resize images (T, 3, H, W) to (height, width), and cut a square of them.
+    """Resize an image (3, H, W) to (height, width), and cut a square of it.
 
     Bilinear in float without antialiasing, as the published models were trained; torch can resize
     uint8 itself, but errs by a whole level. One image at a time, because all of a long clip in
     float takes gigabytes, and a single image stays in the cache.
 
     Args:
-        images: uint8 or float.
+        image: uint8 or float.
         size: in pixels.
         dtype: float32, or uint8 for rounded values.
         crop: (y, x, side) of the square, None for all.
     """
     y, x, height, width = (*crop, crop[2]) if crop else (0, 0, *size)
     window = (..., slice(y, y + height), slice(x, x + width))
-    if images.shape[-2:] == size:
-        return images[window].to(dtype)
-    resized = []
-    for image in images.split(1):
-        large = F.interpolate(image.float(), size=size, mode="bilinear", align_corners=False)
-        cut = large[window]
-        resized.append(cut if dtype.is_floating_point else cut.round().to(dtype))
-    return torch.cat(resized)
+    if image.shape[-2:] == size:
+        return image[window].to(dtype)
+    large = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+    cut = large[window]
+    # A copy, or all of the large image would be kept for the square.
+    return cut.clone() if dtype.is_floating_point else cut.round().to(dtype)
 
 
 def crop_corner(height: int, width: int, size: int, place: int) -> tuple[int, int]:

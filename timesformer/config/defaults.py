@@ -105,10 +105,13 @@ _C.DATA.MEAN = [0.45, 0.45, 0.45]
 _C.DATA.STD = [0.225, 0.225, 0.225]
 # Least and greatest short side in pixels, drawn uniformly, before the training crop.
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]
-# Side of the square crop in pixels while training and validating.
+# Side of the square crop in pixels while training.
 _C.DATA.TRAIN_CROP_SIZE = 224
-# Side of the square crop in pixels while testing.
+# Side of the square crop in pixels while validating and testing.
 _C.DATA.TEST_CROP_SIZE = 224
+# Short side in pixels that validation and tests cut it from. 0 is as published: TEST_CROP_SIZE for
+# 3 crops; for 1, and in validation, the first of TRAIN_JITTER_SCALES, or TEST_CROP_SIZE if larger.
+_C.DATA.TEST_SHORT_SIDE = 0
 # Draw 1 / short side uniformly instead of the short side.
 _C.DATA.INV_UNIFORM_SAMPLE = False
 # Mirror half of the training clips. Wrong where left and right tell classes apart; Ssv2 knows its
@@ -126,7 +129,8 @@ _C.DATA.MULTI_LABEL = False
 # Training clips made of one pass over a video (repeated augmentation). They share a batch, and an
 # epoch has so many times more steps.
 _C.DATA.NUM_SAMPLES = 1
-# Share of the training videos that may be unreadable (each is replaced) before training stops.
+# Share of the training videos that may be unreadable (each is replaced) before training stops, and
+# of the test videos (each counts as wrong) before a test, after writing all, ends in an error.
 # Unless it is 0, three may be in any case, of fewer than 15 videos a fifth.
 _C.DATA.MAX_FAILED = 0.05
 # What decodes: pyav | torchcodec (an extra; the same frames).

@@ -172,6 +172,11 @@ def _check_data(cfg: CfgNode) -> None:
     ):
         if len(pair) != 2 or pair[0] > pair[1]:
             raise ConfigError(f"{key} {pair}: give the least value, then the greatest")
+    if 0 < data.TEST_SHORT_SIDE < data.TEST_CROP_SIZE:
+        raise ConfigError(
+            f"DATA.TEST_SHORT_SIDE {data.TEST_SHORT_SIDE} is below DATA.TEST_CROP_SIZE "
+            f"{data.TEST_CROP_SIZE}: the crop wouldn't fit; 0 chooses one that does"
+        )
     shares = data.FOLDER_SPLIT
     if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError(
@@ -259,14 +264,9 @@ def _check_schedule(solver: CfgNode) -> None:
 
 
 def _check_test(cfg: CfgNode) -> None:
-    crops, low = cfg.TEST.NUM_SPATIAL_CROPS, cfg.DATA.TRAIN_JITTER_SCALES[0]
+    crops = cfg.TEST.NUM_SPATIAL_CROPS
     if crops not in (1, 3):
         raise ConfigError(f"TEST.NUM_SPATIAL_CROPS must be 1 or 3, not {crops}")
-    if crops == 1 and low < cfg.DATA.TEST_CROP_SIZE:
-        raise ConfigError(
-            f"DATA.TEST_CROP_SIZE {cfg.DATA.TEST_CROP_SIZE} doesn't fit: with 1 spatial crop the "
-            f"short side is DATA.TRAIN_JITTER_SCALES[0] = {low}"
-        )
     names = [name.strip() for name in cfg.TEST.SAVE_RESULTS_PATH.split(",")]
     if names != [""] and any(Path(name).suffix not in (".npz", ".csv") for name in names):
         raise ConfigError(

@@ -8,7 +8,14 @@ exactly once, nothing is padded and nothing is dropped.
 
 from __future__ import annotations
 
+import errno
+import os
+import re
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.queues import Queue
 from typing import Any
 
 import torch
@@ -18,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from timesformer.datasets.build import build_split
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
-from timesformer.utils.errors import ConfigError, VideoError
+from timesformer.utils.errors import ConfigError, TrainingError, VideoError
 from timesformer.utils.rng import keyed_rng
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
@@ -166,3 +173,50 @@ def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sample
 def _init_worker(worker: int) -> None:
     """One thread a worker: the workers themselves fill the cores."""
     torch.set_num_threads(1)
+    # A batch is handed over by a thread of the worker, which drops what it can't send, with a
+    # traceback, and the main process would wait for it for ever.
+    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+
+
+def _give_up(error: BaseException, batch: object) -> None:
+    print(f"loader worker {os.getpid()}: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Turn the end of a loader's worker into a line that says what to do.
+
+    It goes around all that is done while a loader is read: torch raises it from a signal handler,
+    wherever the main process happens to be.
+
+    Raises:
+        TrainingError: a worker process ended, or batches can't be handed over.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if advice := exhausted(error):
+            raise TrainingError(advice) from error
+        raise
+
+
+def exhausted(error: Exception) -> str:
+    """Say what to do if an error of the loader means that something has run out, else ""."""
+    text = str(error)
+    if isinstance(error, OSError):
+        # With a file's name it is about that file, e.g. on a full disk.
+        gone = error.filename is None and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOSPC)
+    else:
+        gone = re.match(r"DataLoader worker \(pid|.*shared memory|.*ancdata", text) is not None
+    if not gone:
+        return ""
+    free = ""
+    if os.path.isdir("/dev/shm"):  # noqa: PTH112
+        free = f" ({shutil.disk_usage('/dev/shm').free / 2**20:,.0f} MiB are free in /dev/shm)"
+    return (
+        f"a loader worker has ended, or can't hand over its batch ({text.splitlines()[0]:.200}). "
+        f"Where shared memory is full{free}, start the container with a larger --shm-size; where "
+        "too many files are open, raise `ulimit -n`; where memory is full, lower "
+        "DATA_LOADER.NUM_WORKERS. NUM_WORKERS 0 needs none of them"
+    )

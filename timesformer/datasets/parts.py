@@ -64,7 +64,8 @@ def build_transform(cfg: CfgNode, mode: str) -> TrainTransform | EvalTransform:
         )
     crops = build_views(cfg, mode).num_crops
     # Three crops cover a video whose short side they fill; one is cut from a larger picture.
-    short_side = data.TEST_CROP_SIZE if crops > 1 else max(low, data.TEST_CROP_SIZE)
+    published = data.TEST_CROP_SIZE if crops > 1 else max(low, data.TEST_CROP_SIZE)
+    short_side = data.TEST_SHORT_SIDE or published
     return EvalTransform(short_side, data.TEST_CROP_SIZE, crops)
 
 

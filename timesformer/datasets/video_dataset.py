@@ -10,12 +10,14 @@ import torch
 from torch.utils.data import Dataset
 
 from timesformer.clips.sampling import ClipPosition, ClipSampler, ViewGrid
-from timesformer.clips.training import TrainTransform
+from timesformer.clips.training import TrainCut, TrainTransform
 from timesformer.clips.transform import EvalTransform, Normalize
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.decode import Clips
 from timesformer.datasets.video.reader import VideoReader
+from timesformer.datasets.video.requests import Cut
 from timesformer.utils.errors import VideoError
+from timesformer.utils.retry import is_transient
 from timesformer.utils.rng import keyed_rng
 
 Item = tuple[torch.Tensor, "int | torch.Tensor", int, dict[str, Any]]
@@ -158,8 +160,9 @@ class VideoDataset(Dataset):
         """All views of a video."""
         assert isinstance(self.transform, EvalTransform)
         record = self.records[index]
-        clips = self._read(record, [(view, None) for view in self.views.clips])
-        inputs = torch.cat([self.transform(frames) for frames in clips.frames])
+        requests = [(view, None) for view in self.views.clips]
+        clips = self._read(record, requests, [self.transform.frame] * len(requests))
+        inputs = torch.cat([self.transform.crops(images) for images in clips.frames])
         meta = {"view": torch.arange(self.num_views), "problems": self._damage(index, clips)}
         if self.mode == "val":
             inputs, meta["view"] = inputs[0], torch.tensor(0)
@@ -169,12 +172,12 @@ class VideoDataset(Dataset):
         """Random clips of a video, one for each generator."""
         assert isinstance(self.transform, TrainTransform)
         record = self.records[index]
-        clips = self._read(record, [(None, rng) for rng in rngs])
+        cuts = [TrainCut(self.transform, rng) for rng in rngs]
+        clips = self._read(record, [(None, rng) for rng in rngs], cuts)
         items: list[Item] = []
-        for i, (frames, rng) in enumerate(zip(clips.frames, rngs, strict=True)):
-            inputs, mirrored = self.transform(frames, rng)
-            label = record.label
-            if mirrored and isinstance(label, int):
+        for i, (images, cut) in enumerate(zip(clips.frames, cuts, strict=True)):
+            inputs, label = cut.clip(images), record.label
+            if cut.mirrored and isinstance(label, int):
                 label = self.flip_labels.get(label, label)
             problems = [] if i else self._damage(index, clips)
             meta = {"view": torch.tensor(i), "problems": problems}
@@ -192,7 +195,8 @@ class VideoDataset(Dataset):
                 items = self._samples(chosen, rngs)
             except VideoError as error:
                 first_error = first_error or error
-                self._unreadable.add(chosen)
+                if not is_transient(error):
+                    self._unreadable.add(chosen)
                 problems.append(self._problem(chosen, error.reason, REPLACED))
                 continue
             items[0][3]["problems"] += problems
@@ -218,6 +222,7 @@ class VideoDataset(Dataset):
         self,
         record: Record,
         requests: Sequence[tuple[tuple[int, int] | None, np.random.Generator | None]],
+        cuts: Sequence[Cut],
     ) -> Clips:
         def place(frames: int, fps: float) -> list[ClipPosition]:
             if not record.start and record.end is None:
@@ -229,7 +234,7 @@ class VideoDataset(Dataset):
                 for view, rng in requests
             ]
 
-        return self.reader(record.path, place)
+        return self.reader(record.path, place, cuts)
 
     def target(self, label: int | tuple[int, ...]) -> int | torch.Tensor:
         """Return a label as in a batch: itself, or for several a vector (K,) of zeros and ones."""

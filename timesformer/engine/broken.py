@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from timesformer.datasets.video_dataset import REPLACED, USED, Problem
+from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
 from timesformer.utils.distributed import gather_objects, is_main
 from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import write_csv
@@ -92,16 +92,27 @@ class BrokenVideos:
             where = f" ({problem.where})" if problem.where else ""
             logger.warning("%s%s: %s; %s", problem.path, where, problem.reason, problem.treatment)
 
+    def check_failed(self) -> None:
+        """Complain where too many videos couldn't be scored for the metrics to mean much.
+
+        Raises:
+            AnnotationError: there are more than DATA.MAX_FAILED.
+        """
+        self._refuse([p for p in self.problems.values() if p.treatment == FAILED])
+
     def _check(self) -> None:
-        replaced = [p for p in self.problems.values() if p.treatment == REPLACED]
+        self._refuse([p for p in self.problems.values() if p.treatment == REPLACED])
+
+    def _refuse(self, unread: list[Problem]) -> None:
         few = min(FEW, self.total // 5) if self.max_share else 0
-        if len(replaced) <= max(self.max_share * self.total, few):
+        if len(unread) <= max(self.max_share * self.total, few):
             return
-        self.write()
+        if is_main():
+            self.write()
         raise AnnotationError(
-            f"{len(replaced)} of {self.total} {self.split} videos can't be read, more than "
+            f"{len(unread)} of {self.total} {self.split} videos can't be read, more than "
             f"DATA.MAX_FAILED ({100 * self.max_share:g} %) allows; they are listed in "
-            f"{self.path}, the first is {replaced[0].path}: {replaced[0].reason}"
+            f"{self.path}, the first is {unread[0].path}: {unread[0].reason}"
         )
 
 

@@ -17,7 +17,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.datasets.loader import VideoLoader, construct_loader
+from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.results import Results, ensemble, save_results
 from timesformer.engine.start import TestWeights, load_test_checkpoint
@@ -163,9 +163,11 @@ def eval_epoch(
     return stats
 
 
-def perform_test(cfg: CfgNode, model: nn.Module, loader: VideoLoader) -> Results:
+def perform_test(
+    cfg: CfgNode, model: nn.Module, loader: VideoLoader, broken: BrokenVideos | None = None
+) -> Results:
     """Multi-view test: TEST.NUM_ENSEMBLE_VIEWS clips × TEST.NUM_SPATIAL_CROPS crops a video."""
-    broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset))
+    broken = broken or BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset))
     per_view = score_videos(
         model,
         loader,
@@ -184,13 +186,16 @@ def test(cfg: CfgNode) -> Results:
     Raises:
         WeightsError: if there are no trained weights for this model.
         TrainingError: if no video can be read.
+        AnnotationError: if more than DATA.MAX_FAILED can't; scores and metrics are there.
     """
     setup_logging(cfg.OUTPUT_DIR)
     loader = construct_loader(cfg, "test")
     model = build_model(cfg)
     weights = load_test_checkpoint(cfg, model)
     class_names = _agree(loader.dataset.class_names, weights)
-    results = perform_test(cfg, model, loader)
+    broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
+    with worker_errors():
+        results = perform_test(cfg, model, loader, broken)
     if is_main():
         for name in filter(None, cfg.TEST.SAVE_RESULTS_PATH.replace(" ", "").split(",")):
             path = Path(cfg.OUTPUT_DIR) / name
@@ -213,6 +218,7 @@ def test(cfg: CfgNode) -> Results:
             Path(cfg.OUTPUT_DIR) / FILE_NAME,
         )
     log_json_stats(stats, cfg.OUTPUT_DIR)
+    broken.check_failed()  # all that was found is written by now
     return results
 
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from timesformer.config.validate import batch_layout
 from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
-from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
+from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors
 from timesformer.engine.best import Best
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import autocast, eval_epoch
@@ -97,6 +97,7 @@ def train(cfg: CfgNode) -> nn.Module:
         if cfg.TENSORBOARD.ENABLE:
             log_dir = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR) / "tensorboard")
             tensorboard = stack.enter_context(contextlib.closing(TensorboardWriter(log_dir)))
+        stack.enter_context(worker_errors())
         run_epochs(state, train_loader, val_loader, tensorboard)
     return model
 

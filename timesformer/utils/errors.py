@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 
 class UserError(Exception):
@@ -38,16 +39,25 @@ class VideoError(UserError, RuntimeError):
     Attributes:
         path: the file.
         reason: what is wrong with it, in words.
+        errno: the system's number, where it is the system that can't read it, else None.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
+    def __init__(self, path: str, reason: str, errno: int | None = None) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason
+        self.errno = errno
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+    @classmethod
+    def of_system(cls, path: str, error: Any, otherwise: str) -> VideoError:
+        """Make one of an error of the system, or of a library that has no number for it."""
+        if error.errno is None:
+            return cls(path, f"{otherwise} ({error})")
+        return cls(path, (error.strerror or otherwise).rstrip(".").lower(), error.errno)
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, int | None]]:
         # The default would call VideoError(message) when a worker process sends it to its parent.
-        return (type(self), (self.path, self.reason))
+        return (type(self), (self.path, self.reason, self.errno))
 
 
 # Errors of writing that have nothing to do with what is written.

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from timesformer.utils.errors import VideoError
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -41,12 +43,14 @@ def persistently(work: Callable[[], T], what: object) -> T:
     Raises:
         Exception: whatever `work` raises; an error of storage after the last attempt.
     """
-    for wait in WAITS:
+    for i, wait in enumerate(WAITS):
         try:
             return work()
-        except OSError as error:
+        except (OSError, VideoError) as error:
             if not is_transient(error):
                 raise
-            logger.warning("%s: %s; trying again in %g s", what, error.strerror or error, wait)
+            reason = getattr(error, "strerror", None) or getattr(error, "reason", error)
+            if not i:
+                logger.warning("%s: %s; trying again for %g s", what, reason, sum(WAITS))
         time.sleep(wait)
     return work()

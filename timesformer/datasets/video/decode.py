@@ -38,7 +38,7 @@ from timesformer.datasets.video.file import (
     typed_errors,
 )
 from timesformer.datasets.video.index import CUT_SHORT, Deadline, FrameIndex, starts_as_indexed
-from timesformer.datasets.video.requests import Numbers, Request, request_for
+from timesformer.datasets.video.requests import Cut, Numbers, Request, request_for
 from timesformer.utils.errors import VideoError
 
 __all__ = ["Clips", "decode_all", "load_clip", "load_clips", "load_frames"]
@@ -54,7 +54,7 @@ class Clips:
     """Clips of one video.
 
     Attributes:
-        frames: for each clip uint8 RGB frames (T, H, W, 3), upright.
+        frames: for each clip uint8 RGB frames (T, H, W, 3), upright, or what was made of them.
         damage: what is wrong with the file although it could be read; "" if nothing is.
     """
 
@@ -101,13 +101,20 @@ def load_clip(
     return load_clips(path, lambda n, fps: [sampler.place(n, fps, view, rng)]).frames[0]
 
 
-def load_clips(path: str | os.PathLike[str], place: Place, timeout: float = TIMEOUT) -> Clips:
+def load_clips(
+    path: str | os.PathLike[str],
+    place: Place,
+    timeout: float = TIMEOUT,
+    cuts: Sequence[Cut] = (),
+) -> Clips:
     """Read several clips of one video in a single pass.
 
     Args:
         path: a video file.
         place: told the number of frames and frames per second, says where the clips lie.
         timeout: seconds after which the file counts as broken.
+        cuts: for each clip, what makes of a frame (H, W, 3) the tensor that is kept of it; none
+            for the frames themselves.
 
     Raises:
         VideoError: the file can't be read.
@@ -117,7 +124,10 @@ def load_clips(path: str | os.PathLike[str], place: Place, timeout: float = TIME
     def requests(info: StreamInfo) -> Sequence[Request]:
         # Asked once, however often the file has to be read: the answer may be random.
         positions[:] = positions or place(info.frames, info.fps)
-        return [request_for(info, position) for position in positions]
+        found = [request_for(info, position) for position in positions]
+        for request, cut in zip(found, cuts, strict=False):
+            request.cut = cut
+        return found
 
     return _read(os.fspath(path), requests, timeout)
 
@@ -273,11 +283,11 @@ def _frames(
 
 def _hand_out(requests: Sequence[Request], counts: Sequence[int], image: np.ndarray) -> None:
     for request, count in zip(requests, counts, strict=True):
-        request.images.extend([image] * count)
+        request.take(image, count)
 
 
 def _clips(requests: Sequence[Request], damage: str) -> Clips:
-    return Clips([torch.from_numpy(np.stack(r.images)) for r in requests], damage)
+    return Clips([torch.stack(request.images) for request in requests], damage)
 
 
 class _Converter:

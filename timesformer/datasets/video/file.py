@@ -26,6 +26,7 @@ from timesformer.datasets.video.index import (
     read_packets,
 )
 from timesformer.utils.errors import VideoError
+from timesformer.utils.files import require_regular
 
 MAX_PIXELS = 8192 * 4320  # a header that asks for more is damaged, or an attack on memory
 MAX_ASPECT = 40  # a longer strip would be resized to gigabytes
@@ -75,7 +76,10 @@ def typed_errors(path: str) -> Iterator[None]:
     except av.error.InvalidDataError as error:
         raise VideoError(path, "damaged, or not a video (invalid data)") from error
     except av.FFmpegError as error:
-        raise VideoError(path, (error.strerror or str(error)).rstrip(".").lower()) from error
+        # FFmpeg's own numbers are beyond the system's, so the same ones mean the same.
+        raise VideoError.of_system(path, error, "can't be read") from error
+    except OSError as error:
+        raise VideoError.of_system(path, error, "can't be read") from error
     except MemoryError as error:
         raise VideoError(path, "its frames don't fit into memory") from error
     except Exception as error:
@@ -92,6 +96,7 @@ def open_video(path: str, strict: bool = True) -> Iterator[tuple[InputContainer,
     """
     if "\0" in path:
         raise VideoError(path.replace("\0", "\\0"), "the path has a NUL character")
+    require_regular(path)  # FFmpeg waits for a FIFO, and no timeout reaches it there
     # "file:" and the whitelist keep odd names and playlists from reaching other protocols.
     options = {"protocol_whitelist": "file"}
     with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import StreamInfo, check_size
 from timesformer.datasets.video.index import FrameIndex
-from timesformer.datasets.video.requests import frame_numbers
+from timesformer.datasets.video.requests import Cut, Numbers, frame_numbers
 from timesformer.utils.errors import VideoError
+from timesformer.utils.files import require_regular
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 TICKS = 1 << 16  # of the clock in a frame, fine as that of a video: clips start between frames
 
 
@@ -38,13 +40,14 @@ def list_frames(folder: str) -> list[str]:
     return sorted(names, key=_by_number)
 
 
-def load_clips(folder: str, place: Place, fps: float) -> Clips:
+def load_clips(folder: str, place: Place, fps: float, cuts: Sequence[Cut] = ()) -> Clips:
     """Read several clips of one folder of frames; as `decode.load_clips` does of a file.
 
     Args:
         folder: the frames.
         place: told the number of frames and frames per second, says where the clips lie.
         fps: rate at which the frames were extracted.
+        cuts: see there.
 
     Raises:
         VideoError: a frame can't be read, or their sizes differ.
@@ -52,26 +55,48 @@ def load_clips(folder: str, place: Place, fps: float) -> Clips:
     names = list_frames(folder)
     index = FrameIndex(TICKS * np.arange(len(names)), np.arange(len(names)), seekable=True)
     info = StreamInfo(len(names), fps, 0, float(TICKS), len(names), index)
-    clips = [frame_numbers(info, position) for position in place(len(names), fps)]
-    images = _read_images(folder, names, sorted({number for clip in clips for number in clip}))
-    return Clips([torch.from_numpy(np.stack([images[n] for n in clip])) for clip in clips])
+    requests = [Numbers(frame_numbers(info, position)) for position in place(len(names), fps)]
+    for request, cut in zip(requests, cuts, strict=False):
+        request.cut = cut
+    shape: tuple[int, ...] = ()
+    for number in sorted({number for request in requests for number in request.numbers}):
+        image = read_image(Path(folder) / names[number])
+        if shape not in ((), image.shape):
+            raise VideoError(folder, "its frames differ in size")
+        shape = image.shape
+        for request in requests:
+            request.take(image, request.wants(number, 0) if request.missing else 0)
+    return Clips([torch.stack(request.images) for request in requests])
 
 
-def _read_images(folder: str, names: Sequence[str], numbers: list[int]) -> dict[int, np.ndarray]:
-    images: dict[int, np.ndarray] = {}
-    for number in numbers:
-        path = Path(folder) / names[number]
-        try:
-            with Image.open(path) as image:
-                check_size(str(path), *image.size)
-                images[number] = np.asarray(image.convert("RGB"))
-        except VideoError:
-            raise
-        except Exception as error:
-            raise VideoError(str(path), f"not a readable image ({error})") from error
-    if len({image.shape for image in images.values()}) > 1:
-        raise VideoError(folder, "its frames differ in size")
-    return images
+def read_image(path: Path) -> np.ndarray:
+    """Read a picture of one of the formats that SUFFIXES stand for: uint8 RGB (H, W, 3), upright.
+
+    Sixteen bits a channel become eight, as 65535 becomes 255. Transparency is left out, and of
+    several pictures the first is taken.
+
+    Raises:
+        VideoError: it can't be read.
+    """
+    try:
+        require_regular(path)
+        # PIL would try all formats that it knows, by content: an EPS would start Ghostscript.
+        with Image.open(path, formats=FORMATS) as opened:
+            check_size(str(path), *opened.size)
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16; convert() would cut them
+                deep = np.asarray(image).astype(np.float64) / 65535
+                levels = (deep.clip(0, 1) * 255).round().astype(np.uint8)
+                return np.repeat(levels[..., None], 3, axis=2)
+            if image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")
+            return np.array(image.convert("RGB"))
+    except VideoError:
+        raise
+    except OSError as error:
+        raise VideoError.of_system(str(path), error, "not a readable image") from error
+    except Exception as error:
+        raise VideoError(str(path), f"not a readable image ({error})") from error
 
 
 def _by_number(name: str) -> list[int | str]:

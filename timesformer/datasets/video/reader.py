@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
+from timesformer.datasets.video.requests import Cut
+from timesformer.utils.retry import persistently
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,32 @@ class VideoReader:
         if self.backend == "torchcodec":
             torchcodec.check_torchcodec()
 
-    def __call__(self, path: str, place: Place) -> Clips:
+    def __call__(self, path: str, place: Place, cuts: Sequence[Cut] = ()) -> Clips:
         """Read clips in one pass over a file, or from a folder of frames.
+
+        Errors of storage that may pass are waited for (`utils.retry`).
 
         Args:
             path: the file or folder.
             place: told the number of frames and frames per second, says where the clips lie.
+            cuts: for each clip, what makes of a frame (H, W, 3) the tensor that is kept of it;
+                none for the frames themselves.
 
         Raises:
             VideoError: it can't be read.
         """
+        places: list[ClipPosition] = []
+
+        def place_once(frames: int, fps: float) -> Sequence[ClipPosition]:
+            # However often the file is read, its random clips lie where they lay first.
+            places[:] = places or place(frames, fps)
+            return places
+
+        return persistently(lambda: self._read(path, place_once, cuts), path)
+
+    def _read(self, path: str, place: Place, cuts: Sequence[Cut]) -> Clips:
         if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
-            return frame_folder.load_clips(path, place, self.frames_fps)
+            return frame_folder.load_clips(path, place, self.frames_fps, cuts)
         if self.backend == "torchcodec":
-            return torchcodec.load_clips(path, place, self.timeout)
-        return decode.load_clips(path, place, self.timeout)
+            return torchcodec.load_clips(path, place, self.timeout, cuts)
+        return decode.load_clips(path, place, self.timeout, cuts)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video.file import StreamInfo
+
+Cut = Callable[[Tensor], Tensor]
+"""Makes of a full frame (H, W, 3) what a clip needs of it, so that no clip of full frames is kept:
+those of an 8K video are 100 MB each."""
 
 
 class Request:
@@ -17,7 +23,8 @@ class Request:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.images: list[np.ndarray] = []
+        self.cut: Cut | None = None
+        self.images: list[Tensor] = []
 
     @property
     def missing(self) -> int:
@@ -30,6 +37,12 @@ class Request:
 
     def wants(self, number: int, pts: int) -> int:
         raise NotImplementedError
+
+    def take(self, image: np.ndarray, count: int) -> None:
+        """Keep a frame (H, W, 3), or what the clip makes of it, `count` times."""
+        if count:
+            frame = torch.from_numpy(np.ascontiguousarray(image))
+            self.images += [self.cut(frame) if self.cut else frame] * count
 
 
 class Numbers(Request):

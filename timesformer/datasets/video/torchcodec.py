@@ -8,14 +8,19 @@ without a word, so check files with `timesformer check-data --decode` first.
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 from timesformer.datasets.video import decode
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import open_video, read_info, typed_errors
 from timesformer.datasets.video.index import Deadline
-from timesformer.datasets.video.requests import frame_numbers
+from timesformer.datasets.video.requests import Cut, frame_numbers
 from timesformer.utils.errors import ConfigError
+
+AT_ONCE = 1 << 26  # bytes of full frames that are decoded together
 
 
 def check_torchcodec() -> None:
@@ -34,7 +39,7 @@ def check_torchcodec() -> None:
         ) from error
 
 
-def load_clips(path: str, place: Place, timeout: float) -> Clips:
+def load_clips(path: str, place: Place, timeout: float, cuts: Sequence[Cut] = ()) -> Clips:
     """Read several clips of one video; as `decode.load_clips`.
 
     Raises:
@@ -46,7 +51,7 @@ def load_clips(path: str, place: Place, timeout: float) -> Clips:
         info, _ = read_info(path, container, stream, Deadline(path, timeout))
         number, size = stream.index, (stream.codec_context.width, stream.codec_context.height)
     if info.index is None or any(side % 2 for side in size):
-        return decode.load_clips(path, place, timeout)
+        return decode.load_clips(path, place, timeout, cuts)
     positions = place(info.frames, info.fps)
     clips = [frame_numbers(info, position) for position in positions]
     wanted = sorted({frame for clip in clips for frame in clip})
@@ -56,7 +61,14 @@ def load_clips(path: str, place: Place, timeout: float) -> Clips:
         )
         if len(video) != len(info.index.pts):
             raise RuntimeError("torchcodec counts other frames")
-        frames = video.get_frames_at(wanted).data
+        kept: list[list[Tensor]] = [[] for _ in clips]
+        at_once = max(1, AT_ONCE // (3 * size[0] * size[1]))
+        for start in range(0, len(wanted), at_once):
+            numbers = wanted[start : start + at_once]
+            for number, frame in zip(numbers, video.get_frames_at(numbers).data, strict=True):
+                for i, clip in enumerate(clips):
+                    if count := clip.count(number):
+                        kept[i] += [cuts[i](frame) if cuts else frame] * count
     except (RuntimeError, IndexError, ValueError):
-        return decode.load_clips(path, lambda *_: positions, timeout)
-    return Clips([frames[np.searchsorted(wanted, clip)] for clip in clips])
+        return decode.load_clips(path, lambda *_: positions, timeout, cuts)
+    return Clips([torch.stack(images) for images in kept])
