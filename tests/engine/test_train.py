@@ -131,7 +131,7 @@ def test_resuming_never_fetches_pretrained_weights(synthetic_dir, tmp_path, monk
     def fetched(*args, **kwargs):
         raise AssertionError("pretrained weights were asked for")
 
-    monkeypatch.setattr(start, "load_pretrained", fetched)
+    monkeypatch.setattr(start, "read_weights", fetched)
     options = {
         "TIMESFORMER__PRETRAINED_MODEL": "timm/vit_base_patch16_224",
         "TIMESFORMER__INIT": "image",
