@@ -42,8 +42,14 @@ def test_table_and_picture(
         assert image.width == 1210
 
 
-def test_mistakes(runs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"stats\.jsonl: can't be read .*is .* a run"):
+def test_mistakes(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="none of these folders is a run"):
         main([str(tmp_path)])
+    capsys.readouterr()
+    main([str(tmp_path), str(runs[1])])
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1].split()[0] == "axial"
+    assert "skipped: " in printed.err
+    assert "stats.jsonl: can't be read" in printed.err
     with pytest.raises(UserError, match="none of the runs has been tested"):
         main([str(runs[0]), "--plot", str(tmp_path / "x.png")])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -17,8 +19,10 @@ from timesformer.engine.evaluate import score_videos, test
 from timesformer.engine.results import ensemble
 from timesformer.engine.train import train
 from timesformer.models.build import build_model
+from timesformer.models.create import from_pretrained
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint, write_checkpoint
-from timesformer.utils.errors import ConfigError, TrainingError, WeightsError
+from timesformer.utils.errors import ConfigError, TrainingError, UserError, WeightsError
+from timesformer.utils.torch_file import stored_digest
 
 run_test = test  # pytest would collect a function called `test`
 del test
@@ -122,21 +126,93 @@ def test_image_weights_are_not_tested_as_a_video_model(synthetic_dir, tmp_path, 
         run_test(cfg)
 
 
-def test_other_preprocessing_than_in_training_is_said(
-    synthetic_dir, tmp_path, checkpoint, caplog, monkeypatch
-):
+def test_other_preprocessing_than_in_training_is_refused(synthetic_dir, tmp_path, checkpoint):
     content = read_checkpoint(checkpoint)
     content["preprocessing"]["mean"] = [0.5, 0.5, 0.5]
     write_checkpoint(tmp_path / "other.pyth", content)
-    run_test(
-        small_cfg(
-            synthetic_dir,
-            tmp_path,
-            TEST__CHECKPOINT_FILE_PATH=tmp_path / "other.pyth",
-            TRAIN__ENABLE=False,
-        )
+    weights = {"TEST__CHECKPOINT_FILE_PATH": tmp_path / "other.pyth", "TRAIN__ENABLE": False}
+    with pytest.raises(ConfigError, match=r"DATA\.MEAN: .*0\.5.* → .*0\.45"):
+        run_test(small_cfg(synthetic_dir, tmp_path, **weights))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("TIMESFORMER__NUM_HEADS", 6),
+        ("TIMESFORMER__CLS_IN_TIME", True),
+        ("TIMESFORMER__ATTENTION_TYPE", "space_then_time"),
+    ],
+)
+def test_a_model_of_equal_shapes_is_refused_by_key(synthetic_dir, tmp_path, checkpoint, key, value):
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False,
+        **{key: value},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=rf"{key.replace('__', '.')}: .* → {value}"):
+        run_test(cfg)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: torch.full_like(w, torch.nan), "not finite"),
+        (lambda w: w.to(torch.int8), "int8"),
+        (lambda w: w > 0, "bool"),
+        (lambda w: w.to(torch.complex64), "complex64"),
+    ],
+)
+def test_weights_that_no_training_makes_are_refused(
+    synthetic_dir, tmp_path, checkpoint, change, said
+):
+    content = read_checkpoint(checkpoint)
+    content["model_state"]["model.head.weight"] = change(
+        content["model_state"]["model.head.weight"]
     )
-    assert "DATA.MEAN" in (tmp_path / "run.log").read_text()
+    write_checkpoint(tmp_path / "odd.pyth", content)
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=tmp_path / "odd.pyth",
+        TRAIN__ENABLE=False,
+    )  # fmt: skip
+    with pytest.raises(WeightsError, match=rf"odd\.pyth: head\.weight .*{said}"):
+        run_test(cfg)
+    with pytest.raises(WeightsError, match=rf"odd\.pyth: head\.weight .*{said}"):
+        from_pretrained(tmp_path / "odd.pyth")
+
+
+def test_result_files_name_their_weights_and_are_not_a_failed_tests(
+    synthetic_dir, tmp_path, checkpoint, monkeypatch
+):
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False,
+        TEST__SAVE_RESULTS_PATH="scores.npz,scores.csv",
+    )  # fmt: skip
+    run_test(cfg)
+    digest = stored_digest(checkpoint)
+    assert len(digest) == 64
+    with np.load(tmp_path / "scores.npz") as saved:
+        assert (str(saved["checkpoint"]), str(saved["checkpoint_sha256"])) == (
+            str(checkpoint),
+            digest,
+        )
+    with (tmp_path / "scores.csv").open() as file:
+        assert {row["checkpoint_sha256"] for row in csv.DictReader(file)} == {digest}
+
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(UserError, match=r"scores\.npz: the scores can't be written \(No space"):
+        run_test(cfg)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"scores.before.npz", "scores.before.csv"} <= names
+    assert not {"scores.npz", "scores.csv", ".scores.npz.tmp"} & names
+
+
+@pytest.mark.parametrize("name", ["../scores.npz", "/tmp/scores.npz", "a/../../b.csv"])
+def test_scores_stay_in_the_output_folder(synthetic_dir, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"SAVE_RESULTS_PATH .*must lie in OUTPUT_DIR"):
+        small_cfg(synthetic_dir, tmp_path, TEST__SAVE_RESULTS_PATH=name)
 
 
 def test_videos_that_cannot_be_read_are_never_substituted(synthetic_dir, tmp_path, checkpoint):

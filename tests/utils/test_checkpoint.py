@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import torch
 from torch import nn
 
 from timesformer.config.defaults import get_cfg
-from timesformer.utils import checkpoint
+from timesformer.utils import checkpoint, torch_file
 from timesformer.utils.errors import WeightsError
 
 
@@ -149,10 +152,26 @@ def test_compiled_model_is_saved_and_loaded_by_plain_names(tmp_path, model, opti
     assert torch.equal(fresh.weight, model.weight)
 
 
-def test_leftovers_of_a_killed_save_are_swept(tmp_path):
-    (tmp_path / ".a.pyth.1234.tmp").write_bytes(b"half")
+def test_leftovers_of_a_killed_save_are_swept_and_nothing_else(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host, day = torch_file._HOST, 86400
+    gone = [f".a.pyth.{host}.{dead.pid}.tmp", ".a.pyth.elsewhere.7.tmp", ".a.pyth.1234.tmp"]
+    kept = [f".b.pyth.{host}.{os.getppid()}.tmp", ".b.pyth.elsewhere.7.tmp"]
+    for name in gone + kept:
+        (tmp_path / name).write_bytes(b"half")
+    for name in gone[1:]:
+        os.utime(tmp_path / name, (0, time.time() - 2 * day))
     checkpoint.write_checkpoint(tmp_path / "a.pyth", {"epoch": 1})
-    assert [p.name for p in tmp_path.iterdir()] == ["a.pyth"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.pyth", *kept])
+
+
+def test_tables_of_whole_numbers_are_no_weights(tmp_path, model):
+    """Video Swin's windows and counters of batch norm: such runs must go on."""
+    model.register_buffer("relative_position_index", torch.arange(3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 0, get_cfg())
+    assert checkpoint.load_checkpoint(path, model) == 0
 
 
 def test_foreign_model_lists_all_differences(tmp_path, model, optimizer):

@@ -9,6 +9,7 @@ Example:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="accuracy over cost, a PNG")
     args = parser.parse(argv)
-    runs = [read_run(folder) for folder in args.runs]
+    runs = []
+    for folder in args.runs:
+        try:
+            runs.append(read_run(folder))
+        except UserError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+    if not runs:
+        raise UserError("none of these folders is a run")
     print(format_table([COLUMNS, *(run.cells for run in runs)]))
     if args.plot:
         # These need matplotlib.

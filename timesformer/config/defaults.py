@@ -77,7 +77,8 @@ _C.TEST.CHECKPOINT = "last"
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10
 # Crops of each clip: 1 (centre) or 3 (left/centre/right, or top/centre/bottom if upright).
 _C.TEST.NUM_SPATIAL_CROPS = 3
-# File name in OUTPUT_DIR for the scores: .npz, .csv, or both with a comma; empty = none.
+# File name in OUTPUT_DIR for the scores: .npz, .csv, or both with a comma; empty = none. A former
+# test's files of these names are renamed to NAME.before.npz, NAME.before.csv.
 _C.TEST.SAVE_RESULTS_PATH = ""
 # Mixed precision: none | bf16 | fp16 (GPU only).
 _C.TEST.AMP = "none"

@@ -273,6 +273,9 @@ def _check_test(cfg: CfgNode) -> None:
             f"TEST.SAVE_RESULTS_PATH {cfg.TEST.SAVE_RESULTS_PATH!r}: each name must end in "
             ".npz or .csv"
         )
+    for name in filter(None, names):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ConfigError(f"TEST.SAVE_RESULTS_PATH {name}: must lie in OUTPUT_DIR")
     if not cfg.TRAIN.ENABLE:  # otherwise training may still write it
         _check_file("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH)
 

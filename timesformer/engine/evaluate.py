@@ -9,6 +9,7 @@ Letters: V videos, n views of each, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from timesformer.engine.results import Results, ensemble, save_results
 from timesformer.engine.start import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import bare
-from timesformer.utils.distributed import all_reduce_sum, device_for, get_world, is_main
-from timesformer.utils.errors import TrainingError
+from timesformer.utils.distributed import all_reduce_sum, device_for, get_world, is_main, together
+from timesformer.utils.errors import TrainingError, UserError
 from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
+from timesformer.utils.torch_file import stored_digest
 
 logger = get_logger(__name__)
 
@@ -189,24 +191,24 @@ def test(cfg: CfgNode) -> Results:
         AnnotationError: if more than DATA.MAX_FAILED can't; scores and metrics are there.
     """
     setup_logging(cfg.OUTPUT_DIR)
-    loader = construct_loader(cfg, "test")
+    loader = together(lambda: construct_loader(cfg, "test"))
     model = build_model(cfg)
     weights = load_test_checkpoint(cfg, model)
     class_names = _agree(loader.dataset.class_names, weights)
+    together(lambda: _set_aside(_result_files(cfg)))
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
     with worker_errors():
         results = perform_test(cfg, model, loader, broken)
-    if is_main():
-        for name in filter(None, cfg.TEST.SAVE_RESULTS_PATH.replace(" ", "").split(",")):
-            path = Path(cfg.OUTPUT_DIR) / name
-            save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD)
-            logger.info("wrote %s", path)
+    together(lambda: _save(cfg, results, class_names, weights.path))
     stats = {
         "split": "test_final",
         **results.report(),
         "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS}x{cfg.TEST.NUM_SPATIAL_CROPS}",
         "ensemble": cfg.DATA.ENSEMBLE_METHOD,
         "clip_sampling": cfg.DATA.TEST_CLIP_SAMPLING,
+        "frames": cfg.DATA.NUM_FRAMES,
+        "sampling_rate": cfg.DATA.SAMPLING_RATE,
+        "crop": cfg.DATA.TEST_CROP_SIZE,
         "checkpoint": weights.path,
     }
     if results.failed.any():
@@ -220,6 +222,46 @@ def test(cfg: CfgNode) -> Results:
     log_json_stats(stats, cfg.OUTPUT_DIR)
     broken.check_failed()  # all that was found is written by now
     return results
+
+
+def _result_files(cfg: CfgNode) -> list[Path]:
+    """Return the files that TEST.SAVE_RESULTS_PATH asks for."""
+    names = (name.strip() for name in cfg.TEST.SAVE_RESULTS_PATH.split(","))
+    return [Path(cfg.OUTPUT_DIR) / name for name in names if name]
+
+
+def _set_aside(paths: Iterable[Path]) -> None:
+    """Rename a former test's files: should this one fail, they mustn't pass for its own.
+
+    Raises:
+        UserError: they can't be renamed.
+    """
+    for path in paths:
+        if is_main() and path.exists():
+            before = path.with_name(f"{path.stem}.before{path.suffix}")
+            try:
+                path.replace(before)
+            except OSError as error:
+                raise UserError(f"{path}: can't be renamed ({error.strerror})") from error
+            logger.info("a former test's %s is %s now", path, before.name)
+
+
+def _save(cfg: CfgNode, results: Results, class_names: tuple[str, ...], weights: str) -> None:
+    """Write what TEST.SAVE_RESULTS_PATH asks for, from the main process.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    for path in _result_files(cfg) if is_main() else ():
+        source = (weights, stored_digest(weights))
+        try:
+            save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD, source)
+        except OSError as error:
+            raise UserError(
+                f"{path}: the scores can't be written ({error.strerror}); test again, with space "
+                "for them (TEST.SAVE_RESULTS_PATH)"
+            ) from error
+        logger.info("wrote %s", path)
 
 
 def _agree(class_names: tuple[str, ...], weights: TestWeights) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ Letters: V videos, n views of each, K classes.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from timesformer.utils.files import make_folder, write_csv, written_whole
 from timesformer.utils.metrics import mean_average_precision, topk_correct
 
 
@@ -100,42 +100,70 @@ def probabilities(results: Results, method: str) -> Tensor:
     return logits.sigmoid() if results.labels.dim() == 2 else logits.softmax(dim=-1)
 
 
-def save_results(path: Path, results: Results, class_names: Sequence[str], method: str) -> None:
-    """Write results.
+def save_results(
+    path: Path,
+    results: Results,
+    class_names: Sequence[str],
+    method: str,
+    checkpoint: tuple[str, str] = ("", ""),
+) -> None:
+    """Write results; the file is whole, or the one before stays.
 
     `.npz`: scores (V, K), per_view (V, n, K), labels (V,) or (V, K), paths (V,), failed (V,),
-    class_names (K,) or (0,). `.csv`: a row a video with path, true label, the five likeliest
-    classes with their probabilities; empty for a video that couldn't be read.
+    class_names (K,) or (0,), checkpoint and checkpoint_sha256 (texts). `.csv`: a row a video with
+    path, true label, the five likeliest classes with their probabilities, which are empty for a
+    video that couldn't be read, and the checkpoint with its SHA-256.
+
+    Args:
+        path: the file; its suffix says which.
+        results: what it holds.
+        class_names: in label order, or ().
+        method: DATA.ENSEMBLE_METHOD.
+        checkpoint: file of the weights, and its SHA-256 if it carries one.
+
+    Raises:
+        UserError: its folder can't be made.
+        OSError: it can't be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if path.suffix == ".npz":
-        np.savez(
-            path,
-            scores=results.scores.numpy(),
-            per_view=results.per_view.numpy(),
-            labels=results.labels.numpy(),
-            paths=np.array(results.paths),
-            failed=results.failed.numpy(),
-            class_names=np.array(class_names, dtype=str),
-        )
+        # An open file: np.savez adds .npz to names that end otherwise, as the temporary one does.
+        with written_whole(path) as partial, partial.open("wb") as file:
+            np.savez(
+                file,
+                scores=results.scores.numpy(),
+                per_view=results.per_view.numpy(),
+                labels=results.labels.numpy(),
+                paths=np.array(results.paths),
+                failed=results.failed.numpy(),
+                class_names=np.array(class_names, dtype=str),
+                checkpoint=np.array(checkpoint[0]),
+                checkpoint_sha256=np.array(checkpoint[1]),
+            )
         return
+    write_csv(path, _table(results, class_names, method, checkpoint))
+
+
+def _table(
+    results: Results, class_names: Sequence[str], method: str, checkpoint: tuple[str, str]
+) -> Iterator[list[str]]:
+    """Yield the rows of the `.csv`, the header first."""
     k = min(5, results.scores.shape[1])
     values, classes = probabilities(results, method).topk(k)
 
     def name(label: int) -> str:
         return class_names[label] if class_names else str(label)
 
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        header = [column for i in range(k) for column in (f"top{i + 1}", f"prob{i + 1}")]
-        writer.writerow(["path", "label", "label_name", "failed", *header])
-        for i, video in enumerate(results.paths):
-            truth = results.labels[i]
-            labels = truth.nonzero()[:, 0].tolist() if truth.dim() else [int(truth)]
-            row = [video, " ".join(map(str, labels)), "; ".join(map(name, labels))]
-            if results.failed[i]:
-                writer.writerow([*row, "yes", *[""] * len(header)])
-                continue
-            pairs = zip(classes[i].tolist(), values[i].tolist(), strict=True)
-            cells = [cell for c, p in pairs for cell in (name(c), f"{p:.4f}")]
-            writer.writerow([*row, "", *cells])
+    header = [column for i in range(k) for column in (f"top{i + 1}", f"prob{i + 1}")]
+    last = ["checkpoint", "checkpoint_sha256"]
+    yield ["path", "label", "label_name", "failed", *header, *last]
+    for i, video in enumerate(results.paths):
+        truth = results.labels[i]
+        labels = truth.nonzero()[:, 0].tolist() if truth.dim() else [int(truth)]
+        row = [video, " ".join(map(str, labels)), "; ".join(map(name, labels))]
+        if results.failed[i]:
+            yield [*row, "yes", *[""] * len(header), *checkpoint]
+            continue
+        pairs = zip(classes[i].tolist(), values[i].tolist(), strict=True)
+        cells = [cell for c, p in pairs for cell in (name(c), f"{p:.4f}")]
+        yield [*row, "", *cells, *checkpoint]

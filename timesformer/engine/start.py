@@ -282,7 +282,8 @@ def choose_tested(cfg: CfgNode) -> str:
 
 def _load_tested(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
     source = read_weights(path)
-    _compare_preprocessing(cfg, path, source.get("preprocessing"))
+    _compare_model(cfg, model, path, source)
+    _compare_preprocessing(cfg, path, source)
     class_names = tuple(map(str, source.get("class_names") or ()))
     report: LoadReport = load_pretrained(
         bare(model),
@@ -321,8 +322,37 @@ def compare_input(
             )
 
 
-def _compare_preprocessing(cfg: CfgNode, path: str | Path, trained: Any) -> None:
-    for name, (theirs, ours) in _differing(cfg, path, trained).items():
+def _compare_model(cfg: CfgNode, model: nn.Module, path: str, source: Mapping[str, Any]) -> None:
+    """Hold what a file says of its model against the config; equal shapes prove nothing.
+
+    Raises:
+        ConfigError: they differ, with the keys. Frames and crop may: their embeddings are resized.
+    """
+    target: Any = bare(model)
+    architecture = getattr(target, "architecture", None) or Architecture.from_cfg(cfg)
+    bending, _ = resume.compare(source, cfg, architecture)
+    scheme = hasattr(getattr(target, "model", target), "attention_type")  # else no TIMESFORMER.*
+    wrong = {
+        key: values
+        for key, values in bending.items()
+        if (scheme and key.startswith("TIMESFORMER."))
+        or key in ("MODEL.NUM_CLASSES", "DATA.MEAN", "DATA.STD", "DATA.REVERSE_INPUT_CHANNEL")
+    }
+    resume.refuse(path, wrong, "set these as in training to test it")
+
+
+def _compare_preprocessing(cfg: CfgNode, path: str, source: Mapping[str, Any]) -> None:
+    """Hold the pixels that weights expect against the config.
+
+    Raises:
+        ConfigError: a run of ours wrote otherwise. What is only known of a foreign layout as a
+            rule, and another sampling of frames, is a warning.
+    """
+    differing = _differing(cfg, path, source.get("preprocessing"))
+    if "architecture" in source:
+        pixels = {KEYS[n]: differing[n] for n in PREPROCESSING_KEYS if n in differing}
+        resume.refuse(path, pixels, "set these as in training to test it")
+    for name, (theirs, ours) in differing.items():
         logger.warning(
             "%s was trained with %s %s, but the config says %s: set %s as in training, or scores "
             "will be too low",

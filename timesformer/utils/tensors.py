@@ -10,6 +10,7 @@ from torch import Tensor
 
 from timesformer.utils.errors import WeightsError
 
+_WHOLE = ("num_batches_tracked", "relative_position_index")
 _EXPANDED = 1 << 26
 """Bytes that a weight may take by repeating fewer numbers, before anybody copies it."""
 
@@ -17,7 +18,7 @@ _EXPANDED = 1 << 26
 def check_tensors(path: object, state: Mapping[str, Any]) -> None:
     """Refuse weights that no training makes: not finite, or not of floating point.
 
-    Counters, which some normalisation layers have, are whole numbers.
+    Counters of normalisation layers and Video Swin's tables of places are whole numbers.
 
     Raises:
         WeightsError: naming the first such weight.
@@ -33,7 +34,7 @@ def check_tensors(path: object, state: Mapping[str, Any]) -> None:
             raise WeightsError(
                 f"{path}: {name} says it is {tuple(value.shape)}, and fewer numbers are stored"
             )
-        if str(name).endswith("num_batches_tracked") and value.dtype == torch.long:
+        if str(name).endswith(_WHOLE) and value.dtype == torch.long:
             continue
         if not value.is_floating_point():
             raise WeightsError(

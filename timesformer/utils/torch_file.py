@@ -10,8 +10,11 @@ import contextlib
 import hashlib
 import io
 import os
+import platform
+import re
 import shutil
 import struct
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +23,13 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.processes import is_alive
 
 _MARK = b"timesformer-sha256:"
 _COMMENT = len(_MARK) + 64
 _CHUNK = 1 << 22
+_DAY = 86400.0  # seconds
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unnamed"
 
 
 def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
@@ -55,9 +61,8 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
 def _replace(path: Path, data: memoryview) -> None:
     """Put `data` at `path`, durably and in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".*{path.suffix}.*.tmp"):  # left by a save that was killed
-        stale.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sweep(path.parent, path.suffix)
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -72,6 +77,33 @@ def _replace(path: Path, data: memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def sweep(folder: Path, suffix: str) -> None:
+    """Delete what saves left that were killed, and nothing that another process still writes.
+
+    A process of this machine is asked for by its number; another machine's file, or one without
+    a machine's name, goes once nobody has written to it for a day.
+    """
+    for path in folder.glob(f".*{suffix}.*.tmp"):
+        _, host, number, _ = path.name.rsplit(".", 3)
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to delete
+            if host == _HOST and number.isdecimal():
+                stale = not is_alive(int(number))
+            else:
+                stale = time.time() - path.stat().st_mtime > _DAY
+            if stale:
+                path.unlink()
+
+
+def stored_digest(path: str | Path) -> str:
+    """Return the SHA-256 that a file carries, without checking it; "" if it carries none."""
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _COMMENT))
+        comment = file.read()
+        if comment.startswith(_MARK):
+            return comment[len(_MARK) :].decode("ascii", "replace")
+    return ""
 
 
 def check_digest(path: str | Path, required: bool) -> None:
