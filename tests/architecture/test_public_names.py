@@ -21,7 +21,8 @@ timesformer.datasets.decoder load_clip load_clips load_frames decode_all probe V
 timesformer.datasets.loader construct_loader
 timesformer.datasets.video_dataset VideoDataset
 timesformer.engine.evaluate test perform_test eval_epoch
-timesformer.engine.start load_train_checkpoint load_test_checkpoint
+timesformer.engine.start load_train_checkpoint
+timesformer.engine.tested load_test_checkpoint
 timesformer.engine.train train train_epoch
 timesformer.models.architecture Architecture
 timesformer.models.attention ATTENTION_REGISTRY SpaceTimeBlock TokenGrid register_scheme

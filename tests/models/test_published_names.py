@@ -79,15 +79,18 @@ def test_launch_job() -> None:
         launch_job(cfg, "", seen.append, daemon=True)
 
 
-@pytest.mark.parametrize("name", ["load_train_checkpoint", "load_test_checkpoint"])
-def test_moved_functions_say_where_they_are(name: str) -> None:
-    with pytest.raises(UserError, match=rf"is timesformer\.engine\.start\.{name}\(cfg, model"):
+@pytest.mark.parametrize(
+    ("module", "name"), [("start", "load_train_checkpoint"), ("tested", "load_test_checkpoint")]
+)
+def test_moved_functions_say_where_they_are(module: str, name: str) -> None:
+    with pytest.raises(UserError, match=rf"is timesformer\.engine\.{module}\.{name}\(cfg, mod"):
         getattr(cu, name)(get_cfg(), None, None)
 
 
 def test_there_they_do_what_they_did(synthetic_dir, tmp_path) -> None:
     from timesformer.engine.optimizer import construct_optimizer
-    from timesformer.engine.start import load_test_checkpoint, load_train_checkpoint
+    from timesformer.engine.start import load_train_checkpoint
+    from timesformer.engine.tested import load_test_checkpoint
 
     cfg = small_cfg(synthetic_dir, tmp_path)
     model = build_model(cfg)

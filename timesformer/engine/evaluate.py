@@ -16,16 +16,24 @@ from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
+from torch import nn
 
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
-from timesformer.engine.results import Results, ensemble, save_results
-from timesformer.engine.start import TestWeights, load_test_checkpoint
+from timesformer.engine.results import Results, save_results, set_aside_results
+from timesformer.engine.rows import MissingViewError, Rows, Table, join_rows
+from timesformer.engine.tested import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import bare
-from timesformer.utils.distributed import all_reduce_sum, device_for, get_world, is_main, together
-from timesformer.utils.errors import TrainingError, UserError
+from timesformer.utils.distributed import (
+    device_for,
+    from_main,
+    gather_on_main,
+    get_world,
+    is_main,
+    together,
+)
+from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
 from timesformer.utils.torch_file import stored_digest
 
@@ -48,11 +56,15 @@ def score_videos(
     *,
     num_classes: int,
     clips: int,
+    method: str = "sum",
+    keep_views: bool = True,
     amp: str = "none",
     desc: str = "test",
-) -> Tensor:
-    """Score every view of every video, each rank its share: (V, n, K) on every rank.
+) -> Table | None:
+    """Score every view of every video, each rank its share.
 
+    A rank keeps a row for each of its videos, and the main process gathers them: memory doesn't
+    grow with the number of views, unless they are to be kept, nor does anything lie on the device.
     A video that can't be read gets NaN, and never the scores of another one.
 
     Args:
@@ -62,16 +74,21 @@ def score_videos(
         broken: takes down videos that can't be read.
         num_classes: K.
         clips: clips in one forward pass.
+        method: how views make a video's score, see `ensemble`.
+        keep_views: keep the scores of every view too.
         amp: see `autocast`.
         desc: name on the progress bar.
+
+    Returns:
+        The scores, in the main process; None in the others.
 
     Raises:
         TrainingError: if a view was not scored exactly once, or no video can be read.
     """
     model = bare(model).eval()
     dataset = loader.dataset
-    scores = torch.zeros(len(dataset), dataset.num_views, num_classes)
-    times_seen = torch.zeros(len(dataset), dataset.num_views)
+    several = isinstance(dataset.records[0].label, tuple)
+    rows = Rows(dataset.num_views, method, several, keep_views)
     for pixels, _, index, meta in progress(loader, desc=desc, total=len(loader)):
         broken.add(meta["problems"])
         if not len(index):
@@ -81,41 +98,43 @@ def score_videos(
                 model(dataset.normalize(x.to(device, non_blocking=True))).float()
                 for x in pixels.split(clips)
             ]
-        scores[index, meta["view"]] = torch.cat(parts).cpu()
-        times_seen[index, meta["view"]] += 1
+        rows.add(index, meta["view"], torch.cat(parts).cpu())
     broken.gather()
-    times_seen = all_reduce_sum(times_seen.to(device)).cpu()
-    times_seen[broken.failed] += 1
-    # Each row is non-zero on one rank only, so the sum is exact.
-    scores = all_reduce_sum(scores.to(device)).cpu()
-    scores[broken.failed] = torch.nan
-    if not bool((times_seen == 1).all()):
-        video, view = (times_seen != 1).nonzero()[0].tolist()
-        raise TrainingError(
-            f"{dataset.records[video].path}: view {view} was scored "
-            f"{int(times_seen[video, view])} times instead of once"
-        )
     if len(broken.failed) == len(dataset):
         first = broken.problems[0]
         raise TrainingError(
             f"none of the {len(dataset)} {broken.split} videos can be read (the first is "
             f"{first.path}: {first.reason}); check DATA.PATH_PREFIX"
         )
-    return scores
+    gathered = gather_on_main(rows)
+
+    def join() -> Table | None:
+        if gathered is None:
+            return None
+        shape = (len(dataset), dataset.num_views, num_classes)
+        try:
+            return join_rows(gathered, shape, broken.failed)
+        except MissingViewError as error:
+            path = dataset.records[error.video].path
+            raise TrainingError(
+                f"{path}: view {error.view} was scored {error.times} times instead of once"
+            ) from None
+
+    return together(join)
 
 
-def collect(per_view: Tensor, loader: VideoLoader, method: str, broken: BrokenVideos) -> Results:
-    """Join views and put labels and paths beside them."""
+def collect(table: Table, loader: VideoLoader, broken: BrokenVideos) -> Results:
+    """Put labels and paths beside scores."""
     dataset = loader.dataset
-    several = isinstance(dataset.records[0].label, tuple)
     failed = torch.zeros(len(dataset), dtype=torch.bool)
     failed[broken.failed] = True
     return Results(
-        per_view,
-        ensemble(per_view, method, several),
+        table.per_view,
+        table.scores,
         torch.stack([torch.as_tensor(dataset.target(r.label)) for r in dataset.records]),
         [record.path for record in dataset.records],
         failed,
+        dataset.num_views,
     )
 
 
@@ -137,17 +156,26 @@ def eval_epoch(
     """
     broken = broken or BrokenVideos(cfg.OUTPUT_DIR, "val", len(loader.dataset))
     broken.start_over()
-    per_view = score_videos(
+    table = score_videos(
         model,
         loader,
         device_for(cfg),
         broken,
         num_classes=cfg.MODEL.NUM_CLASSES,
         clips=cfg.TRAIN.BATCH_SIZE // get_world().local_size,
+        keep_views=False,
         amp=cfg.TRAIN.AMP,
         desc=f"validation {epoch + 1}",
     )
-    results = collect(per_view, loader, "sum", broken)
+    return from_main(_report_validation(cfg, table, loader, broken, epoch))
+
+
+def _report_validation(
+    cfg: CfgNode, table: Table | None, loader: VideoLoader, broken: BrokenVideos, epoch: int
+) -> dict[str, Any]:
+    if table is None:
+        return {}  # the main process has them
+    results = collect(table, loader, broken)
     loss = (
         nn.functional.binary_cross_entropy_with_logits
         if cfg.DATA.MULTI_LABEL
@@ -167,26 +195,42 @@ def eval_epoch(
 
 def perform_test(
     cfg: CfgNode, model: nn.Module, loader: VideoLoader, broken: BrokenVideos | None = None
-) -> Results:
-    """Multi-view test: TEST.NUM_ENSEMBLE_VIEWS clips × TEST.NUM_SPATIAL_CROPS crops a video."""
+) -> Results | None:
+    """Multi-view test: TEST.NUM_ENSEMBLE_VIEWS clips × TEST.NUM_SPATIAL_CROPS crops a video.
+
+    Returns:
+        The results, in the main process; None in the others. `per_view` is None unless a .npz is
+        asked for: HowTo100M's 35,000 videos × 48 views × 1,059 classes would take 6.6 GiB.
+    """
     broken = broken or BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset))
-    per_view = score_videos(
+    table = score_videos(
         model,
         loader,
         device_for(cfg),
         broken,
         num_classes=cfg.MODEL.NUM_CLASSES,
         clips=cfg.TEST.BATCH_SIZE // get_world().local_size,
+        method=cfg.DATA.ENSEMBLE_METHOD,
+        keep_views=any(name.endswith(".npz") for name in result_files(cfg)),
         amp=cfg.TEST.AMP,
     )
-    return collect(per_view, loader, cfg.DATA.ENSEMBLE_METHOD, broken)
+    return None if table is None else collect(table, loader, broken)
 
 
-def test(cfg: CfgNode) -> Results:
+def result_files(cfg: CfgNode) -> list[str]:
+    """Return the names in TEST.SAVE_RESULTS_PATH."""
+    return [name.strip() for name in cfg.TEST.SAVE_RESULTS_PATH.split(",") if name.strip()]
+
+
+def test(cfg: CfgNode) -> Results | None:
     """Test a checkpoint as the config says and write what TEST.SAVE_RESULTS_PATH asks for.
+
+    Returns:
+        The results, in the main process; None in the others.
 
     Raises:
         WeightsError: if there are no trained weights for this model.
+        ConfigError: if they are another model's than the config's.
         TrainingError: if no video can be read.
         AnnotationError: if more than DATA.MAX_FAILED can't; scores and metrics are there.
     """
@@ -197,9 +241,24 @@ def test(cfg: CfgNode) -> Results:
     class_names = _agree(loader.dataset.class_names, weights)
     together(lambda: _set_aside(_result_files(cfg)))
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
+    if is_main():
+        set_aside_results(Path(cfg.OUTPUT_DIR), result_files(cfg))
     with worker_errors():
         results = perform_test(cfg, model, loader, broken)
-    together(lambda: _save(cfg, results, class_names, weights.path))
+    if results is not None:
+        _report_test(cfg, results, weights, class_names)
+    broken.check_failed()  # all that was found is written by now
+    return results
+
+
+def _report_test(
+    cfg: CfgNode, results: Results, weights: TestWeights, class_names: tuple[str, ...]
+) -> None:
+    for name in result_files(cfg):
+        path = Path(cfg.OUTPUT_DIR) / name
+        source = {"checkpoint": weights.path, "checkpoint_sha256": weights.digest}
+        save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD, source)
+        logger.info("wrote %s", path)
     stats = {
         "split": "test_final",
         **results.report(),
@@ -210,6 +269,7 @@ def test(cfg: CfgNode) -> Results:
         "sampling_rate": cfg.DATA.SAMPLING_RATE,
         "crop": cfg.DATA.TEST_CROP_SIZE,
         "checkpoint": weights.path,
+        "checkpoint_sha256": weights.digest,
     }
     if results.failed.any():
         logger.warning(
@@ -220,8 +280,6 @@ def test(cfg: CfgNode) -> Results:
             Path(cfg.OUTPUT_DIR) / FILE_NAME,
         )
     log_json_stats(stats, cfg.OUTPUT_DIR)
-    broken.check_failed()  # all that was found is written by now
-    return results
 
 
 def _result_files(cfg: CfgNode) -> list[Path]:

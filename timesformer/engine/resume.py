@@ -21,11 +21,11 @@ from timesformer.models.architecture import Architecture, told_by_config
 from timesformer.utils.errors import ConfigError
 
 # Fields of the architecture that may change: they are of no weight's shape or meaning.
-_FREE_KNOBS = {"drop_path_rate", "act_checkpoint", "init", "time_embed_amplitude"}
+FREE_KNOBS = {"drop_path_rate", "act_checkpoint", "init", "time_embed_amplitude"}
 
 BENDING: frozenset[str] = frozenset(
     {
-        *(f.metadata["key"] for f in fields(Architecture) if f.name not in _FREE_KNOBS),
+        *(f.metadata["key"] for f in fields(Architecture) if f.name not in FREE_KNOBS),
         *("GLOBAL_BATCH_SIZE", "RNG_SEED", "TRAIN.DATASET", "MODEL.LOSS_FUNC"),
         *("DATA.SAMPLING_RATE", "DATA.TARGET_FPS", "DATA.FRAMES_FPS", "DATA.TRIM_TO_SEGMENT"),
         *("DATA.MEAN", "DATA.STD", "DATA.REVERSE_INPUT_CHANNEL"),

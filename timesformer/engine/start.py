@@ -1,4 +1,4 @@
-"""The weights that a run starts from, goes on with, or tests.
+"""The weights that a run starts from or goes on with.
 
 Which file that is, the main process decides; in the end all ranks have the same weights, or all of
 them fail.
@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -27,7 +27,6 @@ from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import (
     bare,
     get_last_checkpoint,
-    get_path_to_best,
     read_checkpoint,
     restore,
 )
@@ -78,7 +77,7 @@ def load_train_checkpoint(
     else:
         together(lambda: _start(cfg, model, class_names))
         epoch = 0
-    _compare_ranks(model, optimizer)
+    compare_ranks(model, optimizer)
     return epoch
 
 
@@ -157,16 +156,16 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
         finetune(cfg, model, source, class_names)
     elif source:
         content = read_weights(source)
-        report = load_pretrained(bare(model), content, **_resizing(cfg), name=source)
+        report = load_pretrained(bare(model), content, **resizing(cfg), name=source)
         compare_input(cfg, source, content)
-        if invented := _invented(report):
+        if invented := invented_weights(report):
             raise WeightsError(
                 f"{source}: TRAIN.CHECKPOINT_EPOCH_RESET takes all weights of the same task, but "
                 f"it lacks {', '.join(invented[:5])}; for another task, set TRAIN.FINETUNE True"
             )
     elif source := cfg.TIMESFORMER.PRETRAINED_MODEL:
         content = read_weights(source)
-        report = load_pretrained(bare(model), content, **_resizing(cfg), name=source)
+        report = load_pretrained(bare(model), content, **resizing(cfg), name=source)
         compare_input(cfg, source, content, image=bool(report.copied or report.zeroed))
         if cfg.TIMESFORMER.INIT == "scratch" and (report.copied or report.zeroed):
             raise ConfigError(SCRATCH_OVERWRITTEN)
@@ -181,7 +180,7 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     theirs = tuple(map(str, content.get("class_names") or ()))
     head = target.get_classifier()
     fresh = {name: value.clone() for name, value in head.state_dict().items()}
-    report = load_pretrained(target, content, **_resizing(cfg), name=source)
+    report = load_pretrained(target, content, **resizing(cfg), name=source)
     compare_input(cfg, source, content)
     if any(name.endswith(("weight", "bias")) and "head" in name for name in report.missing):
         logger.info("TRAIN.FINETUNE: the head is fresh, for %d classes", cfg.MODEL.NUM_CLASSES)
@@ -197,7 +196,7 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
         logger.info("TRAIN.FINETUNE: %s has as many classes, %s: its head is kept", source, known)
 
 
-def _compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+def compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Hold the ranks' weights against each other.
 
     Raises:
@@ -222,83 +221,19 @@ def _compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = N
         )
 
 
-def _invented(report: LoadReport) -> list[str]:
+def invented_weights(report: LoadReport) -> list[str]:
     """Return the weights that a file of this very model would have given."""
     invented = [*report.missing, *report.copied, *report.zeroed]
     return invented + [name for name in report.resized if name.startswith("patch_embed")]
 
 
-def _resizing(cfg: CfgNode) -> dict[str, str]:
+def resizing(cfg: CfgNode) -> dict[str, str]:
     """How weights of other sizes are fitted: arguments of `load_pretrained`."""
     return {
         "pos_embed_resize": cfg.TIMESFORMER.POS_EMBED_RESIZE,
         "time_embed_resize": cfg.TIMESFORMER.TIME_EMBED_RESIZE,
         "tubelet_init": cfg.TIMESFORMER.TUBELET_INIT,
     }
-
-
-class TestWeights(NamedTuple):
-    """The weights that are tested."""
-
-    path: str
-    class_names: tuple[str, ...]  # as in training, or ()
-
-
-def load_test_checkpoint(cfg: CfgNode, model: nn.Module) -> TestWeights:
-    """Load the weights to test.
-
-    They are TEST.CHECKPOINT_FILE_PATH, else the checkpoint in OUTPUT_DIR that TEST.CHECKPOINT says,
-    else TRAIN.CHECKPOINT_FILE_PATH. The main process chooses. Nothing is ever tested with weights
-    that training didn't make.
-
-    Raises:
-        WeightsError: if there are none, or they don't give every weight of the model.
-    """
-    path = from_main(choose_tested(cfg) if is_main() else "")
-    if not path:
-        raise WeightsError(
-            f"nothing to test: {cfg.OUTPUT_DIR} holds no checkpoint; set "
-            "TEST.CHECKPOINT_FILE_PATH to one, or train first (TRAIN.ENABLE True)"
-        )
-    weights = together(lambda: _load_tested(cfg, model, path))
-    _compare_ranks(model)
-    return weights
-
-
-def choose_tested(cfg: CfgNode) -> str:
-    """Return the file that is tested, "" for none."""
-    if cfg.TEST.CHECKPOINT_FILE_PATH:
-        return cfg.TEST.CHECKPOINT_FILE_PATH
-    if cfg.TEST.CHECKPOINT == "best":
-        best = get_path_to_best(cfg.OUTPUT_DIR)
-        if not best.exists():
-            raise WeightsError(
-                f"TEST.CHECKPOINT best: {best} isn't there, since no epoch was validated; set it "
-                "to last"
-            )
-        return str(best)
-    return str(get_last_checkpoint(cfg.OUTPUT_DIR) or cfg.TRAIN.CHECKPOINT_FILE_PATH)
-
-
-def _load_tested(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
-    source = read_weights(path)
-    _compare_model(cfg, model, path, source)
-    _compare_preprocessing(cfg, path, source)
-    class_names = tuple(map(str, source.get("class_names") or ()))
-    report: LoadReport = load_pretrained(
-        bare(model),
-        source,
-        **_resizing(cfg),
-        name=str(path),
-    )
-    if invented := _invented(report):
-        raise WeightsError(
-            f"{path}: not a checkpoint of this model: it lacks {len(invented)} weights "
-            f"({', '.join(invented[:5])}, …); check TIMESFORMER.ATTENTION_TYPE and "
-            "MODEL.NUM_CLASSES, or train first"
-        )
-    logger.info("testing %s", path)
-    return TestWeights(str(path), class_names)
 
 
 def compare_input(
@@ -314,7 +249,7 @@ def compare_input(
             change the statistics on purpose, so it is no warning.
     """
     say = logger.info if image else logger.warning
-    for name, (theirs, ours) in _differing(cfg, source, content.get("preprocessing")).items():
+    for name, (theirs, ours) in differing_input(cfg, source, content.get("preprocessing")).items():
         if name in PREPROCESSING_KEYS:
             say(
                 "%s expects %s %s, and %s says %s",
@@ -322,45 +257,7 @@ def compare_input(
             )
 
 
-def _compare_model(cfg: CfgNode, model: nn.Module, path: str, source: Mapping[str, Any]) -> None:
-    """Hold what a file says of its model against the config; equal shapes prove nothing.
-
-    Raises:
-        ConfigError: they differ, with the keys. Frames and crop may: their embeddings are resized.
-    """
-    target: Any = bare(model)
-    architecture = getattr(target, "architecture", None) or Architecture.from_cfg(cfg)
-    bending, _ = resume.compare(source, cfg, architecture)
-    scheme = hasattr(getattr(target, "model", target), "attention_type")  # else no TIMESFORMER.*
-    wrong = {
-        key: values
-        for key, values in bending.items()
-        if (scheme and key.startswith("TIMESFORMER."))
-        or key in ("MODEL.NUM_CLASSES", "DATA.MEAN", "DATA.STD", "DATA.REVERSE_INPUT_CHANNEL")
-    }
-    resume.refuse(path, wrong, "set these as in training to test it")
-
-
-def _compare_preprocessing(cfg: CfgNode, path: str, source: Mapping[str, Any]) -> None:
-    """Hold the pixels that weights expect against the config.
-
-    Raises:
-        ConfigError: a run of ours wrote otherwise. What is only known of a foreign layout as a
-            rule, and another sampling of frames, is a warning.
-    """
-    differing = _differing(cfg, path, source.get("preprocessing"))
-    if "architecture" in source:
-        pixels = {KEYS[n]: differing[n] for n in PREPROCESSING_KEYS if n in differing}
-        resume.refuse(path, pixels, "set these as in training to test it")
-    for name, (theirs, ours) in differing.items():
-        logger.warning(
-            "%s was trained with %s %s, but the config says %s: set %s as in training, or scores "
-            "will be too low",
-            *(path, name, theirs, ours, KEYS[name]),
-        )
-
-
-def _differing(cfg: CfgNode, path: str | Path, trained: Any) -> dict[str, tuple[Any, Any]]:
+def differing_input(cfg: CfgNode, path: str | Path, trained: Any) -> dict[str, tuple[Any, Any]]:
     """Return what weights say of their input and the config says otherwise: (theirs, ours)."""
     if not trained:
         return {}

@@ -225,7 +225,7 @@ def load_train_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
     Raises:
         UserError: always.
     """
-    raise _moved("load_train_checkpoint(cfg, model, optimizer)")
+    raise _moved("start", "load_train_checkpoint(cfg, model, optimizer)")
 
 
 def load_test_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
@@ -234,8 +234,8 @@ def load_test_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:
     Raises:
         UserError: always.
     """
-    raise _moved("load_test_checkpoint(cfg, model)")
+    raise _moved("tested", "load_test_checkpoint(cfg, model)")
 
 
-def _moved(call: str) -> UserError:
-    return UserError(f"utils.checkpoint.{call} is timesformer.engine.start.{call} here")
+def _moved(module: str, call: str) -> UserError:
+    return UserError(f"utils.checkpoint.{call} is timesformer.engine.{module}.{call} here")

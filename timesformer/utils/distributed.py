@@ -93,6 +93,15 @@ def gather_objects(value: T) -> list[T]:
     return values
 
 
+def gather_on_main(value: T) -> list[T] | None:
+    """Every rank's value, in order of rank, in the main process; None in the others."""
+    if get_world_size() == 1:
+        return [value]
+    values: list[Any] | None = [None] * get_world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values
+
+
 def from_main(value: T) -> T:
     """Return the main process's value on every rank: a decision that all must share.
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from timesformer.config.defaults import get_cfg
@@ -123,7 +124,8 @@ def parse_args(
     """
     parser = CommandParser(name, about or _ABOUT, "--cfg FILE [options] [KEY VALUE ...]")
     parser.add_cfg(
-        "YAML file that says what to run, or the name of a recipe: `timesformer recipes` lists them"
+        "YAML file that says what to run, the name of a recipe (`timesformer recipes` lists them), "
+        "or a run's folder or checkpoint, for the config that it was trained with"
     )
     parser.add_argument(
         "--num_shards",
@@ -188,10 +190,39 @@ def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
 
 
 def _merge(args: argparse.Namespace) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(find_recipe(args.cfg_file))
+    cfg, path = get_cfg(), Path(args.cfg_file).expanduser()
+    if path.suffix == ".pyth" or (path / "checkpoints").is_dir():
+        _merge_stored(cfg, path)
+    else:
+        cfg.merge_from_file(find_recipe(args.cfg_file))
     cfg.merge_from_list(args.opts or [])
     return cfg
+
+
+def _merge_stored(cfg: CfgNode, path: Path) -> None:
+    """Merge the config that a checkpoint was trained with; of a run's folder, the newest has it.
+
+    What the run is called is where it lies now: OUTPUT_DIR is its folder. A file is what is tested.
+
+    Raises:
+        ConfigError: there is no checkpoint, or it says no config.
+    """
+    # A recipe doesn't wait for torch.
+    from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
+
+    file = path if path.suffix == ".pyth" else get_last_checkpoint(path)
+    if file is None:
+        raise ConfigError(f"--cfg {path}: this run has no checkpoint that can be read")
+    text = read_checkpoint(file).get("cfg")
+    if not isinstance(text, str):
+        raise ConfigError(f"--cfg {file}: it doesn't say what config it was trained with")
+    cfg.merge_from_string(text, str(file))
+    if file is path:
+        cfg.TEST.CHECKPOINT_FILE_PATH = str(path)
+        if path.parent.name == "checkpoints":
+            cfg.OUTPUT_DIR = str(path.parent.parent)
+    else:
+        cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH = str(path), ""
 
 
 def _restrict(cfg: CfgNode, only: str) -> None:
