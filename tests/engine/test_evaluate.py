@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import re
+import os
 import shutil
 from pathlib import Path
 
@@ -14,17 +14,23 @@ import pytest
 import torch
 from small_run import small_cfg, stats
 
-from timesformer.engine import evaluate
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import score_videos, test
-from timesformer.engine.results import Results, ensemble, save_results
+from timesformer.engine.results import ensemble
 from timesformer.engine.rows import MissingViewError, Rows, join_rows
 from timesformer.engine.train import train
 from timesformer.models.build import build_model
-from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
-from timesformer.utils.errors import AnnotationError, ConfigError, TrainingError, WeightsError
+from timesformer.models.create import from_pretrained
+from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint, write_checkpoint
+from timesformer.utils.errors import (
+    AnnotationError,
+    ConfigError,
+    TrainingError,
+    UserError,
+    WeightsError,
+)
 from timesformer.utils.parser import load_config, parse_args
-from timesformer.utils.torch_file import digest_of
+from timesformer.utils.torch_file import stored_digest
 
 run_test = test  # pytest would collect a function called `test`
 del test
@@ -128,52 +134,68 @@ def test_image_weights_are_not_tested_as_a_video_model(synthetic_dir, tmp_path, 
         run_test(cfg)
 
 
-def tested(data, output, checkpoint, **changes):
-    options = {"TEST__CHECKPOINT_FILE_PATH": checkpoint, "TRAIN__ENABLE": False}
-    return run_test(small_cfg(data, output, **options, **changes))
+def test_other_preprocessing_than_in_training_is_refused(synthetic_dir, tmp_path, checkpoint):
+    content = read_checkpoint(checkpoint)
+    content["preprocessing"]["mean"] = [0.5, 0.5, 0.5]
+    write_checkpoint(tmp_path / "other.pyth", content)
+    weights = {"TEST__CHECKPOINT_FILE_PATH": tmp_path / "other.pyth", "TRAIN__ENABLE": False}
+    with pytest.raises(ConfigError, match=r"DATA\.MEAN: .*0\.5.* → .*0\.45"):
+        run_test(small_cfg(synthetic_dir, tmp_path, **weights))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("TIMESFORMER.ATTENTION_TYPE", "space_then_time"),  # weights of the same names and shapes
-        ("TIMESFORMER.NUM_HEADS", 6),
-        ("TIMESFORMER.CLS_IN_TIME", True),
-        ("DATA.MEAN", "[0.5, 0.5, 0.5]"),
-        ("DATA.REVERSE_INPUT_CHANNEL", True),
+        ("TIMESFORMER__NUM_HEADS", 6),
+        ("TIMESFORMER__CLS_IN_TIME", True),
+        ("TIMESFORMER__ATTENTION_TYPE", "space_then_time"),
     ],
 )
-def test_another_model_or_input_is_refused(synthetic_dir, tmp_path, checkpoint, key, value):
-    with pytest.raises(ConfigError, match=rf"{re.escape(key)}: .* → "):
-        tested(synthetic_dir, tmp_path, checkpoint, **{key.replace(".", "__"): value})
+def test_a_model_of_equal_shapes_is_refused_by_key(synthetic_dir, tmp_path, checkpoint, key, value):
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False,
+        **{key: value},
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=rf"{key.replace('__', '.')}: .* → {value}"):
+        run_test(cfg)
 
 
-@pytest.mark.parametrize("key", ["SAMPLING_RATE", "TARGET_FPS", "NUM_FRAMES"])
-def test_other_frames_than_in_training_are_said(synthetic_dir, tmp_path, checkpoint, key):
-    tested(synthetic_dir, tmp_path, checkpoint, **{f"DATA__{key}": 8})
-    text = (tmp_path / "run.log").read_text()
-    assert f"as in training is DATA.{key} " in text
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: torch.full_like(w, torch.nan), "not finite"),
+        (lambda w: w.to(torch.int8), "int8"),
+        (lambda w: w > 0, "bool"),
+        (lambda w: w.to(torch.complex64), "complex64"),
+    ],
+)
+def test_weights_that_no_training_makes_are_refused(
+    synthetic_dir, tmp_path, checkpoint, change, said
+):
+    content = read_checkpoint(checkpoint)
+    content["model_state"]["model.head.weight"] = change(
+        content["model_state"]["model.head.weight"]
+    )
+    write_checkpoint(tmp_path / "odd.pyth", content)
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=tmp_path / "odd.pyth",
+        TRAIN__ENABLE=False,
+    )  # fmt: skip
+    with pytest.raises(WeightsError, match=rf"odd\.pyth: head\.weight .*{said}"):
+        run_test(cfg)
+    with pytest.raises(WeightsError, match=rf"odd\.pyth: head\.weight .*{said}"):
+        from_pretrained(tmp_path / "odd.pyth")
 
 
-def test_a_run_is_tested_by_its_folder(synthetic_dir, tmp_path, checkpoint):
-    """Its config comes from its checkpoint; no key of the architecture is asked for."""
-    run = checkpoint.parents[1]
-    for words in (["--cfg", str(run)], ["--cfg", str(checkpoint)]):
-        cfg = load_config(parse_args([*words, "OUTPUT_DIR", str(tmp_path)]), only="test")
-        assert cfg.TIMESFORMER.EMBED_DIM == 24
-    assert str(run) == load_config(parse_args(["--cfg", str(run)])).OUTPUT_DIR
-    assert str(run) == load_config(parse_args(["--cfg", str(checkpoint)])).OUTPUT_DIR
-    tested(synthetic_dir, tmp_path, run)
-    assert stats(tmp_path, "test_final")[0]["checkpoint"] == str(checkpoint)
-    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="has no checkpoint that can be read"):
-        load_config(parse_args(["--cfg", str(tmp_path / "empty")]))
-
-
-def test_results_name_their_checkpoint(synthetic_dir, tmp_path, checkpoint, monkeypatch):
-    files = {"TEST__SAVE_RESULTS_PATH": "scores.npz,scores.csv"}
-    tested(synthetic_dir, tmp_path, checkpoint, **files)
-    digest = digest_of(checkpoint)
+def test_result_files_name_their_weights_and_are_not_a_failed_tests(
+    synthetic_dir, tmp_path, checkpoint, monkeypatch
+):
+    cfg = small_cfg(
+        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False,
+        TEST__SAVE_RESULTS_PATH="scores.npz,scores.csv",
+    )  # fmt: skip
+    run_test(cfg)
+    digest = stored_digest(checkpoint)
     assert len(digest) == 64
     with np.load(tmp_path / "scores.npz") as saved:
         assert (str(saved["checkpoint"]), str(saved["checkpoint_sha256"])) == (
@@ -182,88 +204,23 @@ def test_results_name_their_checkpoint(synthetic_dir, tmp_path, checkpoint, monk
         )
     with (tmp_path / "scores.csv").open() as file:
         assert {row["checkpoint_sha256"] for row in csv.DictReader(file)} == {digest}
-    (line,) = stats(tmp_path, "test_final")
-    assert (line["frames"], line["crop"], line["checkpoint_sha256"]) == (4, 64, digest)
 
-    def fail(*args, **kwargs):
-        raise TrainingError("no")
+    def fail(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(evaluate, "perform_test", fail)
-    with pytest.raises(TrainingError):
-        tested(synthetic_dir, tmp_path, checkpoint, **files)
-    assert not (tmp_path / "scores.npz").exists()  # or it would seem to be this test's
-    assert (tmp_path / "scores.npz.before").exists()
-
-
-def test_a_full_disk_leaves_no_stump(tmp_path, monkeypatch):
-    results = Results(
-        torch.zeros(2, 1, 3),
-        torch.zeros(2, 3),
-        torch.zeros(2).long(),
-        ["a", "b"],
-        torch.zeros(2).bool(),
-    )
-    for name in ("scores.npz", "scores.csv"):
-        save_results(tmp_path / name, results, (), "sum", {})
-        before = (tmp_path / name).read_bytes()
-        full = OSError(errno.ENOSPC, "No space left on device")
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(full))
-            with pytest.raises(OSError, match="No space"):
-                save_results(tmp_path / name, results, ("x", "y", "z"), "sum", {})
-        assert (tmp_path / name).read_bytes() == before
-        assert [p.name for p in tmp_path.iterdir()] == [name]
-        (tmp_path / name).unlink()
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(UserError, match=r"scores\.npz: the scores can't be written \(No space"):
+        run_test(cfg)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"scores.before.npz", "scores.before.csv"} <= names
+    assert not {"scores.npz", "scores.csv", ".scores.npz.tmp"} & names
 
 
-def test_more_failures_than_allowed_end_in_an_error_after_all_is_written(
-    synthetic_dir, tmp_path, checkpoint
-):
-    data = shutil.copytree(synthetic_dir, tmp_path / "data")
-    videos = sorted((data / "test").rglob("*.mp4"))
-    for path in videos[:3]:
-        path.unlink()
-    with pytest.raises(AnnotationError, match=r"3 of 12 test videos .* DATA\.MAX_FAILED"):
-        tested(data, tmp_path / "out", checkpoint, TEST__SAVE_RESULTS_PATH="scores.csv")
-    assert stats(tmp_path / "out", "test_final")[0]["failed_videos"] == 3
-    assert (tmp_path / "out" / "scores.csv").is_file()
-
-
-def test_views_are_kept_only_for_a_file_that_has_them(synthetic_dir, tmp_path, checkpoint):
-    both = {
-        name: tested(synthetic_dir, tmp_path / name, checkpoint, TEST__SAVE_RESULTS_PATH=name)
-        for name in ("scores.csv", "scores.npz")
-    }
-    assert both["scores.csv"].per_view is None
-    assert both["scores.csv"].scores.equal(both["scores.npz"].scores)
-
-
-@pytest.mark.parametrize("method", ["sum", "max", "prob"])
-def test_rows_of_any_batches_and_ranks_make_the_same_table(method):
-    generator = torch.Generator().manual_seed(0)
-    V, n, K = 7, 4, 3
-    scores = torch.randn(V, n, K, generator=generator)
-    whole = ensemble(scores, method)
-    for ranks in (1, 2, 3):
-        parts = [Rows(n, method, False, True) for _ in range(ranks)]
-        for video in range(V):
-            if video != 5:  # can't be read
-                order = torch.randperm(n, generator=generator)
-                index = torch.full((n,), video)
-                parts[video % ranks].add(index, order, scores[video, order])
-        table = join_rows(parts, (V, n, K), [5])
-        good = [v for v in range(V) if v != 5]
-        assert table.per_view[good].equal(scores[good])
-        torch.testing.assert_close(table.scores[good], whole[good], atol=1e-6, rtol=0)
-        assert bool(table.scores[5].isnan().all())
-    parts[0].add(torch.tensor([6] * n), torch.arange(n), scores[6])
-    with pytest.raises(MissingViewError) as error:
-        join_rows(parts, (V, n, K), [5])
-    assert (error.value.video, error.value.times) == (6, 2)
-    parts[0].add(torch.tensor([3] * n), torch.tensor([0, 1, 1, 3]), scores[3])
-    with pytest.raises(MissingViewError) as error:
-        join_rows(parts, (V, n, K), [5])
-    assert (error.value.video, error.value.view, error.value.times) == (3, 1, 2)
+@pytest.mark.parametrize("name", ["../scores.npz", "/tmp/scores.npz", "a/../../b.csv"])
+def test_scores_stay_in_the_output_folder(synthetic_dir, tmp_path, name):
+    with pytest.raises(ConfigError, match=r"SAVE_RESULTS_PATH .*must lie in OUTPUT_DIR"):
+        small_cfg(synthetic_dir, tmp_path, TEST__SAVE_RESULTS_PATH=name)
 
 
 def test_videos_that_cannot_be_read_are_never_substituted(synthetic_dir, tmp_path, checkpoint):
@@ -313,3 +270,80 @@ def test_unknown_dataset_names_the_key(synthetic_dir, tmp_path):
     cfg = small_cfg(synthetic_dir, tmp_path, TEST__DATASET="kinetcs", TRAIN__ENABLE=False)
     with pytest.raises(ConfigError, match=r"TEST\.DATASET"):
         run_test(cfg)
+
+
+def score(data, output, checkpoint, **changes):
+    options = {"TEST__CHECKPOINT_FILE_PATH": checkpoint, "TRAIN__ENABLE": False}
+    return run_test(small_cfg(data, output, **options, **changes))
+
+
+@pytest.mark.parametrize("key", ["SAMPLING_RATE", "TARGET_FPS", "NUM_FRAMES"])
+def test_other_frames_than_in_training_are_said(synthetic_dir, tmp_path, checkpoint, key):
+    score(synthetic_dir, tmp_path, checkpoint, **{f"DATA__{key}": 8})
+    text = (tmp_path / "run.log").read_text()
+    assert f"as in training is DATA.{key} " in text
+
+
+def test_a_run_is_tested_by_its_folder(synthetic_dir, tmp_path, checkpoint):
+    """Its config comes from its checkpoint; no key of the architecture is asked for."""
+    run = checkpoint.parents[1]
+    for words in (["--cfg", str(run)], ["--cfg", str(checkpoint)]):
+        cfg = load_config(parse_args([*words, "OUTPUT_DIR", str(tmp_path)]), only="test")
+        assert cfg.TIMESFORMER.EMBED_DIM == 24
+    assert str(run) == load_config(parse_args(["--cfg", str(run)])).OUTPUT_DIR
+    assert str(run) == load_config(parse_args(["--cfg", str(checkpoint)])).OUTPUT_DIR
+    score(synthetic_dir, tmp_path, run)
+    assert stats(tmp_path, "test_final")[0]["checkpoint"] == str(checkpoint)
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="has no checkpoint that can be read"):
+        load_config(parse_args(["--cfg", str(tmp_path / "empty")]))
+
+
+def test_views_are_kept_only_for_a_file_that_has_them(synthetic_dir, tmp_path, checkpoint):
+    both = {
+        name: score(synthetic_dir, tmp_path / name, checkpoint, TEST__SAVE_RESULTS_PATH=name)
+        for name in ("scores.csv", "scores.npz")
+    }
+    assert both["scores.csv"].per_view is None
+    assert both["scores.csv"].scores.equal(both["scores.npz"].scores)
+
+
+@pytest.mark.parametrize("method", ["sum", "max", "prob"])
+def test_rows_of_any_batches_and_ranks_make_the_same_table(method):
+    generator = torch.Generator().manual_seed(0)
+    V, n, K = 7, 4, 3
+    scores = torch.randn(V, n, K, generator=generator)
+    whole = ensemble(scores, method)
+    for ranks in (1, 2, 3):
+        parts = [Rows(n, method, False, True) for _ in range(ranks)]
+        for video in range(V):
+            if video != 5:  # can't be read
+                order = torch.randperm(n, generator=generator)
+                index = torch.full((n,), video)
+                parts[video % ranks].add(index, order, scores[video, order])
+        table = join_rows(parts, (V, n, K), [5])
+        good = [v for v in range(V) if v != 5]
+        assert table.per_view[good].equal(scores[good])
+        torch.testing.assert_close(table.scores[good], whole[good], atol=1e-6, rtol=0)
+        assert bool(table.scores[5].isnan().all())
+    parts[0].add(torch.tensor([6] * n), torch.arange(n), scores[6])
+    with pytest.raises(MissingViewError) as error:
+        join_rows(parts, (V, n, K), [5])
+    assert (error.value.video, error.value.times) == (6, 2)
+    parts[0].add(torch.tensor([3] * n), torch.tensor([0, 1, 1, 3]), scores[3])
+    with pytest.raises(MissingViewError) as error:
+        join_rows(parts, (V, n, K), [5])
+    assert (error.value.video, error.value.view, error.value.times) == (3, 1, 2)
+
+
+def test_more_failures_than_allowed_end_in_an_error_after_all_is_written(
+    synthetic_dir, tmp_path, checkpoint
+):
+    data = shutil.copytree(synthetic_dir, tmp_path / "data")
+    videos = sorted((data / "test").rglob("*.mp4"))
+    for path in videos[:3]:
+        path.unlink()
+    with pytest.raises(AnnotationError, match=r"3 of 12 test videos .* DATA\.MAX_FAILED"):
+        score(data, tmp_path / "out", checkpoint, TEST__SAVE_RESULTS_PATH="scores.csv")
+    assert stats(tmp_path / "out", "test_final")[0]["failed_videos"] == 3
+    assert (tmp_path / "out" / "scores.csv").is_file()

@@ -20,7 +20,7 @@ from torch import nn
 
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
-from timesformer.engine.results import Results, save_results, set_aside_results
+from timesformer.engine.results import Results, save_results
 from timesformer.engine.rows import MissingViewError, Rows, Table, join_rows
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model
@@ -33,9 +33,8 @@ from timesformer.utils.distributed import (
     is_main,
     together,
 )
-from timesformer.utils.errors import TrainingError
+from timesformer.utils.errors import TrainingError, UserError
 from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
-from timesformer.utils.torch_file import stored_digest
 
 logger = get_logger(__name__)
 
@@ -211,15 +210,10 @@ def perform_test(
         num_classes=cfg.MODEL.NUM_CLASSES,
         clips=cfg.TEST.BATCH_SIZE // get_world().local_size,
         method=cfg.DATA.ENSEMBLE_METHOD,
-        keep_views=any(name.endswith(".npz") for name in result_files(cfg)),
+        keep_views=any(path.suffix == ".npz" for path in _result_files(cfg)),
         amp=cfg.TEST.AMP,
     )
     return None if table is None else collect(table, loader, broken)
-
-
-def result_files(cfg: CfgNode) -> list[str]:
-    """Return the names in TEST.SAVE_RESULTS_PATH."""
-    return [name.strip() for name in cfg.TEST.SAVE_RESULTS_PATH.split(",") if name.strip()]
 
 
 def test(cfg: CfgNode) -> Results | None:
@@ -241,24 +235,21 @@ def test(cfg: CfgNode) -> Results | None:
     class_names = _agree(loader.dataset.class_names, weights)
     together(lambda: _set_aside(_result_files(cfg)))
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
-    if is_main():
-        set_aside_results(Path(cfg.OUTPUT_DIR), result_files(cfg))
+    together(lambda: _set_aside(_result_files(cfg)))
     with worker_errors():
         results = perform_test(cfg, model, loader, broken)
-    if results is not None:
-        _report_test(cfg, results, weights, class_names)
+    together(lambda: _report_test(cfg, results, weights, class_names))
     broken.check_failed()  # all that was found is written by now
     return results
 
 
 def _report_test(
-    cfg: CfgNode, results: Results, weights: TestWeights, class_names: tuple[str, ...]
+    cfg: CfgNode, results: Results | None, weights: TestWeights, class_names: tuple[str, ...]
 ) -> None:
-    for name in result_files(cfg):
-        path = Path(cfg.OUTPUT_DIR) / name
-        source = {"checkpoint": weights.path, "checkpoint_sha256": weights.digest}
-        save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD, source)
-        logger.info("wrote %s", path)
+    """Write and log what a test found, from the main process, which has it."""
+    if results is None:
+        return
+    _save(cfg, results, class_names, weights)
     stats = {
         "split": "test_final",
         **results.report(),
@@ -304,14 +295,16 @@ def _set_aside(paths: Iterable[Path]) -> None:
             logger.info("a former test's %s is %s now", path, before.name)
 
 
-def _save(cfg: CfgNode, results: Results, class_names: tuple[str, ...], weights: str) -> None:
-    """Write what TEST.SAVE_RESULTS_PATH asks for, from the main process.
+def _save(
+    cfg: CfgNode, results: Results, class_names: tuple[str, ...], weights: TestWeights
+) -> None:
+    """Write what TEST.SAVE_RESULTS_PATH asks for.
 
     Raises:
         UserError: a file can't be written.
     """
-    for path in _result_files(cfg) if is_main() else ():
-        source = (weights, stored_digest(weights))
+    for path in _result_files(cfg):
+        source = (weights.path, weights.digest)
         try:
             save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD, source)
         except OSError as error:

@@ -5,16 +5,15 @@ Letters: V videos, n views of each, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from timesformer.utils.files import write_csv, written_whole
+from timesformer.utils.files import make_folder, write_csv, written_whole
 from timesformer.utils.metrics import mean_average_precision, topk_correct
 
 
@@ -105,58 +104,55 @@ def probabilities(results: Results, method: str) -> Tensor:
     return logits.sigmoid() if results.labels.dim() == 2 else logits.softmax(dim=-1)
 
 
-def set_aside_results(folder: Path, names: Sequence[str]) -> None:
-    """Rename the files that a test will write, so that none of a former one is taken for its own.
-
-    A test that fails leaves them as `NAME.before`; the next one replaces those.
-    """
-    for name in names:
-        path = folder / name
-        if path.is_file():
-            path.replace(path.with_name(f"{path.name}.before"))
-
-
 def save_results(
     path: Path,
     results: Results,
     class_names: Sequence[str],
     method: str,
-    source: Mapping[str, str],
+    checkpoint: tuple[str, str] = ("", ""),
 ) -> None:
-    """Write results, whole or not at all.
+    """Write results; the file is whole, or the one before stays.
 
     `.npz`: scores (V, K), per_view (V, n, K), labels (V,) or (V, K), paths (V,), failed (V,),
-    class_names (K,) or (0,), and what `source` says. `.csv`: a row a video with path, true label,
-    the five likeliest classes with their probabilities, empty for a video that couldn't be read,
-    and what `source` says.
+    class_names (K,) or (0,), checkpoint and checkpoint_sha256 (texts). `.csv`: a row a video with
+    path, true label, the five likeliest classes with their probabilities, which are empty for a
+    video that couldn't be read, and the checkpoint with its SHA-256.
 
     Args:
-        path: the file; its folder is made.
-        results: what is written.
+        path: the file; its suffix says which.
+        results: what it holds.
         class_names: in label order, or ().
         method: DATA.ENSEMBLE_METHOD.
-        source: the checkpoint's name and digest, by name.
+        checkpoint: file of the weights, and its SHA-256 if it carries one.
+
+    Raises:
+        UserError: its folder can't be made.
+        OSError: it can't be written.
     """
     make_folder(path.parent)
     if path.suffix == ".npz":
-        assert results.per_view is not None
+        assert results.per_view is not None  # kept for such a file
+        # An open file: np.savez adds .npz to names that end otherwise, as the temporary one does.
         with written_whole(path) as partial, partial.open("wb") as file:
-            arrays: dict[str, Any] = {
-                "scores": results.scores.numpy(),
-                "per_view": results.per_view.numpy(),
-                "labels": results.labels.numpy(),
-                "paths": np.array(results.paths),
-                "failed": results.failed.numpy(),
-                "class_names": np.array(class_names, dtype=str),
-            }
-            np.savez(file, **arrays, **{name: np.array(value) for name, value in source.items()})
+            np.savez(
+                file,
+                scores=results.scores.numpy(),
+                per_view=results.per_view.numpy(),
+                labels=results.labels.numpy(),
+                paths=np.array(results.paths),
+                failed=results.failed.numpy(),
+                class_names=np.array(class_names, dtype=str),
+                checkpoint=np.array(checkpoint[0]),
+                checkpoint_sha256=np.array(checkpoint[1]),
+            )
         return
-    write_csv(path, _csv_rows(results, class_names, method, source))
+    write_csv(path, _table(results, class_names, method, checkpoint))
 
 
-def _csv_rows(
-    results: Results, class_names: Sequence[str], method: str, source: Mapping[str, str]
+def _table(
+    results: Results, class_names: Sequence[str], method: str, checkpoint: tuple[str, str]
 ) -> Iterator[list[str]]:
+    """Yield the rows of the `.csv`, the header first."""
     k = min(5, results.scores.shape[1])
     values, classes = probabilities(results, method).topk(k)
 
@@ -164,14 +160,15 @@ def _csv_rows(
         return class_names[label] if class_names else str(label)
 
     header = [column for i in range(k) for column in (f"top{i + 1}", f"prob{i + 1}")]
-    yield ["path", "label", "label_name", "failed", *header, *source]
+    last = ["checkpoint", "checkpoint_sha256"]
+    yield ["path", "label", "label_name", "failed", *header, *last]
     for i, video in enumerate(results.paths):
         truth = results.labels[i]
         labels = truth.nonzero()[:, 0].tolist() if truth.dim() else [int(truth)]
         row = [video, " ".join(map(str, labels)), "; ".join(map(name, labels))]
         if results.failed[i]:
-            yield [*row, "yes", *[""] * len(header), *source.values()]
+            yield [*row, "yes", *[""] * len(header), *checkpoint]
             continue
         pairs = zip(classes[i].tolist(), values[i].tolist(), strict=True)
         cells = [cell for c, p in pairs for cell in (name(c), f"{p:.4f}")]
-        yield [*row, "", *cells, *source.values()]
+        yield [*row, "", *cells, *checkpoint]

@@ -25,7 +25,7 @@ from timesformer.utils.checkpoint import bare, get_last_checkpoint, get_path_to_
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.logging import get_logger
-from timesformer.utils.torch_file import digest_of
+from timesformer.utils.torch_file import stored_digest
 
 logger = get_logger(__name__)
 
@@ -101,7 +101,7 @@ def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
         )
     logger.info("testing %s", path)
     names = tuple(map(str, content.get("class_names") or ()))
-    return TestWeights(str(path), digest_of(path), names)
+    return TestWeights(str(path), stored_digest(path), names)
 
 
 def _compare_model(cfg: CfgNode, path: str, content: Mapping[str, Any], model: Any) -> None:

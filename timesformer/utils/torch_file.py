@@ -23,7 +23,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.files import open_regular
+from timesformer.utils.processes import is_alive
 
 _MARK = b"timesformer-sha256:"
 _COMMENT = len(_MARK) + 64
@@ -131,17 +131,6 @@ def check_digest(path: str | Path, required: bool) -> None:
         raise WeightsError(f"{path}: can't read the checkpoint ({error.strerror})") from error
     if comment != _MARK + digest.hexdigest().encode():
         raise WeightsError(f"{path}: damaged (its digest doesn't match its content)")
-
-
-def digest_of(path: str | Path) -> str:
-    """Return the SHA-256 that a file carries, without comparing it; "" where it carries none."""
-    try:
-        with open_regular(path) as file:
-            file.seek(-_COMMENT, os.SEEK_END)
-            comment = file.read()
-    except OSError:  # also a file that is shorter; or weights that aren't a file
-        return ""
-    return comment.removeprefix(_MARK).decode("ascii") if comment.startswith(_MARK) else ""
 
 
 def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str, Any]:
