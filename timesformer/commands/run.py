@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from fvcore.common.config import CfgNode
 
 from timesformer.engine.evaluate import test
+from timesformer.engine.scope import run_scope
 from timesformer.engine.train import train
 from timesformer.utils.distributed import launch
 from timesformer.utils.parser import load_config, parse_args
@@ -29,10 +30,11 @@ from timesformer.utils.parser import load_config, parse_args
 
 def run(cfg: CfgNode) -> None:
     """Train and/or test, in one process of possibly many."""
-    if cfg.TRAIN.ENABLE:
-        train(cfg)
-    if cfg.TEST.ENABLE:
-        test(cfg)
+    with run_scope(cfg):  # of both: nobody gets in between
+        if cfg.TRAIN.ENABLE:
+            train(cfg)
+        if cfg.TEST.ENABLE:
+            test(cfg)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -73,6 +73,12 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ),
 )
 HUBS = ("timm/", "torchvision/", "hf/")  # weights that are fetched: docs/weights.md
+PATHS = (
+    *("OUTPUT_DIR", "TENSORBOARD.LOG_DIR"),
+    *("DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX", "DATA.CLASS_NAMES"),
+    *("TRAIN.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_FILE_PATH", "TIMESFORMER.PRETRAINED_MODEL"),
+)
+"""Keys that name a file or folder, where ~ is the home folder."""
 NOT_EMPTY = (
     "OUTPUT_DIR",
     "TRAIN.DATASET",

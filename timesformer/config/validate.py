@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, RANGES
+from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, PATHS, RANGES
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
@@ -118,6 +118,9 @@ def _check_values(cfg: CfgNode) -> None:
     for key in NOT_EMPTY:
         if not values[key]:
             raise ConfigError(f"{key} must not be empty")
+    for key in PATHS:
+        if not values[key].isprintable():
+            raise ConfigError(f"{key} {values[key]!r:.200}: a path without control characters")
     for words, allowed, keys in RANGES:
         for key in keys.split():
             numbers = values[key] if isinstance(values[key], list) else [values[key]]

@@ -22,6 +22,7 @@ from timesformer.datasets.loader import VideoLoader, construct_loader, worker_er
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.results import Results, save_results
 from timesformer.engine.rows import MissingViewError, Rows, Table, join_rows
+from timesformer.engine.scope import run_scope
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import bare
@@ -34,7 +35,7 @@ from timesformer.utils.distributed import (
     together,
 )
 from timesformer.utils.errors import TrainingError, UserError
-from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
+from timesformer.utils.logging import get_logger, log_json_stats, progress
 
 logger = get_logger(__name__)
 
@@ -228,7 +229,11 @@ def test(cfg: CfgNode) -> Results | None:
         TrainingError: if no video can be read.
         AnnotationError: if more than DATA.MAX_FAILED can't; scores and metrics are there.
     """
-    setup_logging(cfg.OUTPUT_DIR)
+    with run_scope(cfg):
+        return _test(cfg)
+
+
+def _test(cfg: CfgNode) -> Results | None:
     loader = together(lambda: construct_loader(cfg, "test"))
     model = build_model(cfg)
     weights = load_test_checkpoint(cfg, model)

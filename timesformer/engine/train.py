@@ -23,6 +23,7 @@ from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
 from timesformer.engine.runs import read_stats
+from timesformer.engine.scope import run_scope
 from timesformer.engine.start import load_train_checkpoint
 from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.models.build import build_model, label, meta_model, view_shape
@@ -37,7 +38,7 @@ from timesformer.utils.distributed import (
     together,
 )
 from timesformer.utils.errors import TrainingError
-from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
+from timesformer.utils.logging import get_logger, log_json_stats, progress
 from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.metrics import topk_correct
@@ -60,7 +61,11 @@ def train(cfg: CfgNode) -> nn.Module:
         VideoError: if a video can't be read, and no other in its place.
         TrainingError: if the loss, a gradient or a weight is not finite.
     """
-    setup_logging(cfg.OUTPUT_DIR)
+    with run_scope(cfg):
+        return _train(cfg)
+
+
+def _train(cfg: CfgNode) -> nn.Module:
     world = get_world()
     layout = batch_layout(cfg, world.local_size, world.size // world.local_size)
     seed_all("init", cfg.RNG_SEED)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import simplejson
 from tqdm import tqdm
 
 from timesformer.utils.distributed import get_rank, is_main
+from timesformer.utils.errors import ConfigError, UserError
 
 T = TypeVar("T")
 
@@ -23,6 +25,18 @@ LONGEST_LINE = 1 << 16  # bytes of stats.jsonl
 def get_logger(name: str) -> logging.Logger:
     """Return the logger of a module; lines go where `setup_logging` says."""
     return logging.getLogger(name)
+
+
+class _LogFile(logging.FileHandler):
+    """Writes run.log; a disk that is full for a while is told once and doesn't end the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (logging's name)
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not getattr(self, "told", False):
+            self.told = True
+            print(f"{self.baseFilename}: can't be written: {error.strerror}", file=sys.stderr)
 
 
 class _BarHandler(logging.Handler):
@@ -36,14 +50,24 @@ class _BarHandler(logging.Handler):
 
 
 def _write_line(line: str) -> None:
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except UnicodeEncodeError:  # a terminal that knows ASCII only
+        tqdm.write(line.encode("ascii", "backslashreplace").decode(), file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has enough of it (`| head`); the run and its log go on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def setup_logging(output_dir: str) -> None:
     """Send the package's log lines to stdout and, with time stamps, to OUTPUT_DIR/run.log.
 
     Other ranks than 0 only show warnings, on stderr and with their rank.
+
+    Raises:
+        ConfigError: OUTPUT_DIR can't be made or written.
     """
     logger = logging.getLogger(ROOT)
     for handler in list(logger.handlers):
@@ -53,8 +77,13 @@ def setup_logging(output_dir: str) -> None:
     handlers: list[logging.Handler]
     if is_main():
         logger.setLevel(logging.INFO)
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(Path(output_dir) / "run.log", encoding="utf-8")
+        try:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            file = _LogFile(Path(output_dir) / "run.log", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"OUTPUT_DIR {output_dir:.200}: can't be written: {error.strerror}"
+            ) from error
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers = [_BarHandler(), file]
     else:
@@ -63,6 +92,29 @@ def setup_logging(output_dir: str) -> None:
         handlers[0].setFormatter(logging.Formatter(f"[rank {get_rank()}] %(message)s"))
     for handler in handlers:
         logger.addHandler(handler)
+
+
+_logged: list[BaseException | None] = [None]  # the last one that ended a run
+
+
+@contextmanager
+def errors_in_log() -> Iterator[None]:
+    """Write what ends a run to run.log too: one line if the user can mend it, else all of it."""
+    try:
+        yield
+    except BaseException as error:
+        if error is _logged[0]:  # by the scope within
+            raise
+        _logged[0] = error
+        known = isinstance(error, UserError | KeyboardInterrupt | SystemExit)
+        text = str(error) or type(error).__name__
+        record = logging.LogRecord(
+            ROOT, logging.ERROR, "", 0, "%s", (text,), None if known else sys.exc_info()
+        )
+        for handler in logging.getLogger(ROOT).handlers:
+            if isinstance(handler, _LogFile):
+                handler.handle(record)
+        raise
 
 
 def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
@@ -75,8 +127,12 @@ def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
         return
     rounded = {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in stats.items()}
     line = simplejson.dumps(rounded, ignore_nan=True)
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    append_line(Path(output_dir) / "stats.jsonl", line)
+    path = Path(output_dir) / "stats.jsonl"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        append_line(path, line)
+    except OSError as error:  # the line below is in the log all the same
+        get_logger(__name__).warning("%s: can't be written: %s", path, error.strerror)
     _write_line(line)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from timesformer.config.allowed import PATHS
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.recipes import find_recipe
@@ -196,6 +197,10 @@ def _merge(args: argparse.Namespace) -> CfgNode:
     else:
         cfg.merge_from_file(find_recipe(args.cfg_file))
     cfg.merge_from_list(args.opts or [])
+    for key in PATHS:
+        group, _, name = key.rpartition(".")
+        node = cfg[group] if group else cfg
+        node[name] = os.path.expanduser(node[name])  # noqa: PTH111  (text, perhaps timm/NAME)
     return cfg
 
 

@@ -1,0 +1,103 @@
+"""One run for one folder."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from timesformer.utils.errors import UserError
+from timesformer.utils.run_lock import NAME, run_lock
+
+
+def test_it_is_held_and_given_back(tmp_path: Path) -> None:
+    with run_lock(tmp_path), run_lock(tmp_path):
+        said = json.loads((tmp_path / NAME).read_text())
+        assert (said["host"], said["pid"]) == (platform.node(), os.getpid())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), run_lock(tmp_path):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_process_is_named(tmp_path: Path) -> None:
+    program = (
+        "import sys; from timesformer.utils.run_lock import run_lock\n"
+        f"with run_lock({str(tmp_path)!r}): print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with (
+        pytest.raises(UserError, match=rf"in use by another run, process {other.pid} .*OUTPUT_DIR"),
+        run_lock(tmp_path),
+    ):
+        pass
+    other.kill()
+    other.communicate()
+    with run_lock(tmp_path):  # it is gone, and left its lock
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"pid": 2**22 + 1, "start": 5},  # no such process
+        {"pid": os.getpid(), "start": 5},  # its number is another's by now
+    ],
+)
+def test_a_stale_lock_is_taken(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / NAME).write_text(json.dumps({"host": platform.node(), **said}))
+    with run_lock(tmp_path):
+        pass
+
+
+def test_what_another_machine_does_cant_be_asked(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(json.dumps({"host": "node-7", "pid": 1, "since": "yesterday"}))
+    with pytest.raises(UserError, match=r"on node-7 \(since yesterday\).*delete .*\.lock"):
+        run_lock(tmp_path).__enter__()
+
+
+def test_a_lock_without_content_is_somebodys_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("")
+    with pytest.raises(UserError, match="in use by another run"):
+        run_lock(tmp_path).__enter__()
+    os.utime(tmp_path / NAME, (0, 0))
+    with run_lock(tmp_path):
+        pass
+
+
+def hold(folder: Path, start: Any, results: Any) -> None:
+    start.wait()
+    try:
+        with run_lock(folder):
+            results.put("held")
+            start.wait()
+    except UserError:
+        results.put("refused")
+        start.wait()
+
+
+def test_of_several_at_once_one_gets_it(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(json.dumps({"host": platform.node(), "pid": 2**22 + 1}))
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(5), context.Queue()
+    processes = [context.Process(target=hold, args=(tmp_path, start, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.wait(20)
+    found = sorted(results.get(timeout=20) for _ in processes)
+    start.wait(20)
+    for process in processes:
+        process.join(20)
+    assert found == ["held", "refused", "refused", "refused"]

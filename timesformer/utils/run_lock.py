@@ -1,0 +1,128 @@
+"""One run for one folder: two would mix their lines, and each delete what the other is writing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from timesformer.utils.errors import UserError
+from timesformer.utils.logging import get_logger
+from timesformer.utils.processes import is_alive
+
+NAME = ".lock"
+UNWRITTEN = 60.0  # seconds after which a lock without content is of a process that died at once
+
+logger = get_logger(__name__)
+
+_SINCE = time.strftime("%Y-%m-%d %H:%M:%S")
+_held: dict[str, int] = {}  # folder -> how many times this process has it
+
+
+@contextlib.contextmanager
+def run_lock(folder: str | Path) -> Iterator[None]:
+    """Hold a folder's lock; this process may take it several times over.
+
+    The lock of a process of this machine that is gone is taken over, and the log says so. One of
+    another machine can't be asked: its file has to be deleted by hand if its run is over.
+
+    Raises:
+        UserError: another run has it.
+    """
+    path = Path(folder).absolute() / NAME
+    key = str(path)
+    if not _held.get(key):
+        _take(path)
+    _held[key] = _held.get(key, 0) + 1
+    try:
+        yield
+    finally:
+        _held[key] -= 1
+        if not _held[key]:
+            del _held[key]
+            if _read(path) == _me():
+                path.unlink(missing_ok=True)
+
+
+def _take(path: Path) -> None:
+    for _ in range(10):
+        try:
+            file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w")
+        except FileExistsError:
+            _clear_if_stale(path)
+            continue
+        except OSError as error:
+            raise UserError(f"{path.parent}: can't be written: {error.strerror}") from error
+        with file:
+            json.dump(_me(), file)
+        return
+    raise UserError(f"{path}: several runs want this folder at once: start one of them")
+
+
+def _clear_if_stale(path: Path) -> None:
+    """Remove the lock of a process that is gone.
+
+    Raises:
+        UserError: it isn't gone, or can't be asked.
+    """
+    holder, host = _read(path), platform.node()
+    if holder is None:
+        return  # released meanwhile
+    if holder.get("host") != host or _is_running(path, holder):
+        where = "" if holder.get("host") == host else f" on {holder.get('host', 'a machine')}"
+        raise UserError(
+            f"{path.parent} is in use by another run, process {holder.get('pid', '?')}{where} "
+            f"(since {holder.get('since', '?')}): choose another OUTPUT_DIR, or end that run; if "
+            f"it is over, delete {path}"
+        )
+    grave = path.with_name(f"{NAME}.{os.getpid()}.stale")
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(grave)  # of several that want it, one gets it
+        if _read(grave) != holder:  # it was another's by now
+            grave.replace(path)
+            return
+        grave.unlink()
+        logger.warning(
+            "%s: the run of process %s, which is gone, left its lock: taken over",
+            *(path.parent, holder.get("pid")),
+        )
+
+
+def _is_running(path: Path, holder: dict[str, Any]) -> bool:
+    pid = holder.get("pid")
+    if not isinstance(pid, int):  # not written yet, or never
+        with contextlib.suppress(OSError):
+            return time.time() - path.stat().st_mtime < UNWRITTEN
+        return False
+    # A number is given to another process some day: its start tells them apart.
+    return is_alive(pid) and holder.get("start") in (None, _start_of(pid))
+
+
+def _me() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"host": platform.node(), "pid": pid, "start": _start_of(pid), "since": _SINCE}
+
+
+def _start_of(pid: int) -> int | None:
+    """Return when a process started, in ticks since the machine did; None where Linux isn't."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a lock says: {} if nothing yet, None if there is none."""
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {"host": platform.node()}
+    return said if isinstance(said, dict) else {"host": platform.node()}
