@@ -315,24 +315,24 @@ def test_rows_of_any_batches_and_ranks_make_the_same_table(method):
     scores = torch.randn(V, n, K, generator=generator)
     whole = ensemble(scores, method)
     for ranks in (1, 2, 3):
-        parts = [Rows(n, method, False, True) for _ in range(ranks)]
+        parts = [Rows((V, n, K), method, False, True) for _ in range(ranks)]
         for video in range(V):
             if video != 5:  # can't be read
                 order = torch.randperm(n, generator=generator)
                 index = torch.full((n,), video)
                 parts[video % ranks].add(index, order, scores[video, order])
-        table = join_rows(parts, (V, n, K), [5])
+        table = join_rows([p.found() for p in parts], (V, n, K), [5])
         good = [v for v in range(V) if v != 5]
         assert table.per_view[good].equal(scores[good])
         torch.testing.assert_close(table.scores[good], whole[good], atol=1e-6, rtol=0)
         assert bool(table.scores[5].isnan().all())
     parts[0].add(torch.tensor([6] * n), torch.arange(n), scores[6])
     with pytest.raises(MissingViewError) as error:
-        join_rows(parts, (V, n, K), [5])
+        join_rows([p.found() for p in parts], (V, n, K), [5])
     assert (error.value.video, error.value.times) == (6, 2)
     parts[0].add(torch.tensor([3] * n), torch.tensor([0, 1, 1, 3]), scores[3])
     with pytest.raises(MissingViewError) as error:
-        join_rows(parts, (V, n, K), [5])
+        join_rows([p.found() for p in parts], (V, n, K), [5])
     assert (error.value.video, error.value.view, error.value.times) == (3, 1, 2)
 
 

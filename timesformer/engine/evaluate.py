@@ -88,7 +88,8 @@ def score_videos(
     model = bare(model).eval()
     dataset = loader.dataset
     several = isinstance(dataset.records[0].label, tuple)
-    rows = Rows(dataset.num_views, method, several, keep_views)
+    shape = (len(dataset), dataset.num_views, num_classes)
+    rows = Rows(shape, method, several, keep_views)
     for pixels, _, index, meta in progress(loader, desc=desc, total=len(loader)):
         broken.add(meta["problems"])
         if not len(index):
@@ -106,12 +107,11 @@ def score_videos(
             f"none of the {len(dataset)} {broken.split} videos can be read (the first is "
             f"{first.path}: {first.reason}); check DATA.PATH_PREFIX"
         )
-    gathered = gather_on_main(rows)
+    gathered = gather_on_main(rows.found())
 
     def join() -> Table | None:
         if gathered is None:
             return None
-        shape = (len(dataset), dataset.num_views, num_classes)
         try:
             return join_rows(gathered, shape, broken.failed)
         except MissingViewError as error:

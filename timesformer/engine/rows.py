@@ -37,21 +37,26 @@ class MissingViewError(Exception):
 class Rows:
     """The videos of one rank, added batch by batch; a batch has all views of its videos.
 
+    Rows lie in one block from the start: as small tensors they would keep the memory of batches
+    from being used again, which is between them.
+
     Args:
-        views: n.
+        shape: (V, n, K).
         method: how views make a video's score, see `ensemble`.
         several: whether videos have several labels.
         keep_views: keep the scores of every view too.
     """
 
-    def __init__(self, views: int, method: str, several: bool, keep_views: bool) -> None:
-        self.views = views
+    def __init__(
+        self, shape: tuple[int, int, int], method: str, several: bool, keep_views: bool
+    ) -> None:
+        V, n, K = shape
+        self.views = n
         self.method = method
         self.several = several
-        self.keep_views = keep_views
-        self.videos: list[int] = []
-        self.scores: list[Tensor] = []
-        self.per_view: list[Tensor] = []
+        self.times = torch.zeros(V, dtype=torch.long)
+        self.scores = torch.full((V, K), torch.nan)
+        self.per_view = torch.full(shape, torch.nan) if keep_views else None
         self.wrong: list[tuple[int, int, int]] = []  # video, view, times
 
     def add(self, index: Tensor, view: Tensor, scores: Tensor) -> None:
@@ -64,13 +69,29 @@ class Rows:
                 self.wrong.append((video, first, int(times[first])))
                 continue
             per_view = scores[mine][view[mine].argsort()]
-            self.videos.append(video)
-            self.scores.append(ensemble(per_view[None], self.method, self.several)[0])
-            if self.keep_views:
-                self.per_view.append(per_view)
+            self.times[video] += 1
+            self.scores[video] = ensemble(per_view[None], self.method, self.several)[0]
+            if self.per_view is not None:
+                self.per_view[video] = per_view
+
+    def found(self) -> Found:
+        """Return what this rank has found, without the places of other ranks' videos."""
+        videos = self.times.nonzero()[:, 0]
+        per_view = None if self.per_view is None else self.per_view[videos]
+        return Found(videos, self.times[videos], self.scores[videos], per_view, self.wrong)
 
 
-def join_rows(ranks: Sequence[Rows], shape: tuple[int, int, int], failed: Sequence[int]) -> Table:
+class Found(NamedTuple):
+    """The rows of a rank, to be sent: videos (R,), how often each came, scores (R, K), views."""
+
+    videos: Tensor
+    times: Tensor
+    scores: Tensor
+    per_view: Tensor | None
+    wrong: list[tuple[int, int, int]]
+
+
+def join_rows(ranks: Sequence[Found], shape: tuple[int, int, int], failed: Sequence[int]) -> Table:
     """Make one table of all ranks' rows.
 
     Args:
@@ -81,20 +102,19 @@ def join_rows(ranks: Sequence[Rows], shape: tuple[int, int, int], failed: Sequen
     Raises:
         MissingViewError: a video isn't there exactly once.
     """
-    V, n, K = shape
-    keep_views = ranks[0].keep_views
+    V, _, K = shape
+    keep_views = ranks[0].per_view is not None
     scores = torch.full((V, K), torch.nan)
-    per_view = torch.full((V, n, K), torch.nan) if keep_views else None
+    per_view = torch.full(shape, torch.nan) if keep_views else None
     times = torch.zeros(V, dtype=torch.long)
     times[list(failed)] += 1
-    for rows in ranks:
-        if rows.wrong:
-            raise MissingViewError(*rows.wrong[0])
-        for i, video in enumerate(rows.videos):
-            times[video] += 1
-            scores[video] = rows.scores[i]
-            if per_view is not None:
-                per_view[video] = rows.per_view[i]
+    for found in ranks:
+        if found.wrong:
+            raise MissingViewError(*found.wrong[0])
+        times[found.videos] += found.times
+        scores[found.videos] = found.scores
+        if per_view is not None and found.per_view is not None:
+            per_view[found.videos] = found.per_view
     if not bool((times == 1).all()):
         video = int((times != 1).nonzero()[0])
         raise MissingViewError(video, 0, int(times[video]))
