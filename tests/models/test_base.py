@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_run import ROOT, small_cfg
-from video_fixtures import numbered_frames, write_video
+from small_run import small_cfg
 
 import timesformer
 from timesformer.datasets.build import build_preprocessing, build_video_split
@@ -20,7 +16,6 @@ from timesformer.models.create import from_pretrained
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.torch_file import write_checkpoint
 
 KNOBS = {"img_size": 32, "num_frames": 4, "embed_dim": 24, "depth": 1, "num_heads": 3}
 SAID = {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.4, 0.3], "channel_order": "BGR"}
@@ -148,23 +143,3 @@ def test_other_sizes_change_the_clip(tmp_path):
     assert from_pretrained(tmp_path).preprocessing == model.preprocessing
     other = from_pretrained(tmp_path, num_frames=2, img_size=48)
     assert other.transform(FRAMES[:2]).shape == (1, 3, 2, 48, 48)
-
-
-def test_the_example_of_the_readme(tmp_path, monkeypatch):
-    """As it stands there, with a small model in place of the published one."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    example = readme.partition("```python\n")[2].partition("```")[0]
-    assert "model.transform" in example
-    small = {key: value for key, value in KNOBS.items() if key != "num_frames"}
-    create = timesformer.create_model
-    model = create("timesformer_divST_8x32_224_K400", **small)
-    write_checkpoint(
-        tmp_path / "TimeSformer_divST_8x32_224_K400.pyth", {"model_state": model.state_dict()}
-    )
-    write_video(tmp_path / "video.mp4", numbered_frames(30))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(timesformer, "create_model", partial(create, **small), raising=False)
-    found: dict[str, Any] = {}
-    exec(example, found)
-    assert found["clips"].shape == (1, 3, 8, 32, 32)
-    assert found["logits"].shape == (1, 400)
