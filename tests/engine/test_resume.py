@@ -135,6 +135,7 @@ def weight(value: Any) -> Any:
         (without_shapes, r"optimizer state doesn't fit .*exp_avg isn't of shape"),
         (of_sgd, r"optimizer state doesn't fit .*momentum_buffer"),
         (lambda c: {OPTIMIZER: 3}, "optimizer state doesn't fit"),
+        (lambda c: {OPTIMIZER: torch.zeros(2, 2)}, "optimizer state doesn't fit"),
         (lambda c: {OPTIMIZER: {"state": [], "param_groups": [7]}}, "optimizer state doesn't fit"),
         (lambda c: {"epoch": "1"}, "epoch is '1'"),
         (lambda c: {"epoch": -1}, "epoch is -1"),

@@ -112,7 +112,7 @@ def _go_on(
     bending, told = resume.compare(content, cfg, architecture)
     resume.refuse(path, bending, f"it can't go on so. Set these back; or, {advice}")
     trained_on = content.get("train_list")
-    if trained_on and videos and trained_on != videos:
+    if isinstance(trained_on, str) and trained_on and videos and trained_on != videos:
         raise ConfigError(
             f"{path} was trained on another list of videos (DATA.PATH_TO_DATA_DIR "
             f"{cfg.DATA.PATH_TO_DATA_DIR}): names, labels or their order have changed; {advice}"
@@ -132,7 +132,7 @@ def _restore_scaler(path: Path, saved: Any, scaler: torch.amp.GradScaler | None)
     """Go on with the loss scale of fp16; a run that had none starts with a fresh one."""
     if scaler is None or not scaler.is_enabled():
         return
-    if not saved:
+    if saved is None or (isinstance(saved, Mapping) and not saved):
         logger.info("%s was not trained in fp16: loss scaling starts afresh", path)
         return
     own = scaler.state_dict()
@@ -177,7 +177,7 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     """Load a model that was trained on another task; its head goes where the classes differ."""
     target: Any = bare(model)
     content = read_weights(source)
-    theirs = tuple(map(str, content.get("class_names") or ()))
+    theirs = tuple(content.get("class_names") or ())
     head = target.get_classifier()
     fresh = {name: value.clone() for name, value in head.state_dict().items()}
     report = load_pretrained(target, content, **resizing(cfg), name=source)

@@ -100,7 +100,7 @@ def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
             "MODEL.NUM_CLASSES, or train first"
         )
     logger.info("testing %s", path)
-    names = tuple(map(str, content.get("class_names") or ()))
+    names = tuple(content.get("class_names") or ())
     return TestWeights(str(path), stored_digest(path), names)
 
 

@@ -160,7 +160,7 @@ def create_model(name: str, pretrained: str | Path = "", **overrides: Any) -> nn
         if not (report.copied or report.zeroed):  # an image model becomes what the recipe trains
             preprocessing |= preprocessing_of(content) or {}
         if not has_fresh_head(model, report):
-            names = tuple(map(str, content.get("class_names") or names))
+            names = tuple(content.get("class_names") or names)
     attach(model, resized(preprocessing, overrides), names)
     return model
 

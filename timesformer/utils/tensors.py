@@ -63,6 +63,8 @@ def fitting_state(path: object, saved: Any, optimizer: torch.optim.Optimizer) ->
     """
     wrong = f"{path}: its optimizer state doesn't fit SOLVER.OPTIMIZING_METHOD or the model"
     own = optimizer.state_dict()["param_groups"]
+    if not isinstance(saved, Mapping):
+        raise WeightsError(f"{wrong} (it is a {type(saved).__name__})")
     try:
         groups, gathered = saved["param_groups"], saved["state"]
         ids = [[*group["params"]] for group in groups]
@@ -81,9 +83,11 @@ def fitting_state(path: object, saved: Any, optimizer: torch.optim.Optimizer) ->
                 if not isinstance(value, Tensor) or value.shape != shape:
                     raise WeightsError(f"{wrong} ({name} isn't of shape {tuple(shape)})")
                 check_tensors(path, {f"optimizer state {name}": value})
-        if not all(number in {i for group in ids for i in group} for number in gathered):
+        if not gathered.keys() <= {i for group in ids for i in group}:
             raise WeightsError(f"{wrong} (it has more parameters)")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"{wrong} ({type(error).__name__})") from error
     settings = [mine | {"params": i} for mine, i in zip(own, ids, strict=True)]
     return {"state": gathered, "param_groups": settings}

@@ -80,7 +80,7 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
         architecture = _architecture(content, state, hints)
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: {error}") from error
-    names = tuple(map(str, content.get("class_names") or ()))
+    names = tuple(content.get("class_names") or ())
     return Bundle(state, architecture, preprocessing_of(content), names)
 
 

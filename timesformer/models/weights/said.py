@@ -53,9 +53,19 @@ def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
         return None  # no run's config: the weights may still be of use
 
 
-def with_preprocessing(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the content with what it says of its input under `preprocessing`."""
-    if content.get("preprocessing") or not (said := preprocessing_of(content)):
+def completed(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content with what it says of its input under `preprocessing`, and names checked.
+
+    Raises:
+        ValueError: what it calls class names or preprocessing is something else.
+    """
+    names, said = content.get("class_names"), content.get("preprocessing")
+    texts = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if names is not None and not texts:
+        raise ValueError(f"its class_names are {names!r:.60}, not a list of texts")
+    if said is not None and not isinstance(said, Mapping):
+        raise ValueError(f"its preprocessing is {said!r:.60}, not the fields of one")
+    if said or not (said := preprocessing_of(content)):
         return content
     inside = any(isinstance(value, Mapping) for value in content.values())
     return {**(content if inside else {"state_dict": content}), "preprocessing": said}

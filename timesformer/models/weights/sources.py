@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from timesformer.models.weights.formats import google_npz, hugging_face
-from timesformer.models.weights.said import with_preprocessing
+from timesformer.models.weights.said import completed
 from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.text import did_you_mean
@@ -62,7 +62,7 @@ def read_weights(source: str | Path) -> Mapping[str, Any]:
         raise WeightsError(f"weights are the name of a file, a folder, …, not {source!r:.60}")
     content = _read(str(source))
     try:
-        return with_preprocessing(content)
+        return completed(content)
     except ValueError as error:
         raise WeightsError(f"{source}: {error}") from error
 
@@ -94,7 +94,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".safetensors" or head[8:] == b"{":
         try:
             return _read_safetensors(path)
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
     if path.suffix == ".npz" or _is_npz(path):
         return _read_npz(path)
@@ -108,6 +108,8 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     if header is None:
         return state
     said = json.loads(header)
+    if not isinstance(said, dict):
+        raise ValueError(f"its header says {said!r:.60}, not an object")
     return {"state_dict": state} | {key: said[key] for key in _SAID if key in said}
 
 
@@ -241,7 +243,7 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not an object")

@@ -1,0 +1,176 @@
+"""SIGKILL at random moments: nothing is lost but time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from children import command, finish, lines, running, scaled, tell, words
+
+from timesformer.utils.checkpoint import get_checkpoint_dir, get_last_checkpoint, read_checkpoint
+from timesformer.utils.errors import UserError
+from timesformer.utils.torch_file import write_checkpoint
+
+KILLS = scaled(35)  # of training runs
+SAVE_KILLS = scaled(200)  # within a save
+
+LAYOUTS = [(workers, ranks, acc) for workers in (0, 2) for ranks in (1, 2) for acc in (1, 2)]
+EPOCHS = 3
+# Everything random is on.
+RANDOM: dict[str, Any] = {
+    "SOLVER__MAX_EPOCH": EPOCHS,
+    "TIMESFORMER__DROP_PATH_RATE": 0.3,
+    "MIXUP__ENABLED": True,
+    "TEST__ENABLE": False,
+    "TRAIN__CHECKPOINT_PERIOD": 1,
+}
+
+
+def options(data: Path, output: Path, workers: int, accumulation: int) -> list[str]:
+    batch = {"TRAIN__BATCH_SIZE": 8 // accumulation, "DATA_LOADER__NUM_WORKERS": workers}
+    return words(data, output, **RANDOM, **batch)
+
+
+def what_a_run_left(output: Path) -> dict[str, Any]:
+    content = read_checkpoint(get_last_checkpoint(output))
+    steps = {(s["epoch"], s["iter"]): s["loss"] for s in lines(output, "train_iter")}
+    validated = {s["epoch"]: (s["loss"], s["top1_acc"]) for s in lines(output, "val")}
+    return {
+        "epoch": content["epoch"],
+        "weights": content["model_state"],
+        "optimizer": content["optimizer_state"],
+        "losses": steps,
+        "validation": validated,
+    }
+
+
+def differing(a: Any, b: Any, place: str = "") -> list[str]:
+    """Places in which two values aren't the same to the bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [place]
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return [f"{place}: other keys {sorted(map(str, a.keys() ^ b.keys()))[:5]}"]
+        return [d for key in a for d in differing(a[key], b[key], f"{place}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [
+            d
+            for i, (x, y) in enumerate(zip(a, b, strict=True))
+            for d in differing(x, y, f"{place}/{i}")
+        ]
+    return [] if a == b else [f"{place}: {a!r:.40} is not {b!r:.40}"]
+
+
+@pytest.mark.dist
+def test_kill_and_resume_equals_the_straight_run(few_videos, synthetic_dir, tmp_path):
+    """Kills of a whole run, or of one of its ranks, whose other one then has to end by itself."""
+    rng = random.Random(7)
+    straight: dict[tuple[int, int, int], tuple[dict[str, Any], float]] = {}
+    wrong, orphans, hung, one_rank, first_epochs = [], 0, 0, 0, []
+    for kill in range(KILLS):
+        layout = LAYOUTS[kill % len(LAYOUTS)]
+        workers, ranks, accumulation = layout
+        if layout not in straight:
+            output = tmp_path / f"straight{LAYOUTS.index(layout)}"
+            argv = options(synthetic_dir, output, workers, accumulation)
+            began = time.monotonic()
+            with running(
+                command, "run", argv, ranks=ranks, output=tmp_path / f"{output.name}.txt"
+            ) as runs:
+                assert finish(runs, 200) == [0] * ranks, runs[0].said[-3000:]
+            straight[layout] = what_a_run_left(output), time.monotonic() - began
+        expected, seconds = straight[layout]
+        output = tmp_path / f"kill{kill}"
+        argv = options(synthetic_dir, output, workers, accumulation)
+        said = tmp_path / f"kill{kill}.txt"
+        with running(command, "run", argv, ranks=ranks, output=said) as runs:
+            time.sleep(rng.uniform(0.1, 1.0) * seconds)
+            if ranks > 1 and rng.random() < 0.3:
+                one_rank += 1
+                rng.choice(runs).kill()
+                hung += None in finish(runs, 60)
+            for run in runs:
+                run.kill()
+            orphans += sum(len(run.left_behind()) for run in runs)
+        with running(command, "run", argv, ranks=ranks, output=said) as runs:
+            ended = finish(runs, 200)
+            if ended != [0] * ranks:
+                wrong.append(
+                    f"kill {kill} {layout}: resuming ended with {ended}: {runs[0].said[-300:]}"
+                )
+                continue
+        first_epochs.append(lines(output, "start")[-1]["first_epoch"])
+        if found := differing(expected, what_a_run_left(output)):
+            wrong.append(f"kill {kill} {layout}: {found[:4]}")
+    tell(
+        "kill and resume",
+        kills=KILLS,
+        of_one_rank=one_rank,
+        differ=len(wrong),
+        processes_left_behind=orphans,
+        hung_after_a_ranks_death=hung,
+        resumed_in_epoch=str({e: first_epochs.count(e) for e in sorted(set(first_epochs))}),
+    )
+    assert not wrong, "\n".join(wrong)
+    assert not orphans
+    assert not hung
+
+
+def save_for_ever(folder: str, megabytes: int) -> None:
+    """Write checkpoints one after the other; the number of each is all over its weights."""
+    epoch = max([0, *(int(p.stem[-5:]) for p in Path(folder).glob("checkpoint_epoch_*.pyth"))])
+    while True:
+        epoch += 1
+        weights = {"w": torch.full((megabytes << 18,), float(epoch))}
+        path = Path(folder) / f"checkpoint_epoch_{epoch:05d}.pyth"
+        write_checkpoint(path, {"epoch": epoch - 1, "model_state": weights})
+        for old in sorted(Path(folder).glob("checkpoint_epoch_*.pyth"))[:-3]:
+            old.unlink()
+
+
+def test_kills_while_saving(tmp_path):
+    """Whatever lies under a checkpoint's name is whole, and stumps go with the next save."""
+    rng = random.Random(11)
+    folder = get_checkpoint_dir(tmp_path)
+    folder.mkdir(parents=True)
+    stumps = invalid = lost = within = 0
+    newest = 0
+    for kill in range(SAVE_KILLS):
+        with running(save_for_ever, str(folder), 4, output=tmp_path / "said.txt") as (run,):
+            deadline = time.monotonic() + 30
+            seen = {p.name for p in folder.iterdir()}
+            while {p.name for p in folder.iterdir()} == seen and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.08))
+            os.kill(run.pid, signal.SIGKILL)
+            run.process.join()
+        now = [p.name for p in folder.iterdir()]
+        left = [name for name in now if name.endswith(".tmp")]
+        within += bool(left)
+        stumps += len(left) > 1  # one is of this kill; a former one should have been swept
+        for path in folder.glob("checkpoint_epoch_*.pyth"):
+            try:
+                content = read_checkpoint(path, require_digest=True)
+                whole = bool((content["model_state"]["w"] == content["epoch"] + 1).all())
+            except UserError:
+                whole = False
+            invalid += not whole
+        last = get_last_checkpoint(tmp_path)
+        number = int(last.stem[-5:]) if last else 0
+        lost += number < newest or (kill > 0 and last is None)
+        newest = max(newest, number)
+    write_checkpoint(folder / "checkpoint_epoch_99999.pyth", {"epoch": 99998, "model_state": {}})
+    swept = not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
+    tell(
+        "kills while saving", kills=SAVE_KILLS, left_a_stump=within, invalid_checkpoints=invalid,
+        former_checkpoints_lost=lost, old_stumps_kept=stumps,
+        stumps_after_the_last_save=0 if swept else 1, checkpoints_written=newest,
+    )  # fmt: skip
+    assert within, "no kill fell into a save: the campaign tests nothing"
+    assert (invalid, lost, stumps, swept) == (0, 0, 0, True)
