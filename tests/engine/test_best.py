@@ -11,7 +11,13 @@ from small_run import small_cfg, stats
 from timesformer.commands.run import run
 from timesformer.engine import train as module
 from timesformer.engine.train import train
-from timesformer.utils.checkpoint import epoch_checkpoints, get_path_to_best, read_checkpoint
+from timesformer.utils.checkpoint import (
+    epoch_checkpoints,
+    get_path_to_best,
+    get_path_to_checkpoint,
+    prune_checkpoints,
+    read_checkpoint,
+)
 from timesformer.utils.errors import ConfigError, WeightsError
 
 OPTIONS = {"SOLVER__MAX_EPOCH": 5, "SOLVER__WARMUP_EPOCHS": 0}
@@ -59,9 +65,31 @@ def test_a_run_stops_early_and_stays_stopped(
     validations += [10.0, 50.0, 40.0, 50.0]
     train(small_cfg(synthetic_dir, tmp_path, **options))
     assert names(tmp_path) == ["4", "3"]
-    assert "none of the last 2 was better than epoch 2" in (tmp_path / "run.log").read_text()
+    said = "none of the last 2 was better than epoch 2"
+    assert (tmp_path / "run.log").read_text().count(said) == 1
     train(small_cfg(synthetic_dir, tmp_path, **options))  # validates and trains no more
     assert len(stats(tmp_path, "train_epoch")) == 4
+
+
+def test_epochs_that_werent_validated_dont_stop_a_run(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    """Patience of 1 with a validation every other epoch: the next one has to be waited for."""
+    options = OPTIONS | {"SOLVER__EARLY_STOP_EPOCHS": 1, "TRAIN__EVAL_PERIOD": 2}
+    validations += [50.0, 40.0, 60.0]
+    train(small_cfg(synthetic_dir, tmp_path, **options))
+    assert [line["epoch"] for line in stats(tmp_path, "val")] == ["2/5", "4/5"]
+    assert len(stats(tmp_path, "train_epoch")) == 4
+
+
+def test_damaged_files_of_later_epochs_arent_what_is_kept(tmp_path: Path) -> None:
+    """A run that fell back from them has saved epoch 2 again."""
+    for epoch in (1, 2, 3):
+        path = get_path_to_checkpoint(tmp_path, epoch)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    prune_checkpoints(tmp_path, 1, get_path_to_checkpoint(tmp_path, 2))
+    assert names(tmp_path) == ["3", "2"]
 
 
 def test_a_run_that_goes_on_knows_its_best(

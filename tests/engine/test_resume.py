@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 import torch
 from small_run import small_cfg, stats
 
+from timesformer.commands.run import run
 from timesformer.config.defaults import get_cfg
 from timesformer.engine import resume
 from timesformer.engine.train import train
 from timesformer.utils.checkpoint import (
     get_last_checkpoint,
+    get_path_to_best,
     get_path_to_checkpoint,
     read_checkpoint,
     write_checkpoint,
@@ -40,9 +43,10 @@ def put(folder: Path, content: dict[str, Any]) -> Path:
     return path
 
 
-def test_every_key_that_is_named_is_in_the_schema() -> None:
-    assert dict(get_cfg().leaves()).keys() >= resume.BENDING | resume.SILENT
-    assert not resume.BENDING & resume.SILENT
+def test_every_key_of_the_schema_is_in_one_of_the_tables() -> None:
+    tables = [resume.BENDING, resume.APPLIED, resume.SILENT]
+    assert set().union(*tables) == dict(get_cfg().leaves()).keys()
+    assert sum(map(len, tables)) == len(set().union(*tables))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +168,8 @@ def test_a_checkpoint_of_no_fp16_starts_its_loss_scale_afresh(tmp_path: Path) ->
         assert scaler.get_scale() == 8
     with pytest.raises(WeightsError, match="scaler_state"):
         _restore_scaler(tmp_path, {"scale": "big"}, scaler)
+    with pytest.raises(WeightsError, match="scaler_state"):
+        _restore_scaler(tmp_path, scaler.state_dict() | {"scale": 0.0}, scaler)
     other = torch.amp.GradScaler("cpu", init_scale=4.0)
     _restore_scaler(tmp_path, other.state_dict(), scaler)
     assert scaler.get_scale() == 4
@@ -204,11 +210,12 @@ def test_an_epoch_reset_takes_the_same_task_only(
         train(small_cfg(synthetic_dir, tmp_path / "second", **ONE, **options))
 
 
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("classes", ["same", "other", "unknown"])
 def test_the_head_of_other_classes_is_fresh(
-    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], same: bool
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], classes: str
 ) -> None:
-    names = trained["class_names"] if same else [f"other {i}" for i in range(6)]
+    others = {"other": [f"other {i}" for i in range(6)], "unknown": []}
+    same, names = classes == "same", others.get(classes, trained["class_names"])
     source = put(tmp_path / "first", trained | {"class_names": names})
     options = {"TRAIN__CHECKPOINT_FILE_PATH": source, "TRAIN__FINETUNE": True}
     train(small_cfg(synthetic_dir, tmp_path / "b", **ONE, **options, SOLVER__BASE_LR=1e-9))
@@ -228,3 +235,70 @@ def test_a_validation_that_a_kill_took_is_made_up(
     assert [line["epoch"] for line in stats(tmp_path, "val")] == ["1/2", "2/2"]
     train(small_cfg(synthetic_dir, tmp_path, **TWO | {"TRAIN__EVAL_PERIOD": 1}))
     assert len(stats(tmp_path, "val")) == 2
+
+
+def test_a_folder_of_another_run_isnt_gone_on_with(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    """One that goes on from elsewhere, into a folder where a longer run lies, tests its own."""
+    source = put(tmp_path / "first", trained)
+    folder = tmp_path / "second" / "checkpoints"
+    folder.mkdir(parents=True)
+    write_checkpoint(folder / "checkpoint_epoch_00009.pyth", trained | {"epoch": 8})
+    options = TWO | {"TRAIN__AUTO_RESUME": False, "TRAIN__CHECKPOINT_FILE_PATH": source}
+    run(small_cfg(synthetic_dir, tmp_path / "second", **options))
+    assert [path.name for path in folder.glob("*.pyth")] == ["checkpoint_epoch_00002.pyth"]
+    assert stats(tmp_path / "second", "test_final")[0]["checkpoint"].endswith("00002.pyth")
+
+
+def test_a_run_that_goes_back_keeps_where_it_starts(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    """Cut before its first save, the same command finds its start again."""
+    source = put(tmp_path, trained)
+    write_checkpoint(get_path_to_checkpoint(tmp_path, 5), trained | {"epoch": 4})
+    options = ONE | {"TRAIN__AUTO_RESUME": False, "TRAIN__CHECKPOINT_FILE_PATH": source}
+    train(small_cfg(synthetic_dir, tmp_path, **options))  # one epoch is done: nothing to train
+    assert [path.name for path in source.parent.glob("*.pyth")] == [source.name]
+
+
+@pytest.mark.parametrize("line", [b"{not json\n", b"7\n", b"\xff\xfe\n"])
+def test_figures_that_cant_be_read_stop_no_run(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], line: bytes
+) -> None:
+    put(tmp_path, trained)
+    (tmp_path / "stats.jsonl").write_bytes(line)
+    train(small_cfg(synthetic_dir, tmp_path, **ONE | {"TRAIN__EVAL_PERIOD": 1}))
+    assert b'"val"' in (tmp_path / "stats.jsonl").read_bytes()
+
+
+def test_a_best_that_a_kill_took_is_made_up(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    """The run ended between the line of a validation and the checkpoint of the best."""
+    put(tmp_path, trained)
+    lines = [
+        {"split": "start", "first_epoch": 1},
+        {"split": "val", "epoch": "1/2", "top1_acc": 99.0},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "stats.jsonl").write_text(text)
+    train(small_cfg(synthetic_dir, tmp_path, **TWO | {"TRAIN__EVAL_PERIOD": 1}))
+    assert [line["epoch"] for line in stats(tmp_path, "val")] == ["1/2", "2/2"]
+    best = read_checkpoint(get_path_to_best(tmp_path))
+    assert best["validation"] == {"epoch": 0, "top1_acc": 99.0}
+    name = next(iter(trained["model_state"]))
+    assert torch.equal(best["model_state"][name], trained["model_state"][name])
+
+
+def test_weights_of_other_heads_arent_taken_in_silence(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    """Their shapes fit."""
+    source = put(tmp_path / "first", trained)
+    options = ONE | {"TRAIN__CHECKPOINT_FILE_PATH": source, "TIMESFORMER__NUM_HEADS": 6}
+    reset = small_cfg(synthetic_dir, tmp_path / "b", **options, TRAIN__CHECKPOINT_EPOCH_RESET=True)
+    with pytest.raises(ConfigError, match=r"TIMESFORMER\.NUM_HEADS: 3 → 6"):
+        train(reset)
+    train(small_cfg(synthetic_dir, tmp_path / "c", **options, TRAIN__FINETUNE=True))
+    assert "TIMESFORMER.NUM_HEADS: 3 → 6" in (tmp_path / "c" / "run.log").read_text()

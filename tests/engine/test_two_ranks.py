@@ -94,6 +94,7 @@ def rank(number: int, port: int, data: Path, folder: Path, results: Any) -> None
             "other weights": starts(data, "other"),
             "no weights": starts(data, "missing"),
             "first step": nan_gradient(data, 0),
+            "middle step": nan_gradient(data, 1),
             "last step": nan_gradient(data, 2),
             "list": list_of_one_node(data),
         }
@@ -140,6 +141,7 @@ def two(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[d
         ("other weights", "other weights than rank 0: OUTPUT_DIR"),
         ("no weights", "can't read the checkpoint"),
         ("first step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
+        ("middle step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
         ("last step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
         ("list", "nowhere"),
     ],
@@ -161,4 +163,19 @@ def test_a_step_beyond_all_numbers_is_neither_saved_nor_tested(
     options = ONE | {"GLOBAL_BATCH_SIZE": 24, "TRAIN__BATCH_SIZE": 24, "SOLVER__BASE_LR": 1e38}
     with pytest.raises(TrainingError, match=r"not finite after epoch 1 .*SOLVER\.BASE_LR"):
         train(small_cfg(synthetic_dir, tmp_path, **options))
+    assert get_last_checkpoint(tmp_path) is None
+
+
+def test_an_optimizer_state_beyond_all_numbers_is_not_saved(
+    synthetic_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients of 1e30 are finite and so are their steps, but not their squares."""
+
+    def large(state: Any) -> float:
+        next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(1e30)
+        return 1.0
+
+    monkeypatch.setattr(module, "clip_gradients", large)
+    with pytest.raises(TrainingError, match="the first is the optimizer's exp_avg_sq of "):
+        train(small_cfg(synthetic_dir, tmp_path, **ONE))
     assert get_last_checkpoint(tmp_path) is None

@@ -56,7 +56,7 @@ _C.TRAIN.CHECKPOINT_FILE_PATH = ""
 # Take all weights of that checkpoint, of the same task, and start at epoch 0 with a new optimizer.
 _C.TRAIN.CHECKPOINT_EPOCH_RESET = False
 # That checkpoint was trained on another task: start at epoch 0, with a fresh head unless the
-# classes are the same.
+# classes are known to be the same, by their names.
 _C.TRAIN.FINETUNE = False
 # Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
 _C.TRAIN.AMP = "none"
@@ -218,7 +218,7 @@ _C.SOLVER.LRS = [1.0, 0.1, 0.01]
 _C.SOLVER.COSINE_END_LR = 0.0
 # Epochs to train.
 _C.SOLVER.MAX_EPOCH = 15
-# Stop after that many epochs without a better validation (top-1, or map); 0 = never.
+# Stop at a validation (top-1, or map) when the best one is that many epochs ago or more; 0 = never.
 _C.SOLVER.EARLY_STOP_EPOCHS = 0
 # Epochs (may be a fraction) of linear warm-up; 0 = none.
 _C.SOLVER.WARMUP_EPOCHS = 0.0
@@ -242,7 +242,7 @@ _C.SOLVER.CLIP_GRAD_L2NORM = 0.0
 _C.SOLVER.LABEL_SMOOTHING = 0.0
 
 _C.MIXUP = CfgNode()
-# Mix pairs of clips and labels within a training micro-batch.
+# Mix pairs of clips and labels within a rank's training micro-batch.
 _C.MIXUP.ENABLED = False
 # Beta parameter of mixup; 0 = CutMix only.
 _C.MIXUP.ALPHA = 0.8

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from timesformer.engine.runs import read_stats
 from timesformer.engine.state import TrainState, save
 from timesformer.utils.checkpoint import get_path_to_best, read_checkpoint
 from timesformer.utils.distributed import from_main, is_main
-from timesformer.utils.errors import WeightsError
-from timesformer.utils.logging import get_logger
+from timesformer.utils.errors import UserError, WeightsError
+from timesformer.utils.logging import get_logger, rounded
 
 logger = get_logger(__name__)
 
@@ -41,20 +43,30 @@ class Best:
         except WeightsError as error:
             logger.warning("%s; the next validation makes another", error)
             return None, self.value
-        if not isinstance(said, Mapping) or self.metric not in said:
-            return None, self.value
-        return int(said["epoch"]), float(said[self.metric])
+        said = said if isinstance(said, Mapping) else {}
+        epoch, value = said.get("epoch"), said.get(self.metric)
+        if not isinstance(epoch, int) or not isinstance(value, int | float):
+            return None, self.value  # by another metric
+        return epoch, float(value)
 
     def update(self, epoch: int, stats: Mapping[str, Any]) -> None:
-        """Note the validation of an epoch (from 0); keep its weights if it is the best so far."""
+        """Note the validation of an epoch (from 0); keep its weights if it is the best so far.
+
+        Args:
+            epoch: whose weights the run has.
+            stats: as `eval_epoch` returns them, or as they stand in stats.jsonl.
+        """
         value = from_main(stats.get(self.metric))
-        if value is None or value <= self.value:
+        if not isinstance(value, int | float) or (value := rounded(value)) <= self.value:
             return
         save(self.state, epoch, {"epoch": epoch, self.metric: value})
         self.epoch, self.value = epoch, value
 
     def waited_enough(self, done: int) -> bool:
-        """Tell whether `done` epochs are enough: SOLVER.EARLY_STOP_EPOCHS without a better one."""
+        """Tell whether `done` epochs are enough: SOLVER.EARLY_STOP_EPOCHS without a better one.
+
+        To be asked after a validation: the one to come may be better.
+        """
         patience = self.state.cfg.SOLVER.EARLY_STOP_EPOCHS
         if not patience or self.epoch is None or done - 1 - self.epoch < patience:
             return False
@@ -63,3 +75,31 @@ class Best:
             *(done, done - 1 - self.epoch, self.epoch + 1, self.metric, self.value),
         )
         return True
+
+
+def logged_validation(state: TrainState, epoch: int) -> dict[str, Any] | None:
+    """Return what a run that goes on has logged of an epoch's validation (from 0), if it has."""
+    return from_main(_logged_validation(state, epoch) if is_main() else None)
+
+
+def _logged_validation(state: TrainState, epoch: int) -> dict[str, Any] | None:
+    folder = Path(state.cfg.OUTPUT_DIR)
+    if not state.resumed or not (folder / "stats.jsonl").is_file():
+        return None
+    try:
+        lines = read_stats(folder)
+    except UserError as error:
+        logger.warning("%s; so it isn't known whether epoch %d was validated", error, epoch + 1)
+        return None
+    starts = [
+        i
+        for i, line in enumerate(lines)
+        if line.get("split") == "start" and not line.get("resumed", line.get("first_epoch") != 1)
+    ]
+    said = f"{epoch + 1}/"
+    found = [
+        line
+        for line in lines[starts[-1] if starts else 0 :]
+        if line.get("split") == "val" and str(line.get("epoch")).startswith(said)
+    ]
+    return found[-1] if found else None

@@ -22,6 +22,9 @@ from timesformer.utils.errors import ConfigError
 
 # Fields of the architecture that may change: they are of no weight's shape or meaning.
 FREE_KNOBS = {"drop_path_rate", "act_checkpoint", "init", "time_embed_amplitude"}
+# What may also differ without its being another model: weights are fitted to it, which is logged.
+_FITTED = {"num_frames", "img_size", *FREE_KNOBS}
+MODEL_KEYS = {f.metadata["key"] for f in fields(Architecture) if f.name not in _FITTED}
 
 BENDING: frozenset[str] = frozenset(
     {
@@ -40,9 +43,36 @@ SILENT: frozenset[str] = frozenset(
         *("OUTPUT_DIR", "SHARD_ID", "LOG_PERIOD", "LOG_MODEL_INFO"),
         *("TRAIN.ENABLE", "TRAIN.AUTO_RESUME", "TRAIN.CHECKPOINT_FILE_PATH"),
         *("TRAIN.CHECKPOINT_EPOCH_RESET", "TRAIN.FINETUNE", "TIMESFORMER.PRETRAINED_MODEL"),
+        *(key for key, _ in get_cfg().leaves() if key.startswith("TEST.")),
     }
 )
-"""Keys whose change says nothing about the numbers that follow; also all of TEST.*."""
+"""Keys whose change says nothing about the numbers that follow."""
+
+APPLIED: frozenset[str] = frozenset(
+    {
+        *("NUM_GPUS", "NUM_SHARDS", "DIST_BACKEND", "TRAIN.BATCH_SIZE", "TRAIN.AMP"),
+        *("TRAIN.EVAL_PERIOD", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.KEEP_CHECKPOINTS"),
+        *("DATA.PATH_TO_DATA_DIR", "DATA.PATH_LABEL_SEPARATOR", "DATA.PATH_PREFIX"),
+        *("DATA.CLASS_NAMES", "DATA.TRAIN_JITTER_SCALES", "DATA.INV_UNIFORM_SAMPLE"),
+        *("DATA.RANDOM_FLIP", "DATA.TEST_CROP_SIZE", "DATA.TEST_SHORT_SIDE"),
+        *("DATA.TEST_CLIP_SAMPLING", "DATA.ENSEMBLE_METHOD", "DATA.MAX_FAILED"),
+        *("DATA.DECODING_BACKEND", "DATA.DECODE_TIMEOUT"),
+        *("AUG.RAND_AUGMENT_OPS", "AUG.RAND_AUGMENT_MAGNITUDE", "AUG.COLOR_JITTER"),
+        *("AUG.RANDOM_ERASING", "AUG.RESIZED_CROP", "AUG.CROP_SCALE", "AUG.CROP_RATIO"),
+        *("TIMESFORMER.POS_EMBED_RESIZE", "TIMESFORMER.TIME_EMBED_RESIZE"),
+        *("TIMESFORMER.TUBELET_INIT", "TIMESFORMER.INIT", "TIMESFORMER.TIME_EMBED_AMPLITUDE"),
+        *("TIMESFORMER.DROP_PATH_RATE", "TIMESFORMER.ACT_CHECKPOINT"),
+        *("SOLVER.BASE_LR", "SOLVER.LR_POLICY", "SOLVER.STEPS", "SOLVER.LRS"),
+        *("SOLVER.COSINE_END_LR", "SOLVER.WARMUP_EPOCHS", "SOLVER.WARMUP_START_LR"),
+        *("SOLVER.MAX_EPOCH", "SOLVER.EARLY_STOP_EPOCHS", "SOLVER.MOMENTUM"),
+        *("SOLVER.DAMPENING", "SOLVER.NESTEROV", "SOLVER.WEIGHT_DECAY"),
+        *("SOLVER.CLIP_GRAD_L2NORM", "SOLVER.LABEL_SMOOTHING"),
+        *("MIXUP.ENABLED", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA", "MIXUP.PROB"),
+        *("MIXUP.SWITCH_PROB", "DATA_LOADER.NUM_WORKERS", "DATA_LOADER.PIN_MEMORY"),
+        *("TENSORBOARD.ENABLE", "TENSORBOARD.LOG_DIR"),
+    }
+)
+"""Keys that may change in the middle of a run: the config's value holds, and the log says so."""
 
 
 def compare(
@@ -64,7 +94,8 @@ def compare(
     before |= _knobs(told_by_config(before)) | _knobs(stored.get("architecture"))
     now |= _knobs(architecture.to_json())
     for keys in (before, now):
-        if keys.get("GLOBAL_BATCH_SIZE") == 0:  # a step for every forward pass of all nodes
+        # 0: a step for every forward pass of all nodes
+        if keys.get("GLOBAL_BATCH_SIZE") == 0 and "TRAIN.BATCH_SIZE" in keys:
             keys["GLOBAL_BATCH_SIZE"] = keys["TRAIN.BATCH_SIZE"] * keys.get("NUM_SHARDS", 1)
     if "TRAIN.DATASET" in before:
         for keys in (before, now):
@@ -75,12 +106,22 @@ def compare(
         if key in before and before[key] != value
     }
     bending = {key: values for key, values in changed.items() if key in BENDING}
-    told = {
-        key: values
-        for key, values in changed.items()
-        if key not in BENDING | SILENT and not key.startswith("TEST.")
-    }
+    told = {key: values for key, values in changed.items() if key in APPLIED}
     return bending, told
+
+
+def other_model(
+    stored: Mapping[str, Any], cfg: CfgNode, architecture: Architecture
+) -> dict[str, tuple[Any, Any]]:
+    """Return what makes a file's model another one than the config's, though its weights may fit.
+
+    Args:
+        stored: see `compare`, and so for the rest.
+        cfg: what is asked for.
+        architecture: the model that is asked for.
+    """
+    bending, _ = compare(stored, cfg, architecture)
+    return {key: values for key, values in bending.items() if key in MODEL_KEYS}
 
 
 def refuse(path: object, bending: Mapping[str, tuple[Any, Any]], advice: str) -> None:

@@ -42,7 +42,7 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
     """
     path = run / "stats.jsonl"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); is {run} a run?") from error
     stats, lines = [], text.splitlines()
@@ -53,6 +53,8 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
             if number == len(lines) and not text.endswith("\n"):
                 break
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(stats[-1], dict):
+            raise UserError(f"{path}, line {number}: not an object of JSON")
     return stats
 
 

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from fvcore.common.config import CfgNode
@@ -45,6 +45,25 @@ def load_train_checkpoint(
     class_names: Sequence[str] = (),
     videos: str = "",
 ) -> int:
+    """Do what `begin` does, and return the epoch to go on with, counted from 0."""
+    return begin(cfg, model, optimizer, scaler, class_names, videos).epoch
+
+
+class Start(NamedTuple):
+    """Where a run begins."""
+
+    epoch: int  # counted from 0
+    resumed: bool  # from its own folder
+
+
+def begin(
+    cfg: CfgNode,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+    class_names: Sequence[str] = (),
+    videos: str = "",
+) -> Start:
     """Give a run its weights: those it left behind, else the start that the config asks for.
 
     The order is: the newest sound checkpoint in OUTPUT_DIR (TRAIN.AUTO_RESUME), then
@@ -58,9 +77,6 @@ def load_train_checkpoint(
         scaler: likewise.
         class_names: those of the data set, or ().
         videos: `list_digest` of the training list, to go on only with the same one.
-
-    Returns:
-        The epoch to go on with, counted from 0.
 
     Raises:
         WeightsError: if weights can't be read or don't belong to this model.
@@ -78,17 +94,18 @@ def load_train_checkpoint(
         together(lambda: _start(cfg, model, class_names))
         epoch = 0
     compare_ranks(model, optimizer)
-    return epoch
+    return Start(epoch, bool(last))
 
 
 def _say_what_is_passed_over(cfg: CfgNode, last: Path | None) -> None:
     source = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    asked = [f"TRAIN.{k}" for k in ("FINETUNE", "CHECKPOINT_EPOCH_RESET") if cfg.TRAIN[k]]
     if last and source and Path(source).absolute() != last.absolute():
         logger.info(
             "%s is there, so this run goes on from it; TRAIN.CHECKPOINT_FILE_PATH %s%s is where it "
             "began, and isn't read again. To start over: another OUTPUT_DIR, or TRAIN.AUTO_RESUME "
             "False",
-            *(last, source, " (TRAIN.FINETUNE)" if cfg.TRAIN.FINETUNE else ""),
+            *(last, source, f" ({', '.join(asked)})" if asked else ""),
         )
 
 
@@ -108,8 +125,7 @@ def _go_on(
         else "to take its weights alone and start at epoch 0, set TRAIN.CHECKPOINT_EPOCH_RESET True"
     )
     content = read_checkpoint(path)
-    architecture = getattr(bare(model), "architecture", None) or Architecture.from_cfg(cfg)
-    bending, told = resume.compare(content, cfg, architecture)
+    bending, told = resume.compare(content, cfg, _architecture(cfg, model))
     resume.refuse(path, bending, f"it can't go on so. Set these back; or, {advice}")
     trained_on = content.get("train_list")
     if isinstance(trained_on, str) and trained_on and videos and trained_on != videos:
@@ -138,7 +154,8 @@ def _restore_scaler(path: Path, saved: Any, scaler: torch.amp.GradScaler | None)
     own = scaler.state_dict()
     numbers = isinstance(saved, Mapping) and saved.keys() == own.keys()
     if not numbers or not all(
-        isinstance(x, int | float) and math.isfinite(x) and x >= 0 for x in saved.values()
+        isinstance(x, int | float) and math.isfinite(x) and (x > 0 or name == "_growth_tracker")
+        for name, x in saved.items()
     ):
         raise WeightsError(f"{path}: its scaler_state isn't one of loss scaling")
     scaler.load_state_dict(dict(saved))
@@ -156,6 +173,9 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
         finetune(cfg, model, source, class_names)
     elif source:
         content = read_weights(source)
+        other = resume.other_model(content, cfg, _architecture(cfg, model))
+        advice = "set these back; or, to start another model from its weights, TRAIN.FINETUNE True"
+        resume.refuse(source, other, advice)
         report = load_pretrained(bare(model), content, **resizing(cfg), name=source)
         compare_input(cfg, source, content)
         if invented := invented_weights(report):
@@ -167,6 +187,7 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
         content = read_weights(source)
         report = load_pretrained(bare(model), content, **resizing(cfg), name=source)
         compare_input(cfg, source, content, image=bool(report.copied or report.zeroed))
+        _compare_model(cfg, source, content, model)
         if cfg.TIMESFORMER.INIT == "scratch" and (report.copied or report.zeroed):
             raise ConfigError(SCRATCH_OVERWRITTEN)
     else:
@@ -182,18 +203,31 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     fresh = {name: value.clone() for name, value in head.state_dict().items()}
     report = load_pretrained(target, content, **resizing(cfg), name=source)
     compare_input(cfg, source, content)
+    _compare_model(cfg, source, content, model)
     if any(name.endswith(("weight", "bias")) and "head" in name for name in report.missing):
         logger.info("TRAIN.FINETUNE: the head is fresh, for %d classes", cfg.MODEL.NUM_CLASSES)
-    elif theirs and class_names and theirs != tuple(class_names):
-        head.load_state_dict(fresh)
-        logger.info(
-            "TRAIN.FINETUNE: %s has as many classes, but others: the head is fresh. To keep its "
-            "own, set TRAIN.CHECKPOINT_EPOCH_RESET True instead of TRAIN.FINETUNE",
-            source,
-        )
+    elif theirs and theirs == tuple(class_names):
+        logger.info("TRAIN.FINETUNE: %s has the same classes: its head is kept", source)
     else:
-        known = "of the same names" if theirs and class_names else "whose names aren't known"
-        logger.info("TRAIN.FINETUNE: %s has as many classes, %s: its head is kept", source, known)
+        head.load_state_dict(fresh)
+        known = "but others" if theirs and class_names else "whose names aren't known to be these"
+        logger.info(
+            "TRAIN.FINETUNE: %s has as many classes, %s: the head is fresh. To keep its own, set "
+            "TRAIN.CHECKPOINT_EPOCH_RESET True instead of TRAIN.FINETUNE",
+            *(source, known),
+        )
+
+
+def _architecture(cfg: CfgNode, model: nn.Module) -> Architecture:
+    return getattr(bare(model), "architecture", None) or Architecture.from_cfg(cfg)
+
+
+def _compare_model(cfg: CfgNode, source: str, content: Mapping[str, Any], model: nn.Module) -> None:
+    """Say in what a model to start from is another than the config's, though its shapes fit."""
+    other = resume.other_model(content, cfg, _architecture(cfg, model))
+    other.pop("MODEL.NUM_CLASSES", None)  # what is fine-tuned has its own
+    for line in resume.in_words(other):
+        logger.warning("%s is of another model than the config's: %s", source, line)
 
 
 def compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:

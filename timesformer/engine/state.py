@@ -41,6 +41,7 @@ class TrainState:
         class_names: class names in label order, or ().
         train_list: digest of the training list.
         epoch: the next epoch to train, counted from 0.
+        resumed: whether it goes on from its own folder, rather than from another run's.
     """
 
     cfg: CfgNode
@@ -56,6 +57,7 @@ class TrainState:
     class_names: Sequence[str] = ()
     train_list: str = ""
     epoch: int = 0
+    resumed: bool = False
 
 
 def preprocessing(cfg: CfgNode) -> dict[str, Any]:
@@ -95,7 +97,8 @@ def save(state: TrainState, epoch: int, validation: Mapping[str, float] | None =
             **({"validation": dict(validation)} if validation is not None else {}),
         )
         logger.info("wrote %s", path)
-        prune_checkpoints(state.cfg.OUTPUT_DIR, state.cfg.TRAIN.KEEP_CHECKPOINTS)
+        if validation is None:
+            prune_checkpoints(state.cfg.OUTPUT_DIR, state.cfg.TRAIN.KEEP_CHECKPOINTS, path)
 
     together(write)
 

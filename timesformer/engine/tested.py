@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +27,6 @@ from timesformer.utils.logging import get_logger
 from timesformer.utils.torch_file import stored_digest
 
 logger = get_logger(__name__)
-
-# What may differ without its being another model: weights are fitted to it, and the log says so.
-_FITTED = {"num_frames", "img_size", *resume.FREE_KNOBS}
-_MODEL_KEYS = {f.metadata["key"] for f in fields(Architecture) if f.name not in _FITTED}
 
 
 class TestWeights(NamedTuple):
@@ -107,8 +102,7 @@ def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
 def _compare_model(cfg: CfgNode, path: str, content: Mapping[str, Any], model: Any) -> None:
     """Hold what the file says of its model against the config's; weights alone may fit both."""
     architecture = getattr(model, "architecture", None) or Architecture.from_cfg(cfg)
-    bending, _ = resume.compare(content, cfg, architecture)
-    if other := {key: values for key, values in bending.items() if key in _MODEL_KEYS}:
+    if other := resume.other_model(content, cfg, architecture):
         raise ConfigError(
             f"{path} is of another model than the config's ({', '.join(resume.in_words(other))}): "
             f"set these back, or take the config that it was trained with, --cfg {path}"

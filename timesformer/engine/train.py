@@ -16,15 +16,14 @@ from timesformer.config.validate import batch_layout
 from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors
-from timesformer.engine.best import Best
+from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import autocast, eval_epoch
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
-from timesformer.engine.runs import read_stats
 from timesformer.engine.scope import run_scope
-from timesformer.engine.start import load_train_checkpoint
+from timesformer.engine.start import begin
 from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.models.build import build_model, label, meta_model, view_shape
 from timesformer.models.profiling import cost_table
@@ -32,7 +31,6 @@ from timesformer.utils.checkpoint import is_checkpoint_epoch, set_aside_checkpoi
 from timesformer.utils.distributed import (
     all_reduce_sum,
     device_for,
-    from_main,
     get_world,
     is_main,
     together,
@@ -88,11 +86,11 @@ def _train(cfg: CfgNode) -> nn.Module:
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
     )
-    state.epoch = load_train_checkpoint(
+    state.epoch, state.resumed = begin(
         cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list
     )
-    if not state.epoch:
-        set_aside(cfg)
+    if not state.resumed:
+        together(lambda: set_aside(cfg, state.epoch))
     log_start(state, train_loader)
     if is_main():
         for doubt in doubts(dataset.records, cfg.MODEL.NUM_CLASSES, dataset.class_names):
@@ -107,16 +105,18 @@ def _train(cfg: CfgNode) -> nn.Module:
     return model
 
 
-def set_aside(cfg: CfgNode) -> None:
+def set_aside(cfg: CfgNode, epoch: int) -> None:
     """Put a former run's checkpoints out of the way of one that starts in the same folder.
 
-    Else a test, or a run that goes on after an interruption, would take the newest of both.
+    Else a test, or a run that goes on after an interruption, would take the newest of both. The one
+    that this run goes on from, with `epoch`, stays.
     """
-    folder = set_aside_checkpoints(cfg.OUTPUT_DIR) if is_main() else None
+    source = cfg.TRAIN.CHECKPOINT_FILE_PATH if epoch else ""
+    folder = set_aside_checkpoints(cfg.OUTPUT_DIR, source) if is_main() else None
     if folder:
         logger.warning(
-            "%s holds a former run's checkpoints: this run starts over, so they are in %s now",
-            *(cfg.OUTPUT_DIR, folder),
+            "%s holds a former run's checkpoints: this run %s, so they are in %s now",
+            *(cfg.OUTPUT_DIR, f"goes on from {source}" if epoch else "starts over", folder),
         )
 
 
@@ -145,30 +145,31 @@ def run_epochs(
         period, last = cfg.TRAIN.EVAL_PERIOD, epoch + 1 == cfg.SOLVER.MAX_EPOCH
         return val_loader is not None and (last or (epoch + 1) % period == 0)
 
+    def is_over(done: int) -> bool:
+        if done >= cfg.SOLVER.MAX_EPOCH:
+            return True
+        return done > 0 and is_validated(done - 1) and best.waited_enough(done)
+
     done = state.epoch
-    if done and is_validated(done - 1) and from_main(not was_validated(cfg, done - 1)):
-        validate(done - 1)  # the run ended between saving and this
-    while done < cfg.SOLVER.MAX_EPOCH and not best.waited_enough(done):
-        stats = train_epoch(state, train_loader, done, tensorboard)
+    if done and is_validated(done - 1):  # the run may have ended between saving and this
+        if logged := logged_validation(state, done - 1):
+            best.update(done - 1, logged)
+        else:
+            validate(done - 1)
+    over = is_over(done)
+    while not over:
+        epoch, done = done, done + 1
+        stats = train_epoch(state, train_loader, epoch, tensorboard)
         log_json_stats(stats, cfg.OUTPUT_DIR)
-        check_finite(state, f"after epoch {done + 1}")
-        if done + 1 == cfg.SOLVER.MAX_EPOCH or is_checkpoint_epoch(cfg, done):
-            save(state, done)
-        if is_validated(done):
-            validate(done)
-        done += 1
-        if best.waited_enough(done) and not is_checkpoint_epoch(cfg, done - 1):
-            save(state, done - 1)
-
-
-def was_validated(cfg: CfgNode, epoch: int) -> bool:
-    """Tell whether this run has logged its validation of an epoch (from 0)."""
-    folder = Path(cfg.OUTPUT_DIR)
-    lines = read_stats(folder) if (folder / "stats.jsonl").is_file() else []
-    starts = [i for i, line in enumerate(lines) if line.get("first_epoch") == 1]
-    lines = lines[starts[-1] if starts else 0 :]
-    said = f"{epoch + 1}/"
-    return any(x.get("split") == "val" and str(x.get("epoch")).startswith(said) for x in lines)
+        check_finite(state, f"after epoch {done}")
+        saved = done == cfg.SOLVER.MAX_EPOCH or is_checkpoint_epoch(cfg, epoch)
+        if saved:
+            save(state, epoch)
+        if is_validated(epoch):
+            validate(epoch)
+        over = is_over(done)
+        if over and not saved:
+            save(state, epoch)
 
 
 def log_start(state: TrainState, loader: VideoLoader) -> None:
@@ -187,6 +188,7 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
         "clips_per_rank": layout.per_rank,
         "accumulation": layout.accumulation,
         "first_epoch": state.epoch + 1,
+        "resumed": state.resumed,
     }
     logger.info(
         "global batch %d = %d ranks × %d clips × %d forward passes",

@@ -91,18 +91,26 @@ def get_last_checkpoint(path_to_job: str | Path) -> Path | None:
     return None
 
 
-def prune_checkpoints(path_to_job: str | Path, keep: int) -> None:
-    """Delete the checkpoints of all epochs but the last `keep`; 0 keeps them all."""
-    if keep:
-        for path in epoch_checkpoints(path_to_job)[keep:]:
+def prune_checkpoints(path_to_job: str | Path, keep: int, newest: Path) -> None:
+    """Delete the checkpoints before the last `keep` up to `newest`; 0 keeps them all.
+
+    Files of later epochs are damaged, or the run would have gone on from them: they don't count.
+    """
+    paths = epoch_checkpoints(path_to_job)
+    if keep and newest in paths:
+        for path in paths[paths.index(newest) + keep :]:
             path.unlink(missing_ok=True)
 
 
-def set_aside_checkpoints(path_to_job: str | Path) -> Path | None:
-    """Move a former run's checkpoints into a folder of their own, and return it; None: no such."""
-    paths = epoch_checkpoints(path_to_job)
-    if (best := get_path_to_best(path_to_job)).exists():
-        paths.append(best)
+def set_aside_checkpoints(path_to_job: str | Path, but: str | Path = "") -> Path | None:
+    """Move a former run's checkpoints into a folder of their own, and return it; None: no such.
+
+    Args:
+        path_to_job: OUTPUT_DIR.
+        but: a file that stays, if it is among them.
+    """
+    paths = [*epoch_checkpoints(path_to_job), get_path_to_best(path_to_job)]
+    paths = [path for path in paths if path.exists() and path.resolve() != Path(but).resolve()]
     if not paths:
         return None
     home = get_checkpoint_dir(path_to_job)

@@ -125,8 +125,8 @@ def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
     """
     if not is_main():
         return
-    rounded = {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in stats.items()}
-    line = simplejson.dumps(rounded, ignore_nan=True)
+    said = {k: rounded(v) if isinstance(v, float) else v for k, v in stats.items()}
+    line = simplejson.dumps(said, ignore_nan=True)
     path = Path(output_dir) / "stats.jsonl"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +134,11 @@ def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
     except OSError as error:  # the line below is in the log all the same
         get_logger(__name__).warning("%s: can't be written: %s", path, error.strerror)
     _write_line(line)
+
+
+def rounded(value: float) -> float:
+    """Return the seven significant digits that `log_json_stats` writes."""
+    return float(f"{value:.7g}")
 
 
 def append_line(path: Path, line: str) -> None:
