@@ -94,7 +94,7 @@ class Run:
             os.kill(self.pid, signal.SIGKILL)
         self.process.join()
 
-    def left_behind(self, seconds: float = 20) -> list[int]:
+    def left_behind(self, seconds: float = 60) -> list[int]:
         """Processes of this run that are alive after it, some seconds later."""
         end = time.monotonic() + seconds * PATIENCE
         while (alive := _session(self.pid)) and time.monotonic() < end:
