@@ -71,7 +71,7 @@ def score_videos(
         model: maps clips (B, 3, T, H, W) to (B, K).
         loader: evaluation loader of this rank.
         device: where the model lives.
-        broken: takes down videos that can't be read.
+        broken: lists videos that can't be read.
         num_classes: K.
         clips: clips in one forward pass.
         method: how views make a video's score, see `ensemble`.
@@ -152,7 +152,7 @@ def eval_epoch(
         model: maps clips (B, 3, T, H, W) to (B, K).
         loader: validation loader of this rank.
         epoch: from 0.
-        broken: takes down videos that can't be read; the one of former epochs tells no video twice.
+        broken: lists videos that can't be read; the one of former epochs tells no video twice.
     """
     broken = broken or BrokenVideos(cfg.OUTPUT_DIR, "val", len(loader.dataset))
     broken.start_over()
