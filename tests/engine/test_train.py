@@ -167,6 +167,27 @@ def test_loss_that_is_not_finite_stops_before_the_step(synthetic_dir, tmp_path, 
     assert all(p.isfinite().all() for p in built[0].parameters())
 
 
+def test_steps_that_overflow_fp16_are_said_and_not_for_ever(synthetic_dir, tmp_path, monkeypatch):
+    """The scale of the loss is halved from 4 to 2, 1 and 0.5; then it isn't the scale's fault."""
+    from timesformer.engine import train as module
+
+    class Endless(nn.Module):
+        """A finite loss whose gradient isn't finite."""
+
+        def forward(self, logits, targets):
+            return (logits * 0).sum().abs().sqrt()
+
+    real = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: real("cpu", init_scale=4.0))
+    monkeypatch.setattr(module, "build_loss", lambda cfg: Endless())
+    with pytest.raises(TrainingError, match=r"gradient is not finite.* in epoch 2, step 1 "):
+        train(small_cfg(synthetic_dir, tmp_path))
+    assert (tmp_path / "run.log").read_text().count("overflows fp16, this step is left out") == 3
+    content = final_weights(tmp_path)
+    assert content["epoch"] == 0
+    assert all(v.isfinite().all() for v in content["model_state"].values())
+
+
 @pytest.mark.parametrize("scheme", ["space_only", "joint_space_time", "divided_space_time"])
 def test_bf16_clipping_and_act_checkpoint_train(synthetic_dir, tmp_path, scheme):
     train(
