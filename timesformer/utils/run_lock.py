@@ -16,6 +16,7 @@ from timesformer.utils.logging import get_logger
 from timesformer.utils.processes import is_alive
 
 NAME = ".lock"
+PAUSE = 0.02  # seconds until the next attempt, where another one is taking a lock over
 UNWRITTEN = 60.0  # seconds after which a lock without content is of a process that died at once
 
 logger = get_logger(__name__)
@@ -50,7 +51,7 @@ def run_lock(folder: str | Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> None:
-    for _ in range(10):
+    for _ in range(100):
         try:
             file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w")
         except FileExistsError:
@@ -80,25 +81,38 @@ def _clear_if_stale(path: Path) -> None:
             f"(since {holder.get('since', '?')}): choose another OUTPUT_DIR, or end that run; if "
             f"it is over, delete {path}"
         )
-    grave = path.with_name(f"{NAME}.{os.getpid()}.stale")
-    with contextlib.suppress(FileNotFoundError):
-        path.replace(grave)  # of several that want it, one gets it
-        if _read(grave) != holder:  # it was another's by now
-            grave.replace(path)
-            return
-        grave.unlink()
-        logger.warning(
-            "%s: the run of process %s, which is gone, left its lock: taken over",
-            *(path.parent, holder.get("pid")),
-        )
+    # One at a time: else a second one would remove the lock that the first has just taken.
+    turn = path.with_name(f"{NAME}.turn")
+    try:
+        os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        if _age(turn) > UNWRITTEN:  # of a process that died at once
+            turn.unlink(missing_ok=True)
+        time.sleep(PAUSE)
+        return
+    try:
+        if _read(path) == holder:
+            path.unlink()
+            logger.warning(
+                "%s: the run of process %s, which is gone, left its lock: taken over",
+                *(path.parent, holder.get("pid")),
+            )
+    finally:
+        turn.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    """Return the seconds since a file was written; 0 if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _is_running(path: Path, holder: dict[str, Any]) -> bool:
     pid = holder.get("pid")
     if not isinstance(pid, int):  # not written yet, or never
-        with contextlib.suppress(OSError):
-            return time.time() - path.stat().st_mtime < UNWRITTEN
-        return False
+        return _age(path) < UNWRITTEN
     # A number is given to another process some day: its start tells them apart.
     return is_alive(pid) and holder.get("start") in (None, _start_of(pid))
 
