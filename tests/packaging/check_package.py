@@ -149,7 +149,7 @@ class Installed:
 
     def check_models(self) -> None:
         """Weights and costs."""
-        (weights,) = (self.home / "apart/checkpoints").glob("*.pyth")
+        (weights,) = (self.home / "apart/checkpoints").glob("checkpoint_epoch_*.pyth")
         where = [str(weights), "folder", "--to", "safetensors"]
         self.run("convert", *where, "--num-heads", "3", leaves=["folder/model.safetensors"])
         said = self.run("profile", "--cfg", "Kinetics/TimeSformer_divST_8x32_224")
