@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video import decode as decoder
+from timesformer.datasets.video.file import ANY_TAGS
 from timesformer.utils.errors import UserError, VideoError, run_tool
 from timesformer.utils.rng import keyed_rng
 from timesformer.utils.text import format_table
@@ -89,7 +90,7 @@ Work = Callable[[Any], Iterator[Row]]  # the last row counts; earlier ones if th
 
 def plain_decode(path: str, strict: bool) -> Iterator[VideoFrame]:
     """Decode a file from its start to its end, with nothing but PyAV."""
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, **ANY_TAGS) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         if strict:

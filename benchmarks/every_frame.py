@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timesformer.clips.sampling import ClipPosition, RateSampler
 from timesformer.clips.training import TrainTransform, draw_short_side
 from timesformer.clips.transform import EvalTransform, Normalize, crop_corner, scaled_size
-from timesformer.datasets.video.file import complete_rate
+from timesformer.datasets.video.file import ANY_TAGS, complete_rate
 
 # The Kinetics recipe: 8 frames, one in 32, 224 × 224.
 SAMPLER = RateSampler(8, 32)
@@ -40,7 +40,7 @@ def convert_every_frame(path: str, threads: int | None = None) -> Decoded:
         threads: of the decoder and the converter; None leaves them as PyAV has them.
     """
     frames, stamps = [], []
-    with av.open(path, metadata_errors="ignore") as container:
+    with av.open(path, **ANY_TAGS) as container:
         stream = container.streams.video[0]
         if threads:
             stream.codec_context.thread_count = threads

@@ -143,10 +143,10 @@ def _open_file(path: str) -> tuple[_Clock, Frames]:
         info, _ = read_info(path, container, stream, Deadline(path, PATIENCE))
         if info.damage:
             raise VideoError(path, info.damage)
-        fps = stream.average_rate or Fraction(0)
+        fps = Fraction(stream.average_rate or 0)  # PyAV has rationals of its own
         if not PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1]:
             fps = Fraction(info.fps).limit_denominator(1001)
-        clock = _Clock(stream.time_base or 1 / fps, fps, int(CUT_SHORT * info.expected))
+        clock = _Clock(Fraction(stream.time_base or 1 / fps), fps, int(CUT_SHORT * info.expected))
     return clock, _decode(path, info)
 
 

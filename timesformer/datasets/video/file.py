@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -31,6 +32,10 @@ from timesformer.utils.files import require_regular
 MAX_PIXELS = 8192 * 4320  # a header that asks for more is damaged, or an attack on memory
 MAX_ASPECT = 40  # a longer strip would be resized to gigabytes
 PLAUSIBLE_FPS = (1.0, 240.0)  # webm files without a rate report 1000
+# Tags in another encoding than UTF-8 are no fault of a video; PyAV 19 and later take them anyway.
+ANY_TAGS: dict[str, Any] = (
+    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+)
 STRICT = "crccheck+bitstream+buffer+explode"  # FFmpeg's err_detect: report what it would conceal
 
 
@@ -99,7 +104,7 @@ def open_video(path: str, strict: bool = True) -> Iterator[tuple[InputContainer,
     require_regular(path)  # FFmpeg waits for a FIFO, and no timeout reaches it there
     # "file:" and the whitelist keep odd names and playlists from reaching other protocols.
     options = {"protocol_whitelist": "file"}
-    with av.open(f"file:{path}", options=options, metadata_errors="ignore") as container:
+    with av.open(f"file:{path}", options=options, **ANY_TAGS) as container:
         if not container.streams.video:
             raise VideoError(path, "no video stream")
         stream = container.streams.video[0]
