@@ -9,6 +9,11 @@ TIMESFORMER := $(VENV)/bin/timesformer
 DATA := data/synthetic
 RUNS := runs/synthetic
 
+TEST_PROCESSES ?= 2  # a test takes up to 2 GiB and, now and then, two cores
+
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= python3.10  # the oldest that setup.py allows
+
 # For benchmarks/gpu_check.sh, on a GPU machine without internet.
 WHEELS := .wheels
 WHEELS_MIB := 60
@@ -18,7 +23,7 @@ GPU_PLATFORMS := $(foreach p,_2_28 _2_27 _2_26 _2_24 _2_17 2014 _2_12 2010 _2_5 
 	--platform manylinux$(p)_x86_64)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test test-all check fmt dist package gpu-wheels clean
+.PHONY: help setup demo demo-all test test-all test-lowest check fmt dist package gpu-wheels clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -52,10 +57,17 @@ demo-all: demo  ## the demo for three attention schemes, and a table of them
 	@$(TIMESFORMER) compare-runs $(RUNS)/divided $(RUNS)/joint $(RUNS)/space
 
 test: $(VENV)/dev  ## the tests, a few minutes
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(TEST_PROCESSES)
 
 test-all: $(VENV)/dev  ## every test
 	$(PY) -m pytest -m ''
+
+test-lowest:  ## the tests with the oldest versions that setup.py allows, in $(LOWEST)
+	@test -x $(LOWEST)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST)
+	@echo "installing constraints-lowest.txt into $(LOWEST) (minutes, once)"
+	@$(LOWEST)/bin/python -m pip install --disable-pip-version-check --quiet \
+		-c constraints-lowest.txt -e '.[test]'
+	$(LOWEST)/bin/python -m pytest -n $(TEST_PROCESSES)
 
 check: $(VENV)/dev  ## what CI and pre-commit check: lint, format, types
 	$(VENV)/bin/ruff check .
@@ -88,4 +100,4 @@ package: $(VENV)/dev  ## build the package, install it elsewhere, run every comm
 	$(PY) tests/packaging/check_package.py
 
 clean:  ## remove the environment and caches; data and runs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache *.egg-info build dist

@@ -11,10 +11,12 @@ ROOT = Path(__file__).parent
 INIT = (ROOT / "timesformer" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'__version__ = "(.+)"', INIT).group(1)
 
-VIZ = ["matplotlib>=3.8"]
+VIZ = ["matplotlib>=3.10.7"]
 HUB = ["huggingface_hub>=0.30"]
-TORCHCODEC = ["torchcodec>=0.10"]
+TORCHCODEC = ["torchcodec>=0.12"]  # earlier ones turn some files otherwise; needs torch 2.11
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+TEST = [*VIZ, *HUB, *TORCHCODEC, "pytest>=8.2", "pytest-timeout>=2.3.1", "pytest-xdist>=3.6"]
+TEST += ["transformers>=4.50"]
 
 
 class BuildWithRecipes(build_py):
@@ -63,8 +65,8 @@ setup(
     install_requires=[
         "torch>=2.10",
         "torchvision>=0.25",
-        "timm>=1.0.9",
-        "av>=14.0",
+        "timm>=1.0.12",
+        "av>=17.0",
         "einops>=0.8",
         "fvcore>=0.1.5.post20221221",
         "numpy>=1.26",
@@ -73,7 +75,7 @@ setup(
         "safetensors>=0.4.3",
         "simplejson>=3.17",
         "tabulate>=0.10",
-        "tensorboard>=2.16",
+        "tensorboard>=2.16.2",
         "tqdm>=4.65",
         "yacs>=0.1.8",
     ],
@@ -82,18 +84,15 @@ setup(
         "hub": HUB,
         "onnx": ONNX,
         "torchcodec": TORCHCODEC,
+        "test": TEST,
         "dev": [
-            *TORCHCODEC,
-            *VIZ,
-            *HUB,
+            *TEST,
+            *ONNX,
             "build>=1.2",
             "mypy>=1.10",
             "pre-commit>=3.5",
-            "pytest>=8.2",
-            "pytest-timeout>=2.3",
             "ruff>=0.15",
             "setuptools>=77",
-            "transformers>=4.50",
             "types-PyYAML",
             "types-simplejson",
             "types-tabulate",

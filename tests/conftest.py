@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,17 @@ def rng_guard() -> Iterator[None]:
     random.setstate(states[0])
     np.random.set_state(states[1])  # noqa: NPY002
     torch.set_rng_state(states[2])
+
+
+@pytest.fixture(autouse=True)
+def logger_guard() -> Iterator[None]:
+    """A run in this process keeps its lines from caplog; the next test finds them there again."""
+    logger = logging.getLogger("timesformer")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    for handler in set(logger.handlers) - set(before[0]):
+        handler.close()
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")

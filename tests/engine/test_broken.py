@@ -22,9 +22,8 @@ def rows(output: Path) -> list[list[str]]:
 
 
 def test_each_video_is_told_and_listed_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("timesformer.engine.broken.logger.propagate", True)
     broken = BrokenVideos(tmp_path, "train", 100, 0.05)
     for _ in range(3):
         broken.add([problem(7), problem(3, USED)])

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import re
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from timesformer.utils import distributed
 from timesformer.utils.distributed import World
-from timesformer.utils.logging import ROOT, get_logger, log_json_stats, progress, setup_logging
-
-
-@pytest.fixture(autouse=True)
-def clean_logger() -> Iterator[None]:
-    logger = logging.getLogger(ROOT)
-    before = logger.handlers[:], logger.level, logger.propagate
-    logger.handlers[:] = []
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers[:], logger.level, logger.propagate = before
+from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
 
 
 @pytest.fixture

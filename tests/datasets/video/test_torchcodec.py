@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import av
 import pytest
@@ -119,6 +120,16 @@ def test_the_same_frames_of_real_files(environment: dict[str, str], shared_video
     assert len(found) > 20
     assert [name for name, (_, *same) in found.items() if not all(same)] == []
     assert sum(decoded for decoded, *_ in found.values()) > 10
+
+
+def test_a_version_of_other_frames_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", ModuleType("torchcodec.decoders"))
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.11.1+cpu")
+    with pytest.raises(ConfigError, match=r"0\.11\.1\+cpu gives other frames.*0\.12 or later"):
+        torchcodec_backend.check_torchcodec()
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0")
+    torchcodec_backend.check_torchcodec()
 
 
 def test_where_it_does_not_load_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ without a word, so check files with `timesformer check-data --decode` first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from timesformer.datasets.video.index import Deadline
 from timesformer.datasets.video.requests import Cut, frame_numbers
 from timesformer.utils.errors import ConfigError
 
+LOWEST = (0, 12)  # earlier versions turn the frames of some files otherwise than PyAV
 AT_ONCE = 1 << 26  # bytes of full frames that are decoded together
 
 
@@ -27,7 +29,7 @@ def check_torchcodec() -> None:
     """Make sure that torchcodec loads; it needs FFmpeg's shared libraries beside its wheel.
 
     Raises:
-        ConfigError: it doesn't, with the cause.
+        ConfigError: it doesn't, with the cause, or is too old to give PyAV's frames.
     """
     try:
         import torchcodec.decoders  # noqa: F401
@@ -37,6 +39,12 @@ def check_torchcodec() -> None:
             f"DATA.DECODING_BACKEND torchcodec doesn't load here ({cause[0]}): "
             "install torchcodec and FFmpeg's libraries, or use pyav"
         ) from error
+    found = metadata.version("torchcodec")
+    if tuple(map(int, found.split(".")[:2])) < LOWEST:
+        raise ConfigError(
+            f"DATA.DECODING_BACKEND torchcodec: version {found} gives other frames than PyAV for "
+            f"some files: install {LOWEST[0]}.{LOWEST[1]} or later (torch 2.11), or use pyav"
+        )
 
 
 def load_clips(path: str, place: Place, timeout: float, cuts: Sequence[Cut] = ()) -> Clips:
