@@ -11,7 +11,7 @@ import av
 import torch
 import torchvision
 
-from timesformer.datasets.catalogue.video_folder import VIDEO_SUFFIXES
+from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.utils.errors import UserError
 
 

@@ -96,9 +96,11 @@ _C.DATA.PATH_PREFIX = ""
 _C.DATA.CLASS_NAMES = ""
 # Frames T of a clip.
 _C.DATA.NUM_FRAMES = 8
-# Source frames from one clip frame to the next, at TARGET_FPS.
+# Source frames from one clip frame to the next, at TARGET_FPS. No effect with ssv2, whose clips are
+# NUM_FRAMES frames spread over the whole video.
 _C.DATA.SAMPLING_RATE = 32
-# Frame rate in frames/s that SAMPLING_RATE counts in; faster videos take longer steps.
+# Frame rate in frames/s that SAMPLING_RATE counts in; faster videos take longer steps. No
+# effect with ssv2.
 _C.DATA.TARGET_FPS = 30.0
 # Mean of each channel, for pixels in [0, 1] and in the order the model sees the channels.
 _C.DATA.MEAN = [0.45, 0.45, 0.45]

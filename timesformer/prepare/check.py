@@ -237,7 +237,9 @@ def write_clean_list(folder: Path, report: SplitReport, cfg: CfgNode) -> tuple[P
     """Write a split's list without files that are missing or broken; return it and its length."""
     pairs = zip(report.dataset.records, report.videos, strict=True)
     rows = [
-        (list_path(r.path, cfg.DATA.PATH_PREFIX), r.label) for r, video in pairs if not video.kind
+        record._replace(path=list_path(record.path, cfg.DATA.PATH_PREFIX))
+        for record, video in pairs
+        if not video.kind
     ]
     path = folder / f"{report.name}.csv"
     write_list(path, rows, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.DATA.MULTI_LABEL)

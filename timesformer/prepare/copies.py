@@ -19,12 +19,14 @@ from tqdm import tqdm
 from timesformer.config.node import CfgNode
 from timesformer.datasets.catalogue.kinetics import Kinetics
 from timesformer.datasets.catalogue.synthetic import Synthetic
-from timesformer.datasets.catalogue.video_folder import VIDEO_SUFFIXES, VideoFolder
+from timesformer.datasets.catalogue.video_folder import VideoFolder
+from timesformer.datasets.lists.json_entries import read_json, shown
 from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.datasets.lists.written import write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
-from timesformer.utils.errors import UserError, VideoError
+from timesformer.utils.errors import AnnotationError, UserError, VideoError
 from timesformer.utils.files import is_inside, make_folder, temporary_of, write_csv, write_text
 from timesformer.utils.processes import CRASHED, in_processes
 
@@ -158,21 +160,22 @@ def claim(output: Path, settings: TranscodeSettings) -> None:
     """Note in the folder how its videos are made, unless they were made otherwise."""
     wanted = {"format": FORMAT, **asdict(settings)}
     manifest = output / MANIFEST
-    try:
-        found = json.loads(manifest.read_text())
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
-    except FileNotFoundError:
+    if not os.path.lexists(manifest):
         make_folder(output)
         if any(output.iterdir()):  # perhaps lists that would be overwritten
-            raise UserError(f"{output} isn't empty: choose another --output") from None
+            raise UserError(f"{output} isn't empty: choose another --output")
         write_text(manifest, json.dumps(wanted, indent=2) + "\n")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{manifest}: damaged ({error}); choose another --output") from error
-    else:
-        if differing:
-            key = differing[0]
+        return
+    try:
+        found = read_json(manifest)
+    except AnnotationError as error:
+        raise UserError(f"{error}; choose another --output") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{manifest}: damaged; choose another --output")
+    for key, value in wanted.items():
+        if found.get(key) != value:
             raise UserError(
-                f"{output} holds videos made with {key} {found.get(key)}, not {wanted[key]}: "
+                f"{output} holds videos made with {key} {shown(found.get(key))}, not {value}: "
                 "choose another --output"
             )
 
@@ -252,7 +255,7 @@ def write_lists(
     good = {job.source: job.target for job, outcome in outcomes.items() if not outcome.failure}
     for split, dataset in datasets.items():
         rows = [
-            (Path(good[record.path]).relative_to(output).as_posix(), record.label)
+            record._replace(path=Path(good[record.path]).relative_to(output).as_posix())
             for record in dataset.records
             if record.path in good
         ]

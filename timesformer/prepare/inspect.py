@@ -22,7 +22,7 @@ from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import read_folder
 from timesformer.utils.errors import AnnotationError, VideoError
-from timesformer.utils.files import is_inside
+from timesformer.utils.files import is_inside, open_regular
 from timesformer.utils.processes import CRASHED
 
 MISSING, BROKEN = "missing", "broken"
@@ -75,8 +75,8 @@ class InspectOptions:
         real = os.path.realpath(path)
         outside = bool(self.root) and _leaves(self.root, path, real)
         report = VideoReport(real, same=real, outside=outside)
-        if not Path(path).exists():
-            reason = "a symbolic link to nothing" if Path(path).is_symlink() else "no such file"
+        if not os.path.exists(path):  # noqa: PTH110  (Path's raises for a name that is too long)
+            reason = "a symbolic link to nothing" if os.path.islink(path) else "no such file"  # noqa: PTH114
             return report._replace(kind=MISSING, reason=reason)
         try:
             fps, short_side, duration = self._measure(path)
@@ -109,7 +109,7 @@ class InspectOptions:
 
 def _fingerprint(path: str) -> str:
     """Size and both ends of a file: enough to tell videos, and quick."""
-    with open(path, "rb") as file:  # noqa: PTH123
+    with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - FINGERPRINT))
         end = file.read()

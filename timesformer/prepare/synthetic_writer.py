@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from timesformer.datasets.lists.json_entries import read_json, shown
 from timesformer.prepare.synthetic_video import MOTIONS, draw_trajectory, render, write_video
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import AnnotationError, UserError
 from timesformer.utils.files import make_folder, write_text
 from timesformer.utils.processes import at_most
 
@@ -139,23 +140,21 @@ def _claim(output: Path, spec: SyntheticSpec) -> None:
     """Note in the folder what it is for, unless it is for something else already."""
     wanted = {"format": FORMAT, **asdict(spec)}
     manifest = output / MANIFEST
-    try:
-        found = json.loads(manifest.read_text())
-    except FileNotFoundError:
+    if not os.path.lexists(manifest):
         make_folder(output)
         if any(output.iterdir()):  # perhaps somebody's videos, among which ours would be lost
-            raise UserError(f"{output} isn't empty: choose another --output") from None
+            raise UserError(f"{output} isn't empty: choose another --output")
         write_text(manifest, json.dumps(wanted) + "\n")
-    except (json.JSONDecodeError, OSError) as error:
+        return
+    try:
+        found = read_json(manifest)
+    except AnnotationError as error:
+        raise UserError(f"{error}: delete {output}, or choose another --output") from error
+    if found != wanted:
         raise UserError(
-            f"{manifest}: {error}: delete {output}, or choose another --output"
-        ) from error
-    else:
-        if found != wanted:
-            raise UserError(
-                f"{output} holds videos made with other parameters ({json.dumps(found)}): "
-                "delete it, or choose another --output"
-            )
+            f"{output} holds videos made with other parameters ({shown(found, 500)}): "
+            "delete it, or choose another --output"
+        )
 
 
 def _write_in_parallel(

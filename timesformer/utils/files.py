@@ -63,6 +63,19 @@ def require_regular(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, NOT_REGULAR, os.fspath(path))
 
 
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is that of a file; a name that can't be one's is not.
+
+    `Path.is_file` raises for a name that is too long, or in a folder that mustn't be read.
+    """
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is that of a folder, as `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def is_inside(folder: str, path: str) -> bool:
     """Tell whether an absolute path lies in an absolute folder, or is it, as text."""
     try:

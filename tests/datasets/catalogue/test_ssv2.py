@@ -51,7 +51,7 @@ def test_webm_as_downloaded(tmp_path: Path) -> None:
     assert train.class_names == tuple(shipped_names("ssv2"))
     assert train.sampler == SegmentSampler(4)
     assert train[3][0].shape == (3, 4, 32, 32)
-    for mode in ("val", "test"):  # the labels of the test split aren't public
+    for mode in ("val", "test"):  # as papers do
         dataset = build_dataset("ssv2", cfg, mode)
         assert [r.label for r in dataset.records] == [56, 63, 70]
         assert dataset.sampler == SegmentSampler(4)
@@ -154,6 +154,62 @@ def test_what_is_missing_is_named(two_classes: Path) -> None:
         build_dataset("ssv2", make_cfg(two_classes, classes=2), "val")
     with pytest.raises(AnnotationError, match=r"/nowhere: DATA.PATH_TO_DATA_DIR must have"):
         build_dataset("ssv2", make_cfg(Path("/nowhere")), "val")
+
+
+@pytest.mark.parametrize("folder", ["", "labels"])
+def test_answers_of_the_test_split(two_classes: Path, folder: str) -> None:
+    """They are read where they are asked for alone: papers test on the validation split."""
+    lists = two_classes / folder
+    lists.mkdir(exist_ok=True)
+    (two_classes / "7.webm").touch()
+    for name in ("labels.json", "validation.json"):
+        (two_classes / name).rename(lists / name)
+    cfg = make_cfg(two_classes, classes=2)
+    with pytest.raises(AnnotationError, match=r"test-answers.csv: .* TEST.DATASET ssv2, which"):
+        build_dataset("ssv2test", cfg, "test")
+    (lists / "test-answers.csv").write_text("7;Turning something\r\n\n8;Showing a [sic\r\n")
+    test = build_dataset("ssv2test", cfg, "test")
+    assert [(Path(r.path).name, r.label) for r in test.records] == [("7.webm", 1), ("8.webm", 0)]
+    assert test.records.where(1) == f"{lists}/test-answers.csv, line 3"
+    assert test.class_names == ("Showing a [sic", "Turning something")
+    for dataset, mode in (("ssv2", "test"), ("ssv2test", "val")):
+        assert [Path(r.path).name for r in build_dataset(dataset, cfg, mode).records] == ["7.webm"]
+    (lists / "labels.json").unlink()
+    with pytest.raises(AnnotationError, match=r"labels.json: not there, though test-answers"):
+        build_dataset("ssv2test", cfg, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("7,Turning something\n", r"line 1: must be `id;class`, not '7,Turning something'"),
+        ("7;Turning something\n../8;Showing a [sic", r"line 2: must be `id;class`"),
+        ("\u0667;Turning something\n", r"line 1: must be `id;class`"),
+        ("7;Turning\n", r"line 1: there is no class 'Turning'"),
+        ("7;Turning something\n7;Turning something\n", r"line 2: the id '7' came before"),
+        ("7\n", r"line 1: there is no class ''"),
+        ("\n", r"no videos"),
+    ],
+)
+def test_bad_answers_name_the_line(two_classes: Path, text: str, message: str) -> None:
+    (two_classes / "test-answers.csv").write_text(text)
+    with pytest.raises(AnnotationError, match=message):
+        build_dataset("ssv2test", make_cfg(two_classes, classes=2), "test")
+
+
+def test_keys_without_effect_are_told(two_classes: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cfg = make_cfg(two_classes, classes=2)
+    (two_classes / "7.webm").touch()
+    build_dataset("ssv2", cfg, "train")
+    assert "no effect" not in caplog.text
+    cfg.DATA.SAMPLING_RATE, cfg.DATA.TARGET_FPS = 8, 12.5
+    for mode in ("train", "val"):
+        build_dataset("ssv2", cfg, mode)
+    told = [r.getMessage() for r in caplog.records if "no effect" in r.getMessage()]
+    assert [line.split(" has")[0] for line in told] == [
+        "DATA.SAMPLING_RATE 8",
+        "DATA.TARGET_FPS 12.5",
+    ]
 
 
 HEADER = "original_vido_id video_id frame_id path labels\n"

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from timesformer.datasets.lists.records import Record
 from timesformer.datasets.lists.rows import read_list
 from timesformer.datasets.lists.written import list_path, write_list
+from timesformer.utils.errors import AnnotationError
 
 
 @pytest.mark.parametrize("separator", [" ", ",", "\t", "::"])
@@ -15,7 +17,8 @@ from timesformer.datasets.lists.written import list_path, write_list
 def test_lists_are_read_back(tmp_path: Path, separator: str, multi: bool) -> None:
     labels = [(3,), (0, 12)] if multi else [3, 12]
     paths = ["my videos/a, b 5.mp4", "x::y/c.mp4"]
-    write_list(tmp_path / "train.csv", zip(paths, labels, strict=True), separator, multi)
+    written = [Record(path, label) for path, label in zip(paths, labels, strict=True)]
+    write_list(tmp_path / "train.csv", written, separator, multi)
     records = read_list(tmp_path / "train.csv", 13, separator=separator, multi_label=multi)
     assert [(record.path, record.label) for record in records] == list(
         zip(paths, labels, strict=True)
@@ -26,3 +29,18 @@ def test_lists_are_read_back(tmp_path: Path, separator: str, multi: bool) -> Non
 def test_paths_are_written_as_they_were_read() -> None:
     assert list_path("/data/a.mp4", "") == "/data/a.mp4"
     assert list_path("/data/x/a.mp4", "/data/") == "x/a.mp4"
+
+
+@pytest.mark.parametrize("separator", [" ", ",", "\t", "::", "|"])
+def test_names_that_could_be_parted_are_read_back(tmp_path: Path, separator: str) -> None:
+    """Without quotes "frames/abc 3" and its label 17 would be three fields, or two labels."""
+    paths = ["frames/abc 3", "take 1,2", "a|b", ' "x" ', "1,a.mp4", "a.mp4 drumming", "x;3", "a:"]
+    written = [Record(path, 17) for path in paths] + [Record("frames/c", 1, 5, 12)]
+    write_list(tmp_path / "train.csv", written, separator, multi_label=False)
+    assert list(read_list(tmp_path / "train.csv", 18, separator=separator)) == written
+
+
+def test_a_name_with_a_line_break(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match=r"'a\\n 1.mp4': a list can't have such a name"):
+        write_list(tmp_path / "train.csv", [Record("a\n 1.mp4", 1)], " ", multi_label=False)
+    assert not list(tmp_path.iterdir())

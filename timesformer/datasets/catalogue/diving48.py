@@ -6,12 +6,14 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from timesformer.datasets.lists.json_entries import read_entries, read_json
+from timesformer.datasets.lists.json_entries import read_entries, read_json, shown
 from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.text_file import NO_DATA_DIR
 from timesformer.datasets.parts import video_options
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError
+from timesformer.utils.files import is_file, is_folder
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -45,10 +47,10 @@ class Diving48(VideoDataset):
         data, classes, options = cfg.DATA, cfg.MODEL.NUM_CLASSES, video_options(cfg, mode)
         root = Path(data.PATH_TO_DATA_DIR)
         names = options["class_names"]
-        if not names and (root / VOCABULARY).is_file():
+        if not names and is_file(root / VOCABULARY):
             names = read_vocabulary(root / VOCABULARY, classes)
         media = Path(data.PATH_PREFIX or root)
-        if (media / "rgb").is_dir():
+        if is_folder(media / "rgb"):
             media /= "rgb"
         path = root / f"{find_version(root)}_{'train' if mode == 'train' else 'test'}.json"
         records = Records(str(path))
@@ -71,8 +73,10 @@ def find_version(root: Path) -> str:
     there = [
         version
         for version in VERSIONS
-        if any((root / f"{version}_{split}.json").is_file() for split in ("train", "test"))
+        if any(is_file(root / f"{version}_{split}.json") for split in ("train", "test"))
     ]
+    if not there and root == Path():
+        raise AnnotationError(NO_DATA_DIR)
     if not there:
         raise AnnotationError(
             f"{root}: DATA.PATH_TO_DATA_DIR must have {VERSIONS[0]}_train.json and "
@@ -95,7 +99,9 @@ def read_vocabulary(path: Path, classes: int) -> tuple[str, ...]:
         raise AnnotationError(f"{path}: must be a list of lists of text")
     for number, words in enumerate(vocabulary, 1):
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise AnnotationError(f"{path}, entry {number}: must be a list of text, not {words!r}")
+            raise AnnotationError(
+                f"{path}, entry {number}: must be a list of text, not {shown(words)}"
+            )
     if len(vocabulary) != classes:
         raise ConfigError(
             f"MODEL.NUM_CLASSES is {classes}, but {path} has {len(vocabulary)} classes"

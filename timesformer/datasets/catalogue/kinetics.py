@@ -10,6 +10,7 @@ from timesformer.datasets.lists.rows import read_list
 from timesformer.datasets.parts import video_options
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.utils.files import is_file
 
 
 @DATASET_REGISTRY.register()
@@ -31,7 +32,7 @@ class Kinetics(VideoDataset):
             AnnotationError: the list is missing or malformed.
         """
         path = Path(cfg.DATA.PATH_TO_DATA_DIR) / f"{mode}.csv"
-        if not path.is_file() and path.with_suffix(".txt").is_file():
+        if not is_file(path) and is_file(path.with_suffix(".txt")):
             path = path.with_suffix(".txt")
         options = video_options(cfg, mode)
         records = read_list(

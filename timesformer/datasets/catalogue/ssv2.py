@@ -9,18 +9,25 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from timesformer.clips.sampling import SegmentSampler
+from timesformer.config.defaults import get_cfg
 from timesformer.datasets.lists.frame_rows import read_frame_list
 from timesformer.datasets.lists.json_entries import read_entries, read_json
 from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.text_file import NO_DATA_DIR, read_text
 from timesformer.datasets.parts import video_options
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError
+from timesformer.utils.files import is_file, is_folder
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 PREFIXES = ("something-something-v2-", "")  # of the two namings of the JSON files
 CLASSES = 174
 MIRRORED = {86: 87, 93: 94, 166: 167}  # pulling, pushing, turning the camera: left <-> right
 MIRRORED |= {right: left for left, right in MIRRORED.items()}
+ANSWERS = "test-answers.csv"
 TRIES = 100  # videos looked for before the folder is held to be the wrong one
 
 
@@ -29,8 +36,8 @@ class Ssv2(VideoDataset):
     """T frames, one from each of T equal parts of a video.
 
     Labels are `{labels,train,validation}.json`, plain or `something-something-v2-*.json`, in
-    DATA.PATH_TO_DATA_DIR or its folder `labels`; without them, frame lists `{train,val}.csv`. The
-    labels of the test split aren't public, so mode test reads the validation split, as papers do.
+    DATA.PATH_TO_DATA_DIR or its folder `labels`; without them, frame lists `{train,val}.csv`. Mode
+    test reads the validation split, as papers do; `Ssv2Test` reads the test split.
 
     Videos are `<id>.webm`, folders `<id>/` of frames, or `<id>.mp4`, below DATA.PATH_PREFIX.
     Whether a model takes BGR or RGB is a property of its weights, not of this data set: the
@@ -61,12 +68,15 @@ class Ssv2(VideoDataset):
                 f"DATA.RANDOM_FLIP swaps left and right among the {CLASSES} classes of SSv2; with "
                 f"MODEL.NUM_CLASSES {classes} set it to False"
             )
+        if mode != "val":
+            say_ignored(cfg)
         root = Path(data.PATH_TO_DATA_DIR)
         media, names = Path(data.PATH_PREFIX or root), options["class_names"]
-        if found := find_json(root, "train" if mode == "train" else "validation"):
+        if found := self.find_annotations(root, mode):
             labels, split = found
             ids = read_labels(labels, classes)
-            records = read_split(split, ids, media)
+            read = read_answers if split.name == ANSWERS else read_split
+            records = read(split, ids, media)
             names = names or tuple(sorted(ids, key=lambda name: ids[name]))
         else:
             path = root / ("train.csv" if mode == "train" else "val.csv")
@@ -78,6 +88,51 @@ class Ssv2(VideoDataset):
         }
         super().__init__(records, **(options | own))
 
+    @staticmethod
+    def find_annotations(root: Path, mode: str) -> tuple[Path, Path] | None:
+        """Return the files of labels and of the split for `mode`, None for frame lists."""
+        return find_json(root, "train" if mode == "train" else "validation")
+
+
+@DATASET_REGISTRY.register()
+class Ssv2Test(Ssv2):
+    """SSv2 whose mode test reads the test split: TEST.DATASET ssv2test.
+
+    Today's archive has its answers, `test-answers.csv` beside labels.json. The paper, which is
+    older, tests on the validation split; results on the two can't be compared.
+    """
+
+    @staticmethod
+    def find_annotations(root: Path, mode: str) -> tuple[Path, Path] | None:
+        """Return the files of labels and of the split for `mode`, None for frame lists."""
+        if mode != "test":
+            return Ssv2.find_annotations(root, mode)
+        for folder in (root, root / "labels"):
+            answers = folder / ANSWERS
+            files = [folder / f"{prefix}labels.json" for prefix in PREFIXES]
+            if is_file(answers):
+                there = [file for file in files if is_file(file)]
+                if not there:
+                    raise AnnotationError(f"{files[-1]}: not there, though {ANSWERS} is")
+                return there[0], answers
+        if root == Path():
+            raise AnnotationError(NO_DATA_DIR)
+        raise AnnotationError(
+            f"{root / ANSWERS}: there is no such list, nor in a folder `labels`: add it, or set "
+            "TEST.DATASET ssv2, which tests on the validation split"
+        )
+
+
+def say_ignored(cfg: CfgNode) -> None:
+    """Warn of keys that were set, and say nothing about T frames of a whole video."""
+    defaults = get_cfg().DATA
+    for key in ("SAMPLING_RATE", "TARGET_FPS"):
+        if cfg.DATA[key] != defaults[key]:
+            logger.warning(
+                "DATA.%s %g has no effect with ssv2: a clip is %d frames spread over the video",
+                *(key, cfg.DATA[key], cfg.DATA.NUM_FRAMES),
+            )
+
 
 def find_json(root: Path, split: str) -> tuple[Path, Path] | None:
     """Return the files of labels and of a split; None if there are frame lists instead.
@@ -88,14 +143,16 @@ def find_json(root: Path, split: str) -> tuple[Path, Path] | None:
     for folder in (root, root / "labels"):
         for prefix in PREFIXES:
             files = folder / f"{prefix}labels.json", folder / f"{prefix}{split}.json"
-            there = [file for file in files if file.is_file()]
+            there = [file for file in files if is_file(file)]
             if len(there) == 1:
                 (missing,) = set(files) - set(there)
                 raise AnnotationError(f"{missing}: not there, though {there[0].name} is")
             if there:
                 return files
-    if (root / "train.csv").is_file() or (root / "val.csv").is_file():
+    if any(is_file(root / name) for name in ("train.csv", "val.csv")):
         return None
+    if root == Path():
+        raise AnnotationError(NO_DATA_DIR)
     raise AnnotationError(
         f"{root}: DATA.PATH_TO_DATA_DIR must have labels.json and {split}.json (or "
         f"{PREFIXES[0]}labels.json, …), itself or in a folder `labels`, or frame lists train.csv "
@@ -131,18 +188,48 @@ def read_split(path: Path, ids: dict[str, int], media: Path) -> Records:
     Raises:
         AnnotationError: it is malformed, or the videos aren't below `media`.
     """
-    labels: dict[str, int] = {}
+    labels: dict[str, tuple[int, int]] = {}  # id -> class, line
     for entry in read_entries(path):
         template = entry.text("template").replace("[", "").replace("]", "")
         if template not in ids:
-            raise AnnotationError(f"{entry.where}: there is no class {template!r}")
+            raise AnnotationError(f"{entry.where}: there is no class {template!r:.200}")
         video = entry.name("id")
         if video in labels:
-            raise AnnotationError(f"{entry.where}: the id {video!r} came before")
-        labels[video] = ids[template]
+            raise AnnotationError(f"{entry.where}: the id {video!r:.60} came before")
+        labels[video] = ids[template], 0
+    return _records(path, media, labels)
+
+
+def read_answers(path: Path, ids: dict[str, int], media: Path) -> Records:
+    """Read rows `id;class`, as of the test split's answers.
+
+    Raises:
+        AnnotationError: it is malformed, or the videos aren't below `media`.
+    """
+    labels: dict[str, tuple[int, int]] = {}  # id -> class, line
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        row, where = line.strip(), f"{path}, line {number}"
+        if not row:
+            continue
+        video, _, name = (part.strip().strip('"') for part in row.partition(";"))
+        if not re.fullmatch("[0-9]{1,18}", video):
+            raise AnnotationError(f"{where}: must be `id;class`, not {row!r:.60}")
+        if name not in ids:
+            name = name.replace("[", "").replace("]", "")
+        if name not in ids:
+            raise AnnotationError(f"{where}: there is no class {name!r:.200}")
+        if video in labels:
+            raise AnnotationError(f"{where}: the id {video!r:.60} came before")
+        labels[video] = ids[name], number
+    if not labels:
+        raise AnnotationError(f"{path}: the list has no videos")
+    return _records(path, media, labels)
+
+
+def _records(path: Path, media: Path, labels: dict[str, tuple[int, int]]) -> Records:
     ending, records = find_ending(list(labels), media), Records(str(path))
-    for video, label in labels.items():
-        records.append(str(media / f"{video}{ending}"), label)
+    for video, (label, line) in labels.items():
+        records.append(str(media / f"{video}{ending}"), label, line=line)
     return records
 
 
@@ -151,9 +238,9 @@ def find_ending(videos: Sequence[str], media: Path) -> str:
     for video in videos[:TRIES]:
         for ending in (".webm", "", ".mp4"):
             path = media / f"{video}{ending}"
-            if path.is_dir() if not ending else path.is_file():
+            if is_file(path) if ending else is_folder(path):
                 return ending
     raise AnnotationError(
-        f"{media}: neither {videos[0]}.webm nor the folder {videos[0]}/ of frames is there; "
-        "DATA.PATH_PREFIX must be the folder of the videos"
+        f"{media}: neither {videos[0]:.60}.webm nor the folder {videos[0]:.60}/ of frames is "
+        "there; DATA.PATH_PREFIX must be the folder of the videos"
     )

@@ -11,10 +11,12 @@ from fvcore.common.config import CfgNode
 
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.datasets.lists.rows import read_list
+from timesformer.datasets.lists.text_file import NO_DATA_DIR
 from timesformer.datasets.parts import video_options
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError
+from timesformer.utils.files import is_file
 
 
 @DATASET_REGISTRY.register()
@@ -33,10 +35,11 @@ class Synthetic(VideoDataset):
         """
         folder, classes = Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES
         path = folder / f"{mode}.csv"
-        if not path.is_file():
-            raise AnnotationError(
-                f"{path}: not there yet; run `timesformer make-synthetic --output {folder}`"
-            )
+        if not is_file(path):
+            make = f"run `timesformer make-synthetic --output {folder}`"
+            if folder == Path():
+                make = f"{NO_DATA_DIR}; `timesformer make-synthetic --output FOLDER` makes them"
+            raise AnnotationError(f"{path}: not there yet; {make}")
         names = read_class_names(str(folder / "classes.txt"), classes)
         records = read_list(path, classes, prefix=str(folder))
         super().__init__(records, **(video_options(cfg, mode) | {"class_names": names}))

@@ -11,19 +11,17 @@ from pathlib import Path, PurePath
 from fvcore.common.config import CfgNode
 
 from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.datasets.parts import SPLITS, video_options
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video.frame_folder import SUFFIXES as IMAGE_SUFFIXES
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.files import is_folder
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
-VIDEO_SUFFIXES = frozenset((
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".f4v", ".mpg", ".mpeg",
-    ".m2ts", ".mts", ".ts", ".vob", ".ogv", ".3gp", ".3g2", ".asf", ".divx",
-))  # fmt: skip
 STAND_IN = {"val": "test", "test": "val"}
 
 Tree = dict[str, list[str]]  # class -> its videos, as posix paths within the folder of the class
@@ -51,9 +49,9 @@ class VideoFolder(VideoDataset):
         root, options = Path(cfg.DATA.PATH_TO_DATA_DIR), video_options(cfg, mode)
         if not cfg.DATA.PATH_TO_DATA_DIR:
             raise ConfigError("DATA.PATH_TO_DATA_DIR is empty: set it to the folder of the videos")
-        if not root.is_dir():
-            raise ConfigError(f"DATA.PATH_TO_DATA_DIR: there is no folder {str(root)!r}")
-        presplit, ignored = (root / "train").is_dir(), 0
+        if not is_folder(root):
+            raise ConfigError(f"DATA.PATH_TO_DATA_DIR: there is no folder {str(root)!r:.500}")
+        presplit, ignored = is_folder(root / "train"), 0
         splits: dict[str, Tree] = {}
         if presplit:
             for split in SPLITS:

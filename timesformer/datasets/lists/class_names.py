@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
+from timesformer.datasets.lists.row_paths import CONTROL
 from timesformer.datasets.lists.text_file import read_text
 from timesformer.utils.errors import ConfigError
 
@@ -28,7 +31,7 @@ def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
     if not source:
         return ()
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  (Path's raises for a name that is too long)
         path = LABELS_DIR / f"{source}.txt"
         shipped = sorted(file.stem for file in LABELS_DIR.glob("*.txt"))
         if source not in shipped:
@@ -37,6 +40,17 @@ def read_class_names(source: str, num_classes: int) -> tuple[str, ...]:
                 f"({', '.join(shipped)})"
             )
     names = tuple(line.strip() for line in read_text(path).rstrip().split("\n"))
+    for number, name in enumerate(names, 1):
+        if CONTROL.search(name):
+            raise ConfigError(
+                f"DATA.CLASS_NAMES {source!r}, line {number}: a control character in {name!r:.60}"
+            )
+    numbers = [int(m[1]) for m in map(re.compile(r"([0-9]{1,9})[\s,:;.]+\S").match, names) if m]
+    if len(names) > 1 and numbers in ([*range(len(names))], [*range(1, len(names) + 1)]):
+        raise ConfigError(
+            f"DATA.CLASS_NAMES {source!r}: its lines are numbered ({names[0]!r:.60}); leave the "
+            "names, in the order of the labels"
+        )
     if "" in names and len(names) > 1:
         raise ConfigError(f"DATA.CLASS_NAMES {source!r}, line {names.index('') + 1}: no name")
     if len(names) != num_classes:

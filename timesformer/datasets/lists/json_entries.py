@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from timesformer.datasets.lists.row_paths import CONTROL
 from timesformer.datasets.lists.text_file import read_text
 from timesformer.utils.errors import AnnotationError
+
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_json(path: Path) -> Any:
@@ -19,13 +23,27 @@ def read_json(path: Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text, object_pairs_hook=_once)
+        if HALF.search(text):  # half a character: no name of a file and no text of a class
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except _TwiceError as error:
         raise AnnotationError(f"{path}: the key {error.args[0]!r:.60} is given twice") from None
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise AnnotationError(f"{path}: {half!r} is half a character (a lone surrogate)") from None
     except json.JSONDecodeError as error:
         raise AnnotationError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
     except (RecursionError, ValueError) as error:  # nested too deep, a number of 5,000 digits
         raise AnnotationError(f"{path}: not JSON that can be read: {error}") from None
+
+
+def shown(value: object, most: int = 60) -> str:
+    """Return a value as a message shows it: its beginning, however long or nested it is."""
+    try:
+        return f"{value!r:.{most}}"
+    except (RecursionError, ValueError):  # the latter for numbers of thousands of digits
+        return f"a {type(value).__name__}"
 
 
 class _TwiceError(Exception):
@@ -55,7 +73,7 @@ class Entry:
         """Return a value that must be text and not empty."""
         value = self._value(key)
         if not isinstance(value, str) or not value:
-            raise AnnotationError(f"{self.where}: {key!r} must be text, not {value!r:.60}")
+            raise AnnotationError(f"{self.where}: {key!r} must be text, not {shown(value)}")
         return value
 
     def name(self, key: str) -> str:
@@ -63,7 +81,7 @@ class Entry:
         value = self._value(key)
         name = str(value) if type(value) is int else self.text(key)
         plain = {PurePosixPath(name).name, PureWindowsPath(name).name} == {name}
-        if not plain or name == ".." or "\0" in name:
+        if not plain or name == ".." or CONTROL.search(name):
             raise AnnotationError(f"{self.where}: {key!r} must be a plain name, not {name!r:.60}")
         return name
 
@@ -73,7 +91,7 @@ class Entry:
         if type(value) is not int or not low <= value <= high:  # a bool is an int as well
             raise AnnotationError(
                 f"{self.where}: {key!r} must be a whole number from {low} to {high}, "
-                f"not {value!r:.60}"
+                f"not {shown(value)}"
             )
         return value
 
@@ -95,5 +113,5 @@ def read_entries(path: Path) -> Iterator[Entry]:
     for number, values in enumerate(entries, 1):
         where = f"{path}, entry {number}"
         if not isinstance(values, dict):
-            raise AnnotationError(f"{where}: must be an object {{key: value}}, not {values!r:.60}")
+            raise AnnotationError(f"{where}: must be an object {{key: value}}, not {shown(values)}")
         yield Entry(where, values)

@@ -69,8 +69,7 @@ class Records(Sequence[Record]):
             assert isinstance(label, int)
             self._labels.append(label)
         self._lines.append(line)
-        self._spans.append(start)
-        self._spans.append(TO_THE_END if end is None else end)
+        self._spans.extend((start, TO_THE_END if end is None else end))
 
     def __len__(self) -> int:
         return len(self._lines)

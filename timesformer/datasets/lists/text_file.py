@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 from os import PathLike
 from pathlib import Path
 
 from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import open_regular
 from timesformer.utils.retry import persistently
+
+NO_DATA_DIR = "DATA.PATH_TO_DATA_DIR is empty: set it to the folder of the lists or annotations"
 
 
 def read_text(path: str | PathLike[str]) -> str:
@@ -30,6 +33,8 @@ def read_text(path: str | PathLike[str]) -> str:
         raise AnnotationError(f"{path}: can't be read: {error.strerror}") from error
     except ValueError as error:  # NUL in the name
         raise AnnotationError(f"{str(path)!r}: can't be read: {error}") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise AnnotationError(f"{path}: text in UTF-16, or 32: save it as UTF-8")
     nul = data.find(b"\0")
     if nul >= 0:
         raise AnnotationError(f"{path}, line {_line(data, nul)}: a NUL character")
@@ -42,7 +47,7 @@ def read_text(path: str | PathLike[str]) -> str:
 
 def _advice(folder: Path) -> str:
     if folder == Path():
-        return "DATA.PATH_TO_DATA_DIR is empty: set it to the folder that has it"
+        return NO_DATA_DIR
     advice = "DATA.PATH_TO_DATA_DIR must be the folder that has it"
     try:
         in_folders = any(path.is_dir() for path in folder.iterdir())

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.row_paths import CONTROL, PLAIN, has_extension
+from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import written_whole
 
 
@@ -18,16 +22,34 @@ def list_path(path: str, prefix: str) -> str:
     return path
 
 
-def write_list(
-    path: Path, rows: Iterable[tuple[str, int | tuple[int, ...]]], separator: str, multi_label: bool
-) -> None:
-    """Write rows `path label`, or `path 3,17`, for `read_list` with the same arguments."""
+def write_list(path: Path, records: Iterable[Record], separator: str, multi_label: bool) -> None:
+    """Write rows `path label`, or `path 3,17`, for `read_list` with the same arguments.
+
+    A path that could be parted in another way is put in quotes. Folders of frames keep their parts;
+    of a part of a file, which lists have no form for, the whole file is written.
+
+    Raises:
+        AnnotationError: a path has a line break or another control character.
+    """
     if separator == "," and multi_label:
         separator = " "
     with (
         written_whole(path) as partial,
         partial.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
     ):
-        for video, label in rows:
-            text = str(label) if isinstance(label, int) else ",".join(map(str, label))
-            file.write(f"{video}{separator}{text}\n")
+        for video, label, start, end in records:
+            if CONTROL.search(video):
+                raise AnnotationError(
+                    f"{video!r:.200}: a list can't have such a name: rename the file"
+                )
+            fields = [_quoted(video, separator)]
+            if end is not None and not multi_label and not has_extension(video):
+                fields += [str(start), str(end - start)]
+            fields.append(str(label) if isinstance(label, int) else ",".join(map(str, label)))
+            file.write(separator.join(fields) + "\n")
+
+
+def _quoted(video: str, separator: str) -> str:
+    if re.fullmatch(PLAIN, video) and not (separator.strip() and separator in video):
+        return video
+    return '"' + video.replace('"', '""') + '"'
