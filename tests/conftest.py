@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,14 @@ def logger_guard() -> Iterator[None]:
     for handler in set(logger.handlers) - set(before[0]):
         handler.close()
     logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def make_fifo() -> Callable[[Path], None]:
+    """What makes a named pipe; skips where the system has none."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    return os.mkfifo
 
 
 @pytest.fixture(scope="session")

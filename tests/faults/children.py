@@ -10,17 +10,16 @@ import contextlib
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 from small_run import RECIPE, small_options
 
 from timesformer.utils.errors import run_tool
@@ -29,6 +28,9 @@ from timesformer.utils.errors import run_tool
 SCALE = float(os.environ.get("FAULTS_SCALE", "1"))
 # A busy machine takes longer: all limits of time here are multiplied by it.
 PATIENCE = float(os.environ.get("FAULTS_PATIENCE", "1"))
+
+if not hasattr(os, "fork"):
+    pytest.skip("fault campaigns fork and kill processes", allow_module_level=True)
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
@@ -62,6 +64,8 @@ class Run:
     ) -> None:
         self.output = output
         with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):
+            from multiprocessing import forkserver
+
             forkserver.ensure_running()
         self.process = _CONTEXT.Process(
             target=_child, args=(function, args, str(output), dict(env or {}), dict(limits or {}))
@@ -118,6 +122,8 @@ def _child(
     env: dict[str, str],
     limits: dict[str, int],
 ) -> None:
+    import resource
+
     os.setsid()
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)

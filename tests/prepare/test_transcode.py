@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -208,6 +207,7 @@ def test_a_size_that_changes_is_an_error(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_no_fault_of_the_video(tmp_path: Path) -> None:
     """The limit to the size of files stands in for it."""
+    resource = pytest.importorskip("resource")
     noise = np.random.default_rng(0).integers(0, 255, (20, 96, 128, 3)).astype(np.uint8)
     source, target = write_video(tmp_path / "a.mp4", noise), tmp_path / "out.mp4"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,8 @@ def test_is_inside() -> None:
     assert not is_inside("/a/b", "/a")
 
 
-def test_a_fifo_is_no_regular_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
+def test_a_fifo_is_no_regular_file(tmp_path: Path, make_fifo: Callable[[Path], None]) -> None:
+    make_fifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", Path("/dev/zero")):
         with pytest.raises(OSError, match="not a regular file"):
             open_regular(path)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,8 +49,8 @@ def test_names_given_twice(tmp_path: Path) -> None:
         read_class_names(str(path), 3)
 
 
-def test_names_from_a_fifo(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "names.txt")
+def test_names_from_a_fifo(tmp_path: Path, make_fifo: Callable[[Path], None]) -> None:
+    make_fifo(tmp_path / "names.txt")
     with pytest.raises(AnnotationError, match="not a regular file"):
         read_class_names(str(tmp_path / "names.txt"), 3)
 

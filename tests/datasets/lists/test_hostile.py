@@ -7,7 +7,8 @@ against: labels that become a part of a path, numbers that are guessed, files th
 from __future__ import annotations
 
 import codecs
-import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from fvcore.common.config import CfgNode
 
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
+from timesformer.datasets.catalogue.ssv2 import read_answers
 from timesformer.datasets.lists.class_names import read_class_names
+from timesformer.datasets.lists.frame_rows import read_frame_list
+from timesformer.datasets.lists.json_entries import read_json
 from timesformer.datasets.lists.rows import read_list
 from timesformer.utils.errors import AnnotationError, ConfigError
 
@@ -36,6 +40,7 @@ READ: list[tuple[str, dict, list[tuple]]] = [
     ("frames/abc 3,17", {"multi_label": True}, [("frames/abc", (3, 17))]),
     ("a.mp4::1,3", {"multi_label": True}, [("a.mp4", (1, 3))]),
     ("a\t1,3", {"multi_label": True}, [("a", (1, 3))]),
+    ("x y.mp4,3\nb 1,3", {"multi_label": True}, [("x y.mp4", (3,)), ("b", (1, 3))]),
     ("a.mp4 1 3 2 4", {"multi_label": True}, [("a.mp4", (1, 2, 3, 4))]),
     ("a;b.mp4,3\n", {}, [("a;b.mp4", 3)]),
     ("a b/c,d/e.mp4 3", {}, [("a b/c,d/e.mp4", 3)]),
@@ -95,6 +100,7 @@ REFUSED: list[tuple[str | bytes, dict, int, str]] = [
     ("a.mp4 3e1", {}, 1, "'3e1' is not an integer"),
     ("a.mp4 0x3", {}, 1, "'0x3' is not an integer"),
     ("a.mp4 3\rb.mp4 4\r", {}, 1, r"control character '\\r': lines must end"),
+    ("a.mp4 1\r,2", {"class_names": NAMES, "multi_label": True}, 1, r"control character '\\r'"),
     ("a.mp4 3\nb\x1fc.mp4 4", {}, 2, r"control character '\\x1f'"),
     ("a.mp4 3\n\ufeffb.mp4 4", {}, 2, "byte order mark"),
     ("a.mp4 3\n\0", {}, 2, "NUL"),
@@ -104,6 +110,7 @@ REFUSED: list[tuple[str | bytes, dict, int, str]] = [
     (codecs.BOM_UTF8, {}, 0, "no videos"),
     ('"a.mp4 3', {}, 1, "quotes that aren't closed"),
     ('"" 3', {}, 1, "no path"),
+    (',"a, b"', {"class_names": ("a, b",)}, 1, "no path"),
     ('"a.mp4"x3', {}, 1, "nothing that parts"),
     ('"a.mp4" 1 2 3', {}, 1, "several labels"),
     ('a.mp4,"3', {}, 1, "is not an integer"),
@@ -152,13 +159,11 @@ def test_braces_in_a_list_of_the_provider(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "FIFO", "device", "socket"])
 @pytest.mark.parametrize("reader", ["list", "frames", "json", "answers", "names"])
-def test_lists_that_are_no_files(tmp_path: Path, kind: str, reader: str) -> None:
+def test_lists_that_are_no_files(
+    tmp_path: Path, kind: str, reader: str, make_fifo: Callable[[Path], None]
+) -> None:
     """Opening a FIFO or a terminal waits for ever, and `/dev/zero` never ends."""
-    from timesformer.datasets.catalogue.ssv2 import read_answers
-    from timesformer.datasets.lists.frame_rows import read_frame_list
-    from timesformer.datasets.lists.json_entries import read_json
-
-    path = special(tmp_path, kind)
+    path = special(tmp_path, kind, make_fifo)
     read = {
         "list": lambda: read_list(path, 5),
         "frames": lambda: read_frame_list(path, 5, tmp_path),
@@ -286,20 +291,16 @@ def ssv2(folder: Path | str) -> CfgNode:
     return cfg
 
 
-def special(tmp_path: Path, kind: str) -> Path:
+def special(tmp_path: Path, kind: str, make_fifo: Callable[[Path], None]) -> Path:
     if kind == "folder":
         return tmp_path
     if kind == "device":
         if not Path("/dev/zero").exists():
             pytest.skip("this system has no /dev/zero")
         return Path("/dev/zero")
-    if not hasattr(os, "mkfifo"):
-        pytest.skip("this system has no named pipes")
     if kind == "FIFO":
-        os.mkfifo(tmp_path / "pipe")
+        make_fifo(tmp_path / "pipe")
         return tmp_path / "pipe"
-    import socket
-
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind(str(tmp_path / "s"))
     return tmp_path / "s"

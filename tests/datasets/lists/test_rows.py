@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -188,8 +188,8 @@ def test_paths_that_are_none(tmp_path: Path, row: str) -> None:
         rows(tmp_path, row, prefix="videos")
 
 
-def test_a_list_that_is_a_fifo(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "train.csv")
+def test_a_list_that_is_a_fifo(tmp_path: Path, make_fifo: Callable[[Path], None]) -> None:
+    make_fifo(tmp_path / "train.csv")
     with pytest.raises(AnnotationError, match=r"train\.csv: can't be read: not a regular file"):
         read_list(tmp_path / "train.csv", 5)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +92,13 @@ def test_an_error_keeps_its_number_between_processes() -> None:
 
 
 @pytest.mark.parametrize("place", ["fifo", "link", "/dev/zero", "folder/frame_0.jpg"])
-def test_what_is_no_file_isnt_waited_for(tmp_path: Path, place: str) -> None:
+def test_what_is_no_file_isnt_waited_for(
+    tmp_path: Path, place: str, make_fifo: Callable[[Path], None]
+) -> None:
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     if not place.startswith("/"):
-        os.mkfifo(path)
+        make_fifo(path)
     if place == "link":
         path = tmp_path / "second"
         path.symlink_to(tmp_path / "link")

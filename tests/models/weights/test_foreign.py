@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import shutil
 import struct
 import zipfile
@@ -257,10 +256,9 @@ def test_sizes_are_checked_before_they_are_allocated(tmp_path):
         read_weights(tmp_path / "lie.safetensors")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("name", ["pipe.pth", "pipe.npz", "pipe.safetensors"])
-def test_only_regular_files_are_opened(name, tmp_path):
-    os.mkfifo(tmp_path / name)
+def test_only_regular_files_are_opened(name, tmp_path, make_fifo):
+    make_fifo(tmp_path / name)
     with pytest.raises(WeightsError, match="not a regular file"):
         read_weights(tmp_path / name)
 

@@ -50,7 +50,7 @@ class RowParser:
         if self.configured not in (*SEPARATORS, ";", "|"):
             return never, never
         blanks = r"(?:::|\t| ) *" if self.read_label.multi_label else r"(?:::|\t|,| ) *"
-        named = re.compile(rf"({PLAIN_FILE}){blanks}(\S.*)") if names else never
+        named = re.compile(rf"({PLAIN_FILE}){blanks}(\S[^\x00-\x1f\x7f]*)\r?") if names else never
         if any("/" in name or re.search(r"[\s,:]\S*[0-9]$", name) for name in names):
             return never, never
         if self.read_label.multi_label:
@@ -97,12 +97,15 @@ class RowParser:
 
     def _keep(self, separator: str) -> None:
         """Try first what stood in the row before: a list has one separator."""
-        if separator != self.separators[0]:
+        between_labels = separator == "," and self.read_label.multi_label
+        if separator != self.separators[0] and not between_labels:
             self.separators = tuple(dict.fromkeys((separator, *self.separators)))
 
     def _without_numbers(self, video: str, separator: str, label: Label) -> Row:
         """Part a path from the numbers behind it: further labels, a number of frames, an offset."""
         path = self._without_gap(video, separator)
+        if not path.strip(f"{BLANKS},;|:"):
+            raise BadRowError("no path before the label")
         gap = video[len(path) :] + separator
         trusted = separator == self.configured != " "
         found: Row = path, label, WHOLE
