@@ -44,6 +44,12 @@ def test_each_video_is_told_and_listed_once(
     ]
 
 
+def stop(broken: BrokenVideos, *problems: Problem) -> None:
+    """What a step of one rank does."""
+    broken.add(problems)
+    broken.check(broken.take_new())
+
+
 def test_a_damaged_video_may_turn_out_to_be_unreadable(tmp_path: Path) -> None:
     broken = BrokenVideos(tmp_path, "train", 100)
     broken.add([problem(3, USED)])
@@ -54,19 +60,20 @@ def test_a_damaged_video_may_turn_out_to_be_unreadable(tmp_path: Path) -> None:
 
 def test_too_many_are_too_many(tmp_path: Path) -> None:
     broken = BrokenVideos(tmp_path, "train", 80, 0.05)
-    broken.add([problem(i) for i in range(1, 5)])  # 5 %
-    broken.add([problem(5, USED)])  # damaged ones don't count
+    for _ in range(2):  # nor does a video twice
+        stop(broken, *[problem(i) for i in range(1, 5)])  # 5 %
+    stop(broken, problem(5, USED))  # damaged ones don't count
     with pytest.raises(AnnotationError, match=r"5 of 80 train videos .*MAX_FAILED \(5 %.*1\.mp4"):
-        broken.add([problem(6)])
+        stop(broken, problem(6))
     assert len(rows(tmp_path)) == 7
 
 
 def test_a_small_data_set_may_have_a_few_unless_none_are_allowed(tmp_path: Path) -> None:
-    BrokenVideos(tmp_path, "train", 17, 0.05).add([problem(1), problem(2), problem(3)])
+    stop(BrokenVideos(tmp_path, "train", 17, 0.05), problem(1), problem(2), problem(3))
     with pytest.raises(AnnotationError, match=r"4 of 17 .*MAX_FAILED \(5 %\)"):
-        BrokenVideos(tmp_path, "train", 17, 0.05).add([problem(i) for i in range(4)])
+        stop(BrokenVideos(tmp_path, "train", 17, 0.05), *[problem(i) for i in range(4)])
     with pytest.raises(AnnotationError, match="1 of 17"):
-        BrokenVideos(tmp_path, "train", 17, 0.0).add([problem(1)])
+        stop(BrokenVideos(tmp_path, "train", 17, 0.0), problem(1))
 
 
 def test_lists_of_other_splits_and_former_runs_are_kept(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from small_run import small_cfg
 from torch import nn
 
 from timesformer.datasets.loader import construct_loader
+from timesformer.datasets.video_dataset import REPLACED, Problem
 from timesformer.engine import train as module
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.engine.start import load_train_checkpoint
@@ -79,6 +80,22 @@ def nan_gradient(data: Path, step: int) -> str:
     return message
 
 
+def unreadable_videos(data: Path) -> str:
+    """Rank 1 alone replaces more videos than a run may, in its first step."""
+    real = module.clip_gradients
+
+    def meet(state: Any) -> float:
+        if get_rank() == 1:
+            state.broken.add(Problem(i, f"{i}.mp4", "", "bad", REPLACED) for i in range(9))
+        return real(state)
+
+    module.clip_gradients = meet
+    try:
+        return raised(lambda: train(small_cfg(data, Path("bad"), **ONE, TEST__ENABLE=False)))
+    finally:
+        module.clip_gradients = real
+
+
 def list_of_one_node(data: Path) -> str:
     path = data if get_rank() == 0 else data / "nowhere"
     cfg = small_cfg(path, Path("x"), **ONE)
@@ -96,6 +113,7 @@ def rank(number: int, port: int, data: Path, folder: Path, results: Any) -> None
             "first step": nan_gradient(data, 0),
             "middle step": nan_gradient(data, 1),
             "last step": nan_gradient(data, 2),
+            "videos": unreadable_videos(data),
             "list": list_of_one_node(data),
         }
         results.put((number, found))
@@ -143,6 +161,7 @@ def two(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[d
         ("first step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
         ("middle step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
         ("last step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
+        ("videos", "AnnotationError: 9 of 24 train videos can't be read"),
         ("list", "nowhere"),
     ],
 )

@@ -39,23 +39,43 @@ class BrokenVideos:
         self.max_share = max_share
         self.problems: dict[int, Problem] = {}
         self._told: set[tuple[int, str]] = set()
+        self._replaced = 0  # on all ranks, as of the last exchange
+        self._new = 0  # on this rank since then
 
     def add(self, problems: Iterable[Problem]) -> None:
-        """Take down the problems of a batch; each video is logged once.
-
-        Raises:
-            AnnotationError: too many videos had to be replaced.
-        """
+        """Take down the problems of a batch; each video is logged once."""
         for problem in problems:
             known = self.problems.get(problem.record)
             if known is None or (known.treatment == USED != problem.treatment):
                 self.problems[problem.record] = problem
+                self._new += problem.treatment == REPLACED
                 self._tell(problem)
-        self._check()
 
     def start_over(self) -> None:
         """Forget the videos of the last pass, but not that they were told."""
         self.problems.clear()
+
+    def take_new(self) -> int:
+        """Return how many videos this rank had to replace since it was asked last.
+
+        A step sums it over the ranks and hands it to `check`: a rank that stopped for its own
+        videos alone would leave the others waiting for it.
+        """
+        new, self._new = self._new, 0
+        return new
+
+    def check(self, new: int) -> None:
+        """Stop all ranks once too many videos had to be replaced.
+
+        Args:
+            new: sum of `take_new` over the ranks.
+
+        Raises:
+            AnnotationError: they are more than DATA.MAX_FAILED.
+        """
+        self._replaced += new
+        if self._replaced > self._allowed():
+            self.gather()
 
     def gather(self) -> None:
         """Join the problems of all ranks, and write them down.
@@ -67,7 +87,8 @@ class BrokenVideos:
             self.problems.update(problems)
         if is_main():
             self.write()
-        self._check()
+        self._replaced = len(replaced := self._treated(REPLACED))
+        self._refuse(replaced)
 
     @property
     def failed(self) -> list[int]:
@@ -98,17 +119,18 @@ class BrokenVideos:
         Raises:
             AnnotationError: there are more than DATA.MAX_FAILED.
         """
-        self._refuse([p for p in self.problems.values() if p.treatment == FAILED])
+        self._refuse(self._treated(FAILED))
 
-    def _check(self) -> None:
-        self._refuse([p for p in self.problems.values() if p.treatment == REPLACED])
+    def _treated(self, so: str) -> list[Problem]:
+        return [problem for problem in self.problems.values() if problem.treatment == so]
+
+    def _allowed(self) -> float:
+        few = min(FEW, self.total // 5) if self.max_share else 0
+        return max(self.max_share * self.total, few)
 
     def _refuse(self, unread: list[Problem]) -> None:
-        few = min(FEW, self.total // 5) if self.max_share else 0
-        if len(unread) <= max(self.max_share * self.total, few):
+        if len(unread) <= self._allowed():
             return
-        if is_main():
-            self.write()
         raise AnnotationError(
             f"{len(unread)} of {self.total} {self.split} videos can't be read, more than "
             f"DATA.MAX_FAILED ({100 * self.max_share:g} %) allows; they are listed in "

@@ -258,6 +258,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str
 
     Raises:
         TrainingError: if loss or gradient are not finite; weights are as they were before the step.
+        AnnotationError: if too many videos had to be replaced.
     """
     state.optimizer.zero_grad(set_to_none=True)
     totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
@@ -276,9 +277,10 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str
             state.scaler.scale(loss / len(group)).backward()
         totals += _totals(loss.detach(), logits.detach(), labels)
     norm = clip_gradients(state)
-    flags = totals.new_tensor([0.0 if math.isfinite(norm) else 1.0])
+    flags = totals.new_tensor([0.0 if math.isfinite(norm) else 1.0, state.broken.take_new()])
     # Every rank sees the same sums, so all of them stop, or none.
-    *sums, overflows = all_reduce_sum(torch.cat([totals, flags])).tolist()
+    *sums, overflows, replaced = all_reduce_sum(torch.cat([totals, flags])).tolist()
+    state.broken.check(round(replaced))
     problem = "" if math.isfinite(sums[0]) else "loss is not finite"
     if overflows and not problem:
         problem = "the gradient is not finite, though the loss is"
