@@ -6,6 +6,7 @@ comment of the zip archive, because torch.load itself doesn't notice a flipped b
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import io
@@ -20,15 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.serialization import get_unsafe_globals_in_checkpoint
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.processes import is_alive
+from timesformer.utils.retry import persistently
 
 _MARK = b"timesformer-sha256:"
 _COMMENT = len(_MARK) + 64
 _CHUNK = 1 << 22
 _DAY = 86400.0  # seconds
+_HARMLESS: list[Any] = [
+    argparse.Namespace
+]  # beside plain data: how timm, DINO and others keep their options
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unnamed"
 
 
@@ -115,22 +120,32 @@ def check_digest(path: str | Path, required: bool) -> None:
     if Path(path).exists() and not Path(path).is_file():
         raise WeightsError(f"{path}: not a regular file")  # opening a pipe would wait for ever
     try:
-        with Path(path).open("rb") as file:
-            body = max(0, os.fstat(file.fileno()).st_size - _COMMENT)
-            file.seek(body)
-            comment = file.read()
-            if not comment.startswith(_MARK):
-                if required:
-                    raise WeightsError(f"{path}: damaged or not written by this program: no digest")
-                return
-            file.seek(0)
-            digest = hashlib.sha256()
-            for start in range(0, body, _CHUNK):
-                digest.update(file.read(min(_CHUNK, body - start)))
+        stored, digest = persistently(lambda: _digests(path), path)
     except OSError as error:
         raise WeightsError(f"{path}: can't read the checkpoint ({error.strerror})") from error
-    if comment != _MARK + digest.hexdigest().encode():
+    if not stored and required:
+        raise WeightsError(f"{path}: damaged or not written by this program: no digest")
+    if stored != digest:
         raise WeightsError(f"{path}: damaged (its digest doesn't match its content)")
+
+
+def _digests(path: str | Path) -> tuple[str, str]:
+    """Return the digest that a file carries and that of its content; "" and "" without one.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with Path(path).open("rb") as file:
+        body = max(0, os.fstat(file.fileno()).st_size - _COMMENT)
+        file.seek(body)
+        comment = file.read()
+        if not comment.startswith(_MARK):
+            return "", ""
+        file.seek(0)
+        digest = hashlib.sha256()
+        for start in range(0, body, _CHUNK):
+            digest.update(file.read(min(_CHUNK, body - start)))
+    return comment[len(_MARK) :].decode("ascii", "replace"), digest.hexdigest()
 
 
 def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str, Any]:
@@ -145,17 +160,28 @@ def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str,
     """
     check_digest(path, require_digest)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = persistently(lambda: _load(path), path)
     except Exception as error:  # torch raises anything from UnpicklingError to KeyError here
-        raise WeightsError(f"{path}: {_why_unreadable(path)}") from error
+        if isinstance(error, OSError) and error.errno:  # the system's, not one of the content
+            why = f"can't read the checkpoint ({error.strerror})"
+        else:
+            why = _why_unreadable(path)
+        raise WeightsError(f"{path}: {why}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
     return content
 
 
+def _load(path: str | Path) -> Any:
+    # From a file of Python's, whose errors say what the system said.
+    with Path(path).open("rb") as file, safe_globals(_HARMLESS):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def _why_unreadable(path: str | Path) -> str:
     """In our words, because torch's own message advises to run the code in the file."""
-    with contextlib.suppress(Exception):  # what the file is made of decides what is raised
+    # What the file is made of decides what is raised.
+    with contextlib.suppress(Exception), safe_globals(_HARMLESS):
         if refused := get_unsafe_globals_in_checkpoint(path):
             names = ", ".join(refused)
             if any(name.startswith("mmengine.") for name in refused):

@@ -123,7 +123,21 @@ def test_every_place_of_the_processor(files, mean, folder, caplog):
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
-    [({"num_frames": 16}, "num_frames is 16"), ({"image_size": 96}, "image_size is 96")],
+    [
+        ({"num_frames": 16}, "num_frames is 16"),
+        ({"image_size": 96}, "image_size is 96"),
+        ({"patch_size": 8}, "patch_size is 8, which asks for 8 pixels, and the weights have 16"),
+        (
+            {"id2label": {"0": "a", "1": "b"}},
+            r"id2label is 2, .* weights have 10",
+        ),
+        ({"id2label": None, "num_labels": 400}, "num_labels is 400"),
+        ({"hidden_size": 192}, "hidden_size is 192"),
+        ({"num_hidden_layers": 2}, "num_hidden_layers is 2"),
+        ({"intermediate_size": 768}, "intermediate_size is 768"),
+        ({"patch_size": 0}, "patch_size is 0, not a whole number above 0"),
+        ({"image_size": "64"}, "image_size is '64', not a whole number"),
+    ],
 )
 def test_a_config_that_its_weights_deny_is_refused_as_transformers_does(changes, complaint, folder):
     edit(folder / "config.json", **changes)
@@ -218,6 +232,7 @@ def test_of_student_and_teacher_the_teacher(caplog):
     ("name", "complaint"),
     [
         ("dist_token", "a distilled DeiT"),
+        ("head_dist.weight", "a distilled DeiT"),
         ("reg_token", "register tokens"),
         ("register_tokens", "register tokens"),
         ("blocks.0.timeattn.qkv.weight", "Frozen in Time, EgoVLP or LaViLa"),

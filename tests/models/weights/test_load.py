@@ -218,7 +218,8 @@ def test_foreign_checkpoint_lists_every_key(tmp_path):
 
 def test_wrong_size_is_said_in_config_keys():
     other = tiny_model("space_only", embed_dim=48, depth=2, patch_size=8).state_dict()
-    complaint = r"\(EMBED_DIM 48, DEPTH 2, PATCH_SIZE 8\).*\(EMBED_DIM 96, DEPTH 3, PATCH_SIZE 16\)"
+    sizes = r"\(EMBED_DIM %s, DEPTH %s, MLP_RATIO 4, PATCH_SIZE %s\)"
+    complaint = f"{sizes % (48, 2, 8)}.*{sizes % (96, 3, 16)}"
     with pytest.raises(WeightsError, match=complaint):
         load_pretrained(tiny_model("divided_space_time"), other)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 
 from timesformer.config.allowed import HUBS
 from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
+from timesformer.models.attention.layers import hidden_width
 from timesformer.models.weights.adapt import StateDict
 from timesformer.models.weights.describe import (
     PATCH,
@@ -218,8 +220,13 @@ def _compare(said: dict[str, Any], told: Mapping[str, Any]) -> None:
     """
     for name, value in told.items():
         given = said.setdefault(name, value)
-        if isinstance(given, list) or (name == "mlp_ratio" and isinstance(given, int | float)):
-            continue  # frames that aren't square; a ratio that isn't whole: loading compares shapes
+        if isinstance(given, list):
+            continue  # frames that aren't square: loading compares shapes
+        if name == "mlp_ratio" and isinstance(given, int | float):
+            width = told["embed_dim"]  # a ratio that isn't whole is compared by what it gives
+            fits = math.isfinite(width * given)
+            if fits and hidden_width(width, given) == hidden_width(width, value):
+                continue
         if given != value:
             raise ValueError(f"its architecture says {name} {given!r:.60}, its weights {value}")
 

@@ -55,6 +55,8 @@ def describe(state: Mapping[str, Tensor]) -> str:
     scheme = " or ".join(_fitting(state)) or f"blocks of {', '.join(sorted(_block_parts(state)))}"
     patch = state[PATCH].shape
     sizes = f"EMBED_DIM {patch[0]}, DEPTH {_depth(state)}"
+    if (hidden := state.get("blocks.0.mlp.fc1.weight")) is not None and patch[0]:
+        sizes += f", MLP_RATIO {hidden.shape[0] / patch[0]:g}"
     if len(patch) >= 4:
         sizes += f", PATCH_SIZE {patch[-1]}"
     if len(patch) == 5:

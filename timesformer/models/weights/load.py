@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from timesformer.models.weights.describe import PATCH, describe
 from timesformer.models.weights.formats import IGNORED, bare_name, native_state
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, differences
-from timesformer.utils.errors import WeightsError
+from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.tensors import check_tensors
 
 __all__ = ["LoadReport", "load_pretrained"]
@@ -62,8 +62,10 @@ def load_pretrained(
     Raises:
         WeightsError: if weights can't be read or fetched, or some can't be explained; the message
             lists all of those.
+        ConfigError: for a way to fit weights that isn't known, or that the model has no use for.
     """
     resizing = Resizing(pos_embed_resize, time_embed_resize, tubelet_init)
+    _check_read(model, resizing)
     if isinstance(source, Mapping):
         content: Mapping[str, Any] = source
     else:
@@ -77,6 +79,25 @@ def load_pretrained(
     report = replace(report, ignored=(*ignored, *report.ignored))
     logger.info("%s", report.summary())
     return report
+
+
+def _check_read(model: nn.Module, resizing: Resizing) -> None:
+    """Refuse ways to fit a ViT's weights that a model which holds no ViT would ignore.
+
+    Raises:
+        ConfigError: one is asked for.
+    """
+    target: Any = bare(model)
+    if hasattr(getattr(target, "model", target), "attention_type") or hasattr(target, "image_part"):
+        return
+    names = {"pos_embed": "pos_embed_resize", "time_embed": "time_embed_resize"}
+    for knob in fields(Resizing):
+        if getattr(resizing, knob.name) != knob.default:
+            name = getattr(getattr(target, "architecture", None), "model", type(target).__name__)
+            raise ConfigError(
+                f"load_pretrained: {name} has no use for "
+                f"{names.get(knob.name, 'tubelet_init')!r}, which is for ViTs: leave it out"
+            )
 
 
 def load_native(

@@ -21,8 +21,8 @@ from timesformer.clips.preprocessing import Preprocessing
 from timesformer.models.architecture import Architecture
 from timesformer.models.weights.bundle import Bundle
 from timesformer.models.weights.describe import PATCH
+from timesformer.models.weights.files import HEADER
 from timesformer.models.weights.formats import hugging_face, mmaction2
-from timesformer.models.weights.sources import HEADER
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.torch_file import write_checkpoint
@@ -41,7 +41,8 @@ def save_pretrained(
         model: a model of the registry, wrapped or not.
         folder: made when missing; files of these names in it are replaced.
         preprocessing: what `Preprocessing.to_json` gives: mean, std and channel_order of its input,
-            and how clips are made, as far as known; what the model knows of it when None.
+            and how clips are made, as far as known; what the model knows of it when None; {} says
+            that nothing is known.
         class_names: in label order; those that the model knows when None.
 
     Raises:
@@ -55,7 +56,8 @@ def save_pretrained(
             "save_pretrained: a TimeSformer, or another model of the registry, is needed, not "
             f"{type(target).__name__}"
         )
-    preprocessing = preprocessing or getattr(target, "preprocessing", None) or None
+    if preprocessing is None:
+        preprocessing = getattr(target, "preprocessing", None)
     names = getattr(target, "class_names", ()) if class_names is None else class_names
     if names and len(names) != architecture.num_classes:
         raise ConfigError(f"{len(names)} class names for {architecture.num_classes} classes")

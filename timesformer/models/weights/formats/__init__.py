@@ -28,10 +28,16 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-IGNORED = ("pre_logits.", *google_npz.IGNORED, *mmaction2.IGNORED)
+IGNORED = ("pre_logits.", "n_averaged", *google_npz.IGNORED, *mmaction2.IGNORED)
 """Beginnings of names that no video model needs; `native_state` leaves them as they are."""
 
-_CONTAINERS = ("model_state", "state_dict", "teacher", "model", "module")
+# First things first: the mean of the weights under way, which timm and torchvision evaluate, goes
+# before the weights themselves, and Endo-FM's video model before the classifier beside it.
+_AVERAGED = ("state_dict_ema", "model_ema")
+_CONTAINERS = (
+    *("model_state", *_AVERAGED, "backbone_state_dict"),
+    *("state_dict", "teacher", "model", "module"),
+)
 _DEEPEST = 8  # containers within each other; a file may hold one that holds itself
 _PREFIXES = ("module.", "model.")
 # A ViT inside another model: in front of names that are native without it.
@@ -89,11 +95,17 @@ def _inside(content: Mapping[str, Any]) -> Mapping[str, Any]:
         ValueError: they are in more of them than anybody makes.
     """
     for _ in range(_DEEPEST):
-        inner = [key for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
+        inner = [
+            key
+            for key in _CONTAINERS
+            if isinstance(content.get(key), Mapping) and (content[key] or key not in _AVERAGED)
+        ]
         if not inner:
             return content
         if inner[0] == "teacher" and "student" in content:
             logger.info("the file has a student and a teacher: the teacher's weights are taken")
+        elif inner[1:] and inner[0] != "model_state":
+            logger.info("the file has %s: %s is taken", " and ".join(inner), inner[0])
         content = content[inner[0]]
     raise ValueError("its weights are in containers within containers without end")
 

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+_DISTILLED = (
+    "a distilled DeiT: its distillation token and second head have no place here; take the model "
+    "that was trained without them"
+)
+_REGISTERS = "a ViT with register tokens, which no model here has; take one without registers"
 _TELLING = (
     (
         ".timeattn.",
@@ -13,19 +18,10 @@ _TELLING = (
         "patches of all frames in both steps, and its spatial step is added to the input of the "
         "temporal one, which no scheme here computes",
     ),
-    (
-        "dist_token",
-        "a distilled DeiT: its distillation token has no place here; take the model that was "
-        "trained without it",
-    ),
-    (
-        "reg_token",
-        "a ViT with register tokens, which no model here has; take one without registers",
-    ),
-    (
-        "register_tokens",
-        "a ViT with register tokens, which no model here has; take one without registers",
-    ),
+    ("dist_token", _DISTILLED),
+    ("head_dist", _DISTILLED),
+    ("reg_token", _REGISTERS),
+    ("register_tokens", _REGISTERS),
 )
 
 

@@ -34,9 +34,19 @@ _STEM = {
     "layernorm.weight": "norm.weight",
     "layernorm.bias": "norm.bias",
 }
+_DEFAULTS = {
+    "image_size": 224,
+    "patch_size": 16,
+    "num_frames": 8,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+"""Sizes of theirs where config.json doesn't say them."""
+
 _OURS = ("num_frames", "sampling", "sampling_rate", "target_fps", "channel_order")
 _HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
-
 
 PROCESSORS = (
     ("processor_config.json", "video_processor"),
@@ -152,18 +162,33 @@ def from_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, ours in (("layer_norm_eps", 1e-6), ("qkv_bias", True), ("hidden_act", "gelu")):
         if config.get(key, ours) != ours:
             raise ValueError(f"config.json: {key} is {config[key]}, and the model here has {ours}")
-    width = config.get("hidden_size", 768)
+    sizes = {key: config.get(key, theirs) for key, theirs in _DEFAULTS.items()}
+    for key, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"config.json: {key} is {size!r:.60}, not a whole number above 0")
     return {
-        "img_size": config.get("image_size", 224),
-        "patch_size": config.get("patch_size", 16),
-        "num_frames": config.get("num_frames", 8),
+        "img_size": sizes["image_size"],
+        "patch_size": sizes["patch_size"],
+        "num_frames": sizes["num_frames"],
         "attention_type": config.get("attention_type", "divided_space_time"),
-        "embed_dim": width,
-        "depth": config.get("num_hidden_layers", 12),
-        "num_heads": config.get("num_attention_heads", 12),
-        "mlp_ratio": config.get("intermediate_size", 3072) / width,
+        "embed_dim": sizes["hidden_size"],
+        "depth": sizes["num_hidden_layers"],
+        "num_heads": sizes["num_attention_heads"],
+        "mlp_ratio": sizes["intermediate_size"] / sizes["hidden_size"],
         "drop_path_rate": float(config.get("drop_path_rate", 0.0)),
     }
+
+
+# Keys of config.json that say sizes of weights: the weight and dimension that tell, and of what.
+_SIZES = {
+    "hidden_size": ("embeddings.cls_token", -1, "numbers in a token"),
+    "patch_size": ("embeddings.patch_embeddings.projection.weight", -1, "pixels"),
+    "num_frames": ("embeddings.time_embeddings", 1, "frames"),
+    "image_size": ("embeddings.position_embeddings", 1, "positions"),
+    "intermediate_size": ("encoder.layer.0.intermediate.dense.weight", 0, "hidden numbers"),
+    "id2label": ("classifier.weight", 0, "classes"),
+    "num_labels": ("classifier.weight", 0, "classes"),
+}
 
 
 def check(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -172,19 +197,35 @@ def check(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the key that differs.
     """
-    sizes = from_config(config)
-    for ours, key, what in (
-        ("time_embed", "num_frames", sizes["num_frames"]),
-        ("pos_embed", "image_size", 1 + (sizes["img_size"] // sizes["patch_size"]) ** 2),
-    ):
-        theirs = next(name for name, native in _STEM.items() if native == ours)
-        stored = state.get(theirs, state.get(_PREFIX + theirs))
-        if stored is not None and stored.ndim == 3 and stored.shape[1] != what:
-            raise ValueError(
-                f"config.json: {key} is {config.get(key, 'not said')}, which asks for {what} "
-                f"{'frames' if ours == 'time_embed' else 'positions'}, and the weights have "
-                f"{stored.shape[1]}: set it to what they were trained with"
-            )
+    ours = from_config(config)
+    asked = {
+        "hidden_size": ours["embed_dim"],
+        "patch_size": ours["patch_size"],
+        "num_frames": ours["num_frames"],
+        "image_size": 1 + (ours["img_size"] // ours["patch_size"]) ** 2,
+        "intermediate_size": config.get("intermediate_size", _DEFAULTS["intermediate_size"]),
+    }
+    # Labels needn't be said; theirs has two then, and the weights know better.
+    if config.get("id2label"):
+        asked["id2label"] = len(config["id2label"])
+    elif config.get("num_labels"):
+        asked["num_labels"] = config["num_labels"]
+    for key, number in asked.items():
+        weight, dimension, what = _SIZES[key]
+        stored = state.get(weight, state.get(_PREFIX + weight))
+        if isinstance(stored, Tensor) and stored.ndim > max(dimension, 0):
+            _compare(config, key, number, stored.shape[dimension], what)
+    layers = {m[1] for key in state if (m := _BLOCK.fullmatch(key.removeprefix(_PREFIX)))}
+    _compare(config, "num_hidden_layers", ours["depth"], len(layers), "layers")
+
+
+def _compare(config: Mapping[str, Any], key: str, asked: int, stored: int, what: str) -> None:
+    if asked != stored:
+        said = asked if key == "id2label" else config.get(key, "not said")
+        raise ValueError(
+            f"config.json: {key} is {said}, which asks for {asked} {what}, and the weights have "
+            f"{stored}: set it to what they were trained with"
+        )
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,291 @@
+"""Files as other programs write them, and storage that fails while they are read."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_recipe import fill_
+from google_layout import google_vit
+from safetensors.torch import save_file
+from test_formats import bundle_of, video_model
+
+from timesformer.config.defaults import get_cfg
+from timesformer.models.create import create_model, from_pretrained
+from timesformer.models.vit import TimeSformer
+from timesformer.models.weights.formats import native_state
+from timesformer.models.weights.load import load_pretrained
+from timesformer.models.weights.save import save_pretrained, write_native
+from timesformer.models.weights.sources import read_weights
+from timesformer.utils import retry
+from timesformer.utils.checkpoint import get_path_to_best, save_checkpoint
+from timesformer.utils.errors import ConfigError, WeightsError
+
+SIZES: dict[str, Any] = {
+    "img_size": 32, "num_frames": 4, "num_classes": 3, "embed_dim": 24, "depth": 2, "num_heads": 3,
+}  # fmt: skip
+
+
+def state_of(model: TimeSformer) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.model.state_dict().items()}
+
+
+def changed(state: dict[str, torch.Tensor], by: float = 1.0) -> dict[str, torch.Tensor]:
+    return {key: value + by for key, value in state.items()}
+
+
+# --------------------------------------------------------------------- what programs write
+
+
+@pytest.mark.parametrize("average", ["state_dict_ema", "model_ema"])
+def test_a_training_file_of_timm(average, tmp_path, caplog):
+    """Its options are a Namespace, and what timm itself takes of it is the mean of the weights."""
+    state = state_of(video_model())
+    saved = {
+        "epoch": 3,
+        "arch": "vit_tiny_patch16_224",
+        "state_dict": changed(state),
+        "optimizer": {"state": {}, "param_groups": []},
+        "version": 2,
+        "args": argparse.Namespace(model="vit_tiny_patch16_224", lr=0.1, img_size=(3, 64)),
+        average: {f"module.{key}": value for key, value in state.items()},
+        "metric": 77.5,
+    }
+    torch.save(saved, tmp_path / "last.pth.tar")
+    with caplog.at_level("INFO"):
+        found, _ = native_state(read_weights(tmp_path / "last.pth.tar"))
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+    assert f"{average} is taken" in caplog.text
+    without = read_weights(tmp_path / "last.pth.tar") | {average: {}}
+    assert torch.equal(native_state(without)[0]["cls_token"], state["cls_token"] + 1)
+
+
+def test_the_mean_that_torchvision_keeps_counts_its_steps():
+    state = state_of(video_model())
+    mean = {f"module.{key}": value for key, value in state.items()} | {
+        "n_averaged": torch.tensor(7)
+    }
+    report = load_pretrained(video_model(), {"model": changed(state), "model_ema": mean})
+    assert (len(report.loaded), report.ignored) == (len(state), ("n_averaged",))
+
+
+@pytest.fixture
+def mmengine(monkeypatch) -> type:
+    """Stand-in for mmengine's log of numbers, which its checkpoints hold."""
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    buffer = type("HistoryBuffer", (), {"__module__": module.__name__})
+    module.HistoryBuffer = buffer  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.logging"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return buffer
+
+
+def test_a_training_file_of_mmengine_names_the_way_out(mmengine, tmp_path):
+    hub = {"log_scalars": {"train/loss": mmengine()}, "runtime_info": {}, "resumed_keys": {}}
+    torch.save({"state_dict": {}, "message_hub": hub}, tmp_path / "epoch_10.pth")
+    with pytest.raises(WeightsError, match=r"epoch_10\.pth: .*mmengine.*publish_model\.py"):
+        read_weights(tmp_path / "epoch_10.pth")
+
+
+def dino_head() -> dict[str, torch.Tensor]:
+    sizes = {"mlp.0": (64, 96), "mlp.2": (64, 64), "mlp.4": (16, 64), "last_layer": (128, 16)}
+    return {f"head.{name}.weight": torch.ones(shape) for name, shape in sizes.items()}
+
+
+def test_svt_and_endo_fm(tmp_path):
+    """TimeSformers that were trained as DINO is: student and teacher, each with a head."""
+    model = video_model(num_classes=0, embed_dim=192)
+    state = state_of(model)
+    teacher = {f"backbone.{key}": value for key, value in state.items()} | dino_head()
+    student = {f"module.backbone.{key}": value + 1 for key, value in state.items()}
+    args = argparse.Namespace(arch="timesformer")
+    torch.save({"student": student, "teacher": teacher, "args": args}, tmp_path / "ssl.pth")
+    again = from_pretrained(tmp_path / "ssl.pth", num_heads=3)
+    assert again.architecture.num_classes == 0
+    assert all(torch.equal(value, state[key]) for key, value in state_of(again).items())
+    report = load_pretrained(video_model(embed_dim=192), tmp_path / "ssl.pth")
+    assert report.missing == ("head.weight", "head.bias")
+    assert report.unexpected == tuple(dino_head())
+    assert len(report.loaded) == len(state)
+
+
+def test_endo_fm_after_fine_tuning():
+    """The classifier is a model of its own there, under the name that others give the whole."""
+    state = state_of(video_model(num_classes=0))
+    content = {
+        "state_dict": {"module.linear.weight": torch.ones(2, 96)},
+        "backbone_state_dict": {f"module.{key}": value for key, value in state.items()},
+    }
+    report = load_pretrained(video_model(), content)
+    assert (len(report.loaded), report.missing) == (len(state), ("head.weight", "head.bias"))
+
+
+@pytest.mark.parametrize("prefix", ["module.video_model.", "module.visual."])
+def test_frozen_in_time_and_its_heirs_are_refused_by_name(prefix):
+    state = {f"{prefix}{key}": value for key, value in state_of(video_model()).items()}
+    state[f"{prefix}blocks.0.timeattn.proj.weight"] = torch.ones(96, 96)
+    with pytest.raises(WeightsError, match="Frozen in Time, EgoVLP or LaViLa"):
+        load_pretrained(video_model(), {"state_dict": state})
+
+
+def test_another_hidden_width_is_named():
+    other = TimeSformer(**(SIZES | {"mlp_ratio": 2.0}))
+    with pytest.raises(WeightsError, match=r"MLP_RATIO 2,.*the model is .*MLP_RATIO 4,"):
+        load_pretrained(TimeSformer(**SIZES), dict(other.state_dict()))
+
+
+# --------------------------------------------------------------------- folders of runs
+
+
+def run_in(folder, epochs: int) -> list[TimeSformer]:
+    models = [fill_(TimeSformer(**SIZES), seed=seed).eval() for seed in range(epochs)]
+    for epoch, model in enumerate(models):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        more = {"architecture": model.architecture.to_json()}
+        save_checkpoint(folder, model, optimizer, epoch, get_cfg(), **more)
+    return models
+
+
+def test_the_folder_of_a_run_gives_its_newest_sound_checkpoint(tmp_path, caplog, monkeypatch):
+    models = run_in(tmp_path / "runs" / "a", 3)
+    newest = tmp_path / "runs/a/checkpoints/checkpoint_epoch_00003.pyth"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    monkeypatch.chdir(tmp_path)  # "runs/a" looks like a name of the hub
+    with caplog.at_level("INFO"):
+        model = from_pretrained("runs/a")
+    assert "checkpoint_epoch_00002.pyth" in caplog.text
+    assert torch.equal(model.model.cls_token, models[1].model.cls_token)
+    started = create_model("vit_base_patch16_224", pretrained="runs/a", **SIZES)
+    assert torch.equal(started.model.cls_token, models[1].model.cls_token)
+    assert TimeSformer.from_pretrained("runs/a").architecture == models[1].architecture
+
+
+def test_a_run_without_a_sound_checkpoint(tmp_path):
+    run_in(tmp_path, 1)
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    path.rename(get_path_to_best(tmp_path))
+    with pytest.raises(WeightsError, match="this run has no checkpoint that can be read"):
+        from_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"holds no weights: .* nor a run's checkpoints"):
+        from_pretrained(tmp_path / "checkpoints")
+
+
+# --------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("name", ["mvit_v1_b", "s3d"])
+@pytest.mark.parametrize(
+    "option",
+    [{"pos_embed_resize": "legacy"}, {"time_embed_resize": "linear"}, {"tubelet_init": "average"}],
+    ids=str,
+)
+def test_ways_to_fit_that_a_model_has_no_use_for_are_refused(name, option):
+    with torch.device("meta"):
+        model = create_model(name, num_frames=16, num_classes=3)
+    with pytest.raises(ConfigError, match=f"{name} has no use for '{next(iter(option))}'"):
+        load_pretrained(model, "never read", **option)
+    with pytest.raises(WeightsError, match="no such weights file"):  # the default isn't asked for
+        load_pretrained(model, "never read", pos_embed_resize="bicubic")
+
+
+def test_no_preprocessing_can_be_said(tmp_path):
+    model = TimeSformer(**SIZES)
+    model.preprocessing = {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}
+    save_pretrained(model, tmp_path, preprocessing={})
+    assert from_pretrained(tmp_path).preprocessing == {}
+
+
+# --------------------------------------------------------------------- storage that fails
+
+
+class Failing:
+    """Files whose first operations, after so many that work, raise an error of the system."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, code: int, times: int) -> None:
+        self.name, self.code, self.left, self.opened = name, code, times, io.open
+        monkeypatch.setattr(io, "open", self)
+        monkeypatch.setattr(retry, "WAITS", (0, 0, 0))
+
+    def fail(self) -> None:
+        if self.left:
+            self.left -= 1
+            raise OSError(self.code, "storage")
+
+    def __call__(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(path).endswith(self.name):
+            self.fail()
+        return self.opened(path, *args, **kwargs)
+
+
+class FailingReads(Failing):
+    """The same for reading from a file that is open."""
+
+    def __call__(self, path: Any, *args: Any, **kwargs: Any) -> Any:
+        file = self.opened(path, *args, **kwargs)
+        return _Reader(file, self) if str(path).endswith(self.name) else file
+
+
+class _Reader(io.BufferedReader):
+    def __init__(self, file: Any, of: Failing) -> None:
+        super().__init__(file.detach() if hasattr(file, "detach") else file)
+        self.of = of
+
+    def read(self, *args: Any) -> bytes:
+        self.of.fail()
+        return super().read(*args)
+
+    def readinto(self, buffer: Any) -> int:
+        self.of.fail()
+        return super().readinto(buffer)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, Path]:
+    """What is read, by the name of a file that is opened for it."""
+    folder, model = tmp_path_factory.mktemp("files"), video_model()
+    save_file(state_of(model), folder / "a.safetensors")
+    np.savez(folder / "a.npz", **google_vit(image=32))
+    write_native(folder / "a.pyth", bundle_of(model))
+    torch.save(state_of(model), folder / "a.pth")
+    save_pretrained(model, folder / "saved")
+    of_folder = dict.fromkeys(("model.safetensors", "config.json"), folder / "saved")
+    return of_folder | {path.name: path for path in folder.iterdir()}
+
+
+NAMES = ["a.safetensors", "a.npz", "a.pyth", "a.pth", "model.safetensors", "config.json"]
+
+
+@pytest.mark.parametrize("fails", [Failing, FailingReads])
+@pytest.mark.parametrize("name", NAMES)
+def test_storage_that_fails_for_a_moment_is_waited_for(name, fails, files, monkeypatch, caplog):
+    expected = read_weights(files[name])
+    storage = fails(monkeypatch, name, errno.ESTALE, 2)
+    found = read_weights(files[name])
+    assert storage.left == 0
+    assert "trying again" in caplog.text
+    assert found.keys() == expected.keys()
+
+
+@pytest.mark.parametrize("fails", [Failing, FailingReads])
+@pytest.mark.parametrize("name", NAMES)
+def test_storage_that_goes_on_failing_is_named(name, fails, files, monkeypatch):
+    fails(monkeypatch, name, errno.EIO, 99)
+    with pytest.raises(WeightsError, match=r"(can't read|not readable).*storage") as error:
+        read_weights(files[name])
+    assert name in str(error.value)
+
+
+def test_what_waiting_does_not_mend_is_told_at_once(files, monkeypatch):
+    storage = Failing(monkeypatch, "a.npz", errno.EACCES, 1)
+    with pytest.raises(WeightsError, match=r"a\.npz: can't read it \(storage\)"):
+        read_weights(files["a.npz"])
+    assert not storage.left
