@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def shared_videos() -> Path:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
-    """What a test has logged may hold names that are no text, which pytest-xdist can't hand over."""
+    """What a test has logged may hold names that aren't text; pytest-xdist can't hand them over."""
     report = yield
     report.sections = [
         (title, text.encode("utf-8", "backslashreplace").decode())
