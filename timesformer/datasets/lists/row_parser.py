@@ -25,6 +25,7 @@ BLANKS = " \t"
 LABEL_COLUMNS = {"label", "labels", "class", "label_id", "class_id", "class_name", "target", "tag"}
 FRAME_COLUMNS = ("frame", "num", "n_", "total", "offset", "start", "length", "count")
 QUOTED = r'"((?:[^"]|"")*)"'
+PLAIN_QUOTED = re.compile(r'"([^"\s][^"\x00-\x1f\x7f]*)"(?:::|\t|,| ) *([0-9]{1,9})\r?')
 FEW = 9  # digits of a number of frames
 
 
@@ -64,6 +65,10 @@ class RowParser:
         label = self._plain_labels.get(text)
         if label is not None and is_plain_ascii(path):  # what PLAIN says, and several times faster
             return path, label
+        if line.startswith('"'):
+            match = PLAIN_QUOTED.fullmatch(line)
+            label = self.read_label(match[2]) if match else None
+            return (match[1], label) if match and label is not None else None
         match = self._plain.fullmatch(line) or self._plain_named.fullmatch(line)
         if match is None:
             return None
@@ -79,8 +84,8 @@ class RowParser:
     def __call__(self, row: str) -> Row:
         if row.startswith('"'):
             return self._quoted(row)
-        start = row.find('"')
-        if start > 0 and row[start - 1] in f"{BLANKS},:" and re.fullmatch(QUOTED, row[start:]):
+        start = max(0, row.find('"'))
+        if row[:start].endswith(self.separators) and re.fullmatch(QUOTED, row[start:]):
             return self._with_quoted_label(row[:start], _unquoted(row[start + 1 : -1]))
         for separator in self.separators:
             if separator not in row:
@@ -165,7 +170,8 @@ class RowParser:
             text = _unquoted(quoted[1])
         if (label := self.read_label(text)) is not None:
             return path, label, WHOLE
-        fields = [field.strip().strip('"') for field in text.split(separator.strip() or None)]
+        fields = [field.strip() for field in text.split(separator.strip() or None)]
+        fields = [f[1:-1] if re.fullmatch(r'"[^"]*"', f) else f for f in fields]
         for i in range(1, min(len(fields), 4)):
             label = self.read_label(separator.join(fields[i:]))
             if label is not None and all(f.isascii() and f.isdecimal() for f in fields[:i]):

@@ -91,7 +91,9 @@ def check_path(path: str, separator: str, read_label: LabelReader, trusted: bool
     before = _COLUMN_BEFORE if separator else _NUMBER_BEFORE
     if before.match(path) and not (trusted and separator not in path):
         raise BadRowError(f"a number before the path, in {path!r:.200}: remove it; {QUOTE_IT}")
-    if trusted or in_file:
+    if "\t" in path or (path.endswith('"') and path.count('"') % 2):
+        raise BadRowError(f"a tab, or one quote alone, in {path!r:.200}; {QUOTE_IT}")
+    if in_file or (trusted and separator not in path):
         return
     name = path.rpartition("/")[2]
     for text in _ends(name, separator):
