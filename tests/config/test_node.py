@@ -158,7 +158,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't read"):
         get_cfg().merge_from_file(tmp_path)
     (tmp_path / "bytes.yaml").write_bytes(b"A: \xff\xfe")
-    with pytest.raises(ConfigError, match=r"bytes\.yaml: not a text file"):
+    with pytest.raises(ConfigError, match=r"bytes\.yaml, line 1: not a text file"):
         get_cfg().merge_from_file(tmp_path / "bytes.yaml")
 
 

@@ -137,7 +137,8 @@ def conform(
                 walk(value or {}, f"{full}.")  # a group with nothing under it is harmless
             elif full not in leaves:
                 candidates = groups if isinstance(value, Mapping) else leaves
-                raise ConfigError(f"{source}: unknown key {full}{did_you_mean(full, candidates)}")
+                hint = did_you_mean(full, candidates)
+                raise ConfigError(f"{source}: unknown key {full:.80}{hint}")
             elif full in flat:
                 raise ConfigError(f"{source}: {full} is given twice")
             else:
@@ -162,11 +163,13 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
         if isinstance(value, bool):
             return value
     elif isinstance(default, float):
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value):
             return float(value)
     elif isinstance(default, int):
         if isinstance(value, int) and not isinstance(value, bool):
-            return int(value)
+            if -(2**63) <= value < 2**63:  # what torch and numpy can take
+                return int(value)
+            raise ConfigError(f"{source}: {key} is beyond the whole numbers of 64 bits")
     elif isinstance(value, str):
         return value
     expected = {
@@ -187,10 +190,20 @@ def _from_shell(value: Any, default: Any, source: str) -> Any:
     return parse(value, source)
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
 def _show(value: Any) -> str:
     if value is None:
         return "nothing"
-    text = repr(dict(value) if isinstance(value, Mapping) else value)
+    try:
+        text = repr(dict(value) if isinstance(value, Mapping) else value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number too long to show"
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 

@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.files import NOT_REGULAR, expand_home
 from timesformer.utils.text import did_you_mean
 
 SUFFIX = ".yaml"
@@ -43,11 +44,13 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: it is neither; with the nearest name.
     """
-    path = Path(name).expanduser()
+    path = Path(expand_home(name))
     if os.path.isfile(path):  # noqa: PTH113  (unlike Path's, it doesn't raise if it may not look)
         return path
     if os.path.isdir(path) and os.fspath(name).strip():  # noqa: PTH112
         raise ConfigError(f"{name}: a folder, not a YAML file")
+    if os.path.exists(path) and os.fspath(name).strip():  # noqa: PTH110
+        raise ConfigError(f"{name}: {NOT_REGULAR}")
     bare = os.fspath(name).removeprefix("./").removeprefix("configs/").removesuffix(SUFFIX)
     names = recipe_names()
     if bare not in names:

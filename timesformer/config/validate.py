@@ -118,7 +118,7 @@ def _check_values(cfg: CfgNode) -> None:
     for key in NOT_EMPTY:
         if not values[key]:
             raise ConfigError(f"{key} must not be empty")
-    for key in PATHS:
+    for key in (*PATHS, "TEST.SAVE_RESULTS_PATH"):
         if not values[key].isprintable():
             raise ConfigError(f"{key} {values[key]!r:.200}: a path without control characters")
     for words, allowed, keys in RANGES:

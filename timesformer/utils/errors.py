@@ -13,8 +13,19 @@ from collections.abc import Callable
 from typing import Any
 
 
+def in_one_line(text: str) -> str:
+    """Show what would break a line, e.g. in the name of a file, by its escape."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class UserError(Exception):
-    """Base class: the message names the file, line or key at fault and says what to do."""
+    """Base class: the message names the file, line or key at fault and says what to do.
+
+    It is one line, whatever the names in it.
+    """
+
+    def __str__(self) -> str:
+        return in_one_line(super().__str__())
 
 
 class ConfigError(UserError, ValueError):

@@ -16,6 +16,14 @@ from timesformer.utils.errors import UserError
 NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
 
 
+def expand_home(path: str | os.PathLike[str]) -> str:
+    """Return a path with the home folder for `~`; one that no file can have comes back as it is."""
+    try:
+        return os.path.expanduser(path)  # noqa: PTH111  (Path's raises where there is no such user)
+    except ValueError:  # a NUL, or half a character
+        return os.fspath(path)
+
+
 def temporary_of(path: Path) -> Path:
     """Return where a file is written until it is complete."""
     return path.with_name(f".{path.name}.tmp")
@@ -56,7 +64,10 @@ def require_regular(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: it doesn't, or there is nothing; `strerror` says what is wrong.
     """
-    mode = Path(path).stat().st_mode
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError as error:  # a NUL, or half a character
+        raise OSError(errno.EINVAL, "no file can have this name", os.fspath(path)) from error
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(mode):

@@ -15,6 +15,7 @@ from timesformer.config.node import CfgNode
 from timesformer.config.recipes import find_recipe
 from timesformer.config.validate import check, check_devices
 from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.files import expand_home
 
 _ABOUT = "Train a video model, test it, or both, as a recipe says."
 _KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
@@ -191,8 +192,9 @@ def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
 
 
 def _merge(args: argparse.Namespace) -> CfgNode:
-    cfg, path = get_cfg(), Path(args.cfg_file).expanduser()
-    if path.suffix == ".pyth" or (path / "checkpoints").is_dir():
+    cfg, path = get_cfg(), Path(expand_home(args.cfg_file))
+    # Unlike Path's, isdir doesn't raise if it may not look.
+    if path.suffix == ".pyth" or os.path.isdir(path / "checkpoints"):  # noqa: PTH112
         _merge_stored(cfg, path)
     else:
         cfg.merge_from_file(find_recipe(args.cfg_file))
@@ -200,7 +202,7 @@ def _merge(args: argparse.Namespace) -> CfgNode:
     for key in PATHS:
         group, _, name = key.rpartition(".")
         node = cfg[group] if group else cfg
-        node[name] = os.path.expanduser(node[name])  # noqa: PTH111  (text, perhaps timm/NAME)
+        node[name] = expand_home(node[name])  # text, perhaps timm/NAME
     return cfg
 
 

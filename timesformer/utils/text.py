@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from tabulate import DataRow, TableFormat, tabulate
 
+from timesformer.utils.errors import in_one_line
+
 
 def format_table(rows: Sequence[Sequence[object]], gap: str = "  ") -> str:
     """Align columns: numbers to the right, the first column and columns of text to the left.
@@ -15,7 +17,7 @@ def format_table(rows: Sequence[Sequence[object]], gap: str = "  ") -> str:
         rows: cells by row, the header first.
         gap: what stands between columns.
     """
-    cells = [[_in_one_line(str(cell)) for cell in row] for row in rows]
+    cells = [[in_one_line(str(cell)) for cell in row] for row in rows]
     columns = zip(*cells, strict=True)
     sides = [
         "left" if i == 0 or not any(map(_is_number, column[1:])) else "right"
@@ -33,11 +35,6 @@ def format_table(rows: Sequence[Sequence[object]], gap: str = "  ") -> str:
         preserve_whitespace=True,
     )
     return "\n".join(line.rstrip() for line in text.split("\n"))
-
-
-def _in_one_line(cell: str) -> str:
-    """Show what would break the row, e.g. in the name of a file, by its escape."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cell)
 
 
 def _is_number(cell: str) -> bool:
