@@ -44,7 +44,7 @@ $(VENV)/dev: $(VENV)/base
 demo: $(VENV)/base  ## make videos, train divided attention on them, test it, draw its predictions
 	$(TIMESFORMER) make-synthetic --output $(DATA)
 	$(TIMESFORMER) run --cfg Synthetic/TimeSformer_divST_8_64
-	$(TIMESFORMER) plot-predictions --cfg Synthetic/TimeSformer_divST_8_64 \
+	$(TIMESFORMER) plot-predictions \
 		--results $(RUNS)/divided/scores.npz --output $(RUNS)/divided/predictions.png
 	@$(TIMESFORMER) compare-runs $(RUNS)/divided
 	@echo

@@ -19,7 +19,7 @@ import timesformer
 from timesformer import commands
 from timesformer.__main__ import command_names, dispatch, summary
 from timesformer.utils.checkpoint import get_last_checkpoint
-from timesformer.utils.errors import ConfigError, UserError, run_tool
+from timesformer.utils.errors import UserError, run_tool
 
 COMMANDS = command_names()
 TOOLS = {
@@ -182,27 +182,47 @@ def test_a_missing_extra_is_one_line(
         run_tool(lambda: import_module("unknown"))
 
 
+# Of every command with KEY VALUE pairs: the words that it needs, and its options.
+WITH_PAIRS = {
+    "check-data": ([], ["--decode", "--splits", "--output", "--workers"]),
+    "plot-predictions": (
+        ["--results", "a.npz", "--output", "b.png"],
+        ["--gif=x.gif", "--clips", "--results", "--output=c.png"],
+    ),
+    "prepare-data": (["--output", "copies"], ["--gop", "--crf", "--short-side", "--output"]),
+    "profile": ([], ["--all-schemes"]),
+    "run": ([], ["--num_shards", "--shard_id=1", "--init_method"]),
+    "test": ([], ["--num_shards", "--shard_id=1", "--init_method"]),
+    "train": ([], ["--num_shards", "--shard_id=1", "--init_method"]),
+}
+
+
+def test_every_command_with_pairs_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert status(lambda name=name: dispatch([name, "--help"])) == 0  # type: ignore[misc]
+        assert ("KEY VALUE" in capsys.readouterr().out) == (name in WITH_PAIRS)
+
+
 @pytest.mark.parametrize(
-    ("name", "option"),
-    [
-        ("check-data", "--decode"),
-        ("plot-predictions", "--gif=x.gif"),
-        ("prepare-data", "--gop"),
-        ("profile", "--all-schemes"),
-        ("run", "--num_shards"),
-        ("test", "--shard_id"),
-        ("train", "--init_method"),
-    ],
+    ("name", "option"), [(n, option) for n in WITH_PAIRS for option in [*WITH_PAIRS[n][1], "--cfg"]]
 )
-def test_options_come_before_the_pairs(name: str, option: str) -> None:
-    words = ["--cfg", str(RECIPE), "NUM_GPUS", "0", option, "1"]
-    if name == "plot-predictions":
-        words = ["--results", "a.npz", "--output", "b.png", *words]
-    elif name == "prepare-data":
-        words = ["--output", "copies", *words]
-    said = f"option {option.partition('=')[0]} must come before the KEY VALUE pairs"
-    with pytest.raises(ConfigError, match=said):
-        dispatch([name, *words])
+def test_options_come_before_the_pairs(
+    name: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed, recipe = WITH_PAIRS[name][0], ["--cfg", str(RECIPE)]
+    bare = option.partition("=")[0]
+    said = f"{bare} must come before the KEY VALUE pairs"
+    for value in ("0", "1"):  # an odd or an even number of words
+        words = [*needed, *recipe, "NUM_GPUS", "0", option, *[value] * int(value)]
+        assert status(lambda words=words: dispatch([name, *words])) == 2  # type: ignore[misc]
+        assert said in capsys.readouterr().err
+    # An option that is needed isn't missing, but late.
+    if bare in needed or bare == "--cfg":
+        early = [] if bare == "--cfg" else recipe
+        rest = {a: b for a, b in zip(needed[::2], needed[1::2], strict=True) if a != bare}
+        words = [*early, *(word for pair in rest.items() for word in pair), "NUM_GPUS", "0"]
+        assert status(lambda: dispatch([name, *words, option, "1"])) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_training_then_testing(synthetic_dir: Path, tmp_path: Path) -> None:
@@ -301,6 +321,21 @@ def test_a_broken_command_does_not_hide_the_others(tmp_path, monkeypatch, capsys
     [
         (["NUM_GPUS", "0", "--cfg", str(RECIPE)], "--cfg must come before the KEY VALUE pairs"),
         (["--cfg", str(ROOT)], "a folder, not a YAML file"),
+        (["my.yaml"], "give the recipe as --cfg my.yaml"),
+        (["my.yaml", "NUM_GPUS", "0"], "give the recipe as --cfg my.yaml"),
+        (["NUM_GPUS", "0", "run/last.pyth"], "give the recipe as --cfg run/last.pyth"),
+        (["Synthetic/TimeSformer_divST_8_64"], "as --cfg Synthetic/TimeSformer_divST_8_64"),
+        (["--cfg", str(RECIPE), "my.yml"], "my.yml is no key; give a config as --cfg my.yml"),
+        (["--cfg", str(RECIPE), "NUM_GPUS=0"], "write NUM_GPUS 0, with a space, not NUM_GPUS=0"),
+        (["--cfg", str(RECIPE), "--NUM_GPUS", "0"], "write NUM_GPUS VALUE, without dashes, not"),
+        (["--cfg", str(RECIPE), "--num_gpus=0"], "write NUM_GPUS 0, without dashes, not --num_g"),
+        (["--cfg", str(RECIPE), "--SOLVER.BASE_LR", "1"], "write SOLVER.BASE_LR VALUE, without"),
+        (["--cfg", str(RECIPE), "NUM_GPUS"], "the last word 'NUM_GPUS' has no partner"),
+        (
+            ["--cfg", str(RECIPE), "OUTPUT_DIR", "NUM_GPUS", "0"],
+            "OUTPUT_DIR has no value: NUM_GPUS",
+        ),
+        (["--cfg", str(RECIPE), "NUM_GPUS", "0", "-h"], "option -h must come before the KEY VALUE"),
     ],
 )
 def test_where_the_recipe_stands_and_what_it_is(words, said, capsys) -> None:

@@ -72,6 +72,13 @@ def test_command_line_text_is_taken_as_it_is() -> None:
     assert (cfg.DATA.CLASS_NAMES, cfg.DATA.PATH_LABEL_SEPARATOR) == ("[x]", ",")
 
 
+def test_of_a_key_given_twice_the_last_value_counts() -> None:
+    """As of options of other programs: what is added behind a command changes it."""
+    cfg = get_cfg()
+    cfg.merge_from_list(["RNG_SEED", "1", "LOG_PERIOD", "2", "RNG_SEED", "3"])
+    assert (cfg.RNG_SEED, cfg.LOG_PERIOD) == (3, 2)
+
+
 def test_python_values_and_tuples_merge() -> None:
     cfg = get_cfg()
     cfg.merge_from_list(["SOLVER.STEPS", (0, 3), "SOLVER.BASE_LR", 1, "TRAIN.ENABLE", False])
@@ -131,7 +138,17 @@ def test_bad_file(tmp_path: Path, text: str, fragments: list[str]) -> None:
 
 BAD_PAIRS = [
     (["SOLVER.BASELR", "1"], ["command line", "SOLVER.BASELR", "did you mean SOLVER.BASE_LR?"]),
-    (["NUM_GPUS=0"], ["KEY VALUE", "NUM_GPUS=0"]),
+    (["NUM_GPUS=0"], ["command line: write NUM_GPUS 0, with a space, not NUM_GPUS=0"]),
+    (["RNG_SEED", "1", "num_gpus=0"], ["write NUM_GPUS 0, with a space, not num_gpus=0"]),
+    (["NUM_GPUS="], ["write NUM_GPUS VALUE, with a space"]),
+    (["NUM_GPUS", "=", "0"], ["write NUM_GPUS VALUE, without the equals sign"]),
+    (["--NUM_GPUS", "0"], ["write NUM_GPUS VALUE, without dashes, not --NUM_GPUS"]),
+    (["OUTPUT_DIR", "NUM_GPUS", "0"], ["OUTPUT_DIR has no value: NUM_GPUS, a key, comes next"]),
+    (["OUTPUT_DIR", "NUM_GPUS", "0", "RNG_SEED"], ["OUTPUT_DIR has no value: NUM_GPUS"]),
+    (["my.yaml", "NUM_GPUS", "0"], ["my.yaml is no key; give a config as --cfg my.yaml"]),
+    (["my.yaml"], ["give a config as --cfg my.yaml"]),
+    (["NUM_GPUS", "0", "-h"], ["option -h must come before the KEY VALUE pairs"]),
+    (["NUM_GPUS:", "0"], ["unknown key NUM_GPUS:; did you mean NUM_GPUS?"]),
     (["NUM_GPUS", "0", "TRAIN.ENABLE"], ["KEY VALUE", "TRAIN.ENABLE"]),
     (["NUM_GPUS", "0", "--shard_id", "1"], ["--shard_id", "before"]),
     (["TRAIN", "3"], ["TRAIN is a group"]),

@@ -136,6 +136,7 @@ BAD = [
     # test
     ("TEST.NUM_SPATIAL_CROPS 2", ["TEST.NUM_SPATIAL_CROPS", "1 or 3"]),
     ("TEST.SAVE_RESULTS_PATH scores.pkl", ["TEST.SAVE_RESULTS_PATH", ".npz or .csv"]),
+    (f"TEST.SAVE_RESULTS_PATH {'x' * 260}.npz", ["TEST.SAVE_RESULTS_PATH xxx", "too long"]),
     ("TEST.SAVE_RESULTS_PATH a.npz,", ["TEST.SAVE_RESULTS_PATH", ".npz or .csv"]),
     (
         "TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH none.pyth",

@@ -143,7 +143,7 @@ class Installed:
         self.run("test", *words("data", "apart"), leaves=["apart/scores.npz"])
         self.run("run", *words("copies", "together"), leaves=["together/scores.npz"])
         picture = ["--results", "apart/scores.npz", "--output", "clips.png"]
-        self.run("plot-predictions", *picture, *words("data", "apart"), leaves=["clips.png"])
+        self.run("plot-predictions", *picture, leaves=["clips.png"])
         said = self.run("compare-runs", "apart", "together", "--plot", "p.png", leaves=["p.png"])
         expect(said.count("divided_space_time") == 2, f"not both runs are in\n{said}")
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,12 +109,84 @@ def test_results_are_read_back(predictions: Predictions, tmp_path: Path) -> None
         np.testing.assert_array_equal(getattr(loaded, name), getattr(predictions, name))
 
 
-@pytest.mark.parametrize("content", [None, b"no archive", "other"])
-def test_bad_results_name_the_file(tmp_path: Path, content: bytes | str | None) -> None:
+def test_an_animation_is_whole_or_the_one_before(
+    predictions: Predictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(image: Image.Image, target: str | Path, *_: object, **__: object) -> None:
+        Path(target).write_bytes(b"GIF89a")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target)
+
+    (tmp_path / "a.gif").write_bytes(b"the one before")
+    image = type(Image.new("RGB", (1, 1)))
+    save = image.save
+
+    def save_or_fail(self: Image.Image, target: object, *args: object, **options: object) -> None:
+        (full if isinstance(target, str | Path) else save)(self, target, *args, **options)
+
+    monkeypatch.setattr(image, "save", save_or_fail)
+    with pytest.raises(OSError, match="No space"):
+        write_animation(tmp_path / "a.gif", predictions, clips(1, 1), NAMES)
+    assert (tmp_path / "a.gif").read_bytes() == b"the one before"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gif"]
+
+
+def arrays(**changes: object) -> dict[str, object]:
+    whole = {
+        "scores": np.zeros((2, 3), np.float32), "per_view": np.zeros((2, 1, 3), np.float32),
+        "labels": np.array([0, 2]), "paths": np.array(["a.mp4", "b.mp4"]),
+        "failed": np.zeros(2, bool), "class_names": np.array(NAMES),
+    }  # fmt: skip
+    return {name: value for name, value in (whole | changes).items() if value is not None}
+
+
+BAD = {
+    "nothing": (None, "no such file; test with TEST.SAVE_RESULTS_PATH scores.npz"),
+    "text": (b"no archive", "not the .npz of a test: it is no archive of arrays"),
+    "empty": (b"", "not the .npz of a test"),
+    "pickled": (pickle.dumps({"scores": 1}), "not the .npz of a test: it is no archive of arrays"),
+    "half a zip": (b"PK\x03\x04half", "not the .npz of a test"),
+    "other arrays": ({"logits": np.zeros(3)}, "not the .npz of a test: "),
+    "one array": (np.zeros(3), "not the .npz of a test: one array"),
+    "no paths": (arrays(paths=None), "not the .npz of a test: "),
+    "objects": (arrays(paths=np.array([1, "b"], object)), "not the .npz of a test"),
+    "several labels": (arrays(labels=np.zeros((2, 3))), "videos with several labels can't be"),
+    "labels of text": (arrays(labels=np.array(["0", "2"])), "labels is <U1 (2,)"),
+    "labels too high": (arrays(labels=np.array([0, 3])), "labels must be below the 3 classes"),
+    "negative labels": (arrays(labels=np.array([0, -1])), "labels must be below the 3 classes"),
+    "other videos": (arrays(failed=np.zeros(3, bool)), "failed is bool (3,)"),
+    "other classes": (arrays(scores=np.zeros((2, 4), np.float32)), "scores is float32 (2, 4)"),
+    "too few names": (arrays(class_names=np.array(["up"])), "class_names is <U2 (1,)"),
+    "no views": (arrays(per_view=np.zeros((2, 3))), "per_view is float64 (2, 3)"),
+    "no videos": (arrays(per_view=np.zeros((0, 1, 3)), scores=np.zeros((0, 3)),
+        labels=np.zeros(0, int), paths=np.zeros(0, "U1"), failed=np.zeros(0, bool)),
+        "not the .npz of a test"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_results_are_one_line(tmp_path: Path, name: str) -> None:
+    content, said = BAD[name]
     path = tmp_path / "x.npz"
-    if content == "other":
-        np.savez(path, logits=np.zeros(3))
-    elif isinstance(content, bytes):
+    if isinstance(content, bytes):
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x.npz"):
+    elif isinstance(content, np.ndarray):
+        with path.open("wb") as file:
+            np.save(file, content)
+    elif content is not None:
+        np.savez(path, **content)
+    with pytest.raises(UserError) as caught:
         Predictions.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert said in str(caught.value)
+
+
+def test_torn_results_are_one_line(tmp_path: Path) -> None:
+    """Cut anywhere, or with a byte turned round."""
+    np.savez_compressed(tmp_path / "whole.npz", **arrays())
+    whole, path = (tmp_path / "whole.npz").read_bytes(), tmp_path / "x.npz"
+    Predictions.load(tmp_path / "whole.npz")
+    for i in range(0, len(whole), 29):
+        for data in (whole[:i], whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :]):
+            path.write_bytes(data)
+            with contextlib.suppress(UserError):
+                Predictions.load(path)

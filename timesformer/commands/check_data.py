@@ -37,7 +37,7 @@ from timesformer.prepare.check import (
 )
 from timesformer.prepare.inspect import BROKEN, MISSING, SplitReport
 from timesformer.utils.files import make_folder
-from timesformer.utils.parser import CommandParser, load_recipe
+from timesformer.utils.parser import CommandParser, load_recipe, output_path
 from timesformer.utils.text import format_table
 
 
@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--decode", action="store_true", help="decode every frame of every file, not just the first"
     )
     parser.add_workers()
-    parser.add_argument("--output", type=Path, metavar="DIR", help="OUTPUT_DIR/check_data")
+    parser.add_argument("--output", type=output_path, metavar="DIR", help="OUTPUT_DIR/check_data")
     parser.add_pairs()
     return parser.parse(argv)
 

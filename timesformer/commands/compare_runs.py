@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from timesformer.engine.runs import COLUMNS, read_run
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import make_folder
-from timesformer.utils.parser import CommandParser
+from timesformer.utils.files import make_place
+from timesformer.utils.parser import CommandParser, input_path, output_path
 from timesformer.utils.text import format_table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table, and draw it if that is wanted."""
     parser = CommandParser("compare-runs", __doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="OUTPUT_DIR")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="accuracy over cost, a PNG")
+    parser.add_argument("runs", nargs="+", type=input_path, metavar="OUTPUT_DIR")
+    parser.add_argument(
+        "--plot", type=output_path, metavar="FILE", help="accuracy over cost, a PNG"
+    )
     args = parser.parse(argv)
+    if args.plot:
+        make_place(args.plot)
     runs = []
     for folder in args.runs:
         try:
@@ -43,6 +46,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         points = [Point(*run.point) for run in runs if run.point]
         if not points:
             raise UserError("--plot: none of the runs has been tested")
-        make_folder(args.plot.parent)
         write_png(args.plot, draw_runs(points, "Accuracy and cost"))
         print(f"wrote {args.plot}")

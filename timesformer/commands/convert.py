@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,8 @@ from timesformer.models.weights.save import (
     write_safetensors,
 )
 from timesformer.utils.errors import ConfigError, WeightsError
-from timesformer.utils.parser import CommandParser
+from timesformer.utils.files import make_folder, make_place
+from timesformer.utils.parser import CommandParser, output_path
 
 WRITERS: dict[str, Callable[[Path, Bundle], None]] = {
     "native": write_native,
@@ -38,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = CommandParser("convert", __doc__)
     parser.add_argument("src", metavar="SRC", help="file, folder, timm/NAME or hf/ORG/NAME")
-    parser.add_argument("dst", metavar="DST", type=Path, help="file or folder to write")
+    parser.add_argument("dst", metavar="DST", type=output_path, help="file or folder to write")
     parser.add_argument("--to", required=True, choices=WRITERS, help="layout of DST")
     parser.add_argument("--force", action="store_true", help="replace what is at DST")
     parser.add_argument(
@@ -73,15 +75,30 @@ def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
     return bundle
 
 
+def make_room(dst: Path, to: str, force: bool) -> None:
+    """Make sure that DST can be written, before the weights are read.
+
+    Raises:
+        UserError: it can't, or something is there that it would replace.
+    """
+    is_file = to in ("native", "mmaction2") or dst.suffix == ".safetensors"
+    # Unlike Path's, these don't raise where a name is too long.
+    if os.path.exists(dst):  # noqa: PTH110
+        if not force:
+            raise WeightsError(f"{dst}: is there already; --force replaces it")
+        if (is_folder := os.path.isdir(dst)) == is_file:  # noqa: PTH112
+            kind = "a folder" if is_folder else "a file"
+            raise WeightsError(f"{dst}: is {kind}, and --to {to} writes the other")
+    if os.path.lexists(dst) and not is_file:
+        make_folder(dst)
+    else:
+        make_place(dst)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert, and print what was read and written."""
     args = parse(argv)
-    if args.dst.exists() and not args.force:
-        raise WeightsError(f"{args.dst}: is there already; --force replaces it")
-    is_file = args.to in ("native", "mmaction2") or args.dst.suffix == ".safetensors"
-    if args.dst.exists() and args.dst.is_dir() == is_file:
-        kind = "a folder" if args.dst.is_dir() else "a file"
-        raise WeightsError(f"{args.dst}: is {kind}, and --to {args.to} writes the other")
+    make_room(args.dst, args.to, args.force)
     hints = {} if args.num_heads is None else {"num_heads": args.num_heads}
     bundle = complete(read_bundle(args.src, **hints), args)
     WRITERS[args.to](args.dst, bundle)

@@ -11,20 +11,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
 from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
 from timesformer.utils.files import make_folder
-from timesformer.utils.parser import CommandParser
+from timesformer.utils.parser import CommandParser, output_path
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     default = SyntheticSpec()
     parser = CommandParser("make-synthetic", __doc__)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=output_path, required=True, metavar="DIR")
     for split in SPLITS:
         videos = getattr(default, split)
         parser.add_argument(

@@ -38,7 +38,8 @@ from timesformer.prepare.copies import (
 from timesformer.prepare.inspect import read_splits
 from timesformer.prepare.transcode import TranscodeSettings
 from timesformer.utils.errors import AnnotationError, UserError
-from timesformer.utils.parser import CommandParser, load_recipe
+from timesformer.utils.files import make_folder
+from timesformer.utils.parser import CommandParser, input_path, load_recipe, output_path
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,8 +49,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = CommandParser("prepare-data", __doc__, usage)
     sources = parser.add_mutually_exclusive_group(required=True)
     parser.add_cfg("recipe whose videos to take: a YAML file or a name", among=sources)
-    sources.add_argument("--input", type=Path, metavar="FOLDER", help="folder of videos to take")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    sources.add_argument(
+        "--input", type=input_path, metavar="FOLDER", help="folder of videos to take"
+    )
+    parser.add_argument("--output", type=output_path, required=True, metavar="DIR")
     parser.add_splits(SPLITS)
     parser.add_argument(
         "--short-side", type=int, default=default.short_side, metavar="N",
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = get_cfg()
         base, sources = args.input, find_videos(args.input, args.output)
     settings = TranscodeSettings(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
-    jobs = plan(sources, base, args.output)
+    jobs = plan(sources, base, make_folder(args.output))
     try:
         outcomes = make_copies(jobs, args.output, settings, args.workers)
     except KeyboardInterrupt:

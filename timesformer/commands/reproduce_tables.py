@@ -10,20 +10,21 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from timesformer.models.paper_tables import cost_tables
-from timesformer.utils.files import make_folder, write_text
-from timesformer.utils.parser import CommandParser
+from timesformer.utils.files import make_place, write_text
+from timesformer.utils.parser import CommandParser, output_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tables."""
     parser = CommandParser("reproduce-tables", __doc__)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the text there too")
+    parser.add_argument(
+        "--output", type=output_path, metavar="FILE", help="write the text there too"
+    )
     args = parser.parse(argv)
     if args.output:
-        make_folder(args.output.parent)
+        make_place(args.output)
     text = cost_tables()
     print(text)
     if args.output:

@@ -7,8 +7,9 @@ is first brought to one flat form, {full key: value of the key's own type}, and 
 from __future__ import annotations
 
 import math
+import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from timesformer.config.strict_yaml import dump, parse, read_with_bases
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
+CONFIG_SUFFIXES = (".yaml", ".yml", ".pyth")
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
 
@@ -42,19 +44,17 @@ class CfgNode(_FvcoreNode):
     def merge_from_list(self, cfg_list: Sequence[Any]) -> None:
         """Merge KEY VALUE pairs, e.g. `["SOLVER.BASE_LR", "1e-4"]` from a command line.
 
+        Of pairs with the same key the last one counts, as of options of other programs: what is
+        added behind a command changes it.
+
         Raises:
             ConfigError: a key without a value, or anything wrong with a key or a value.
         """
-        source = "command line"
-        for word in cfg_list[::2]:
-            if str(word).startswith("--"):
-                raise ConfigError(f"{source}: option {word} must come before the KEY VALUE pairs")
-        if len(cfg_list) % 2:
-            raise ConfigError(
-                f"{source}: KEY VALUE pairs expected, e.g. NUM_GPUS 0, but the last word "
-                f"{cfg_list[-1]!r} has no partner"
-            )
-        leaves = dict(self.leaves())
+        source, leaves = "command line", dict(self.leaves())
+        try:
+            check_pairs(cfg_list, leaves)
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
         pairs = zip(cfg_list[::2], cfg_list[1::2], strict=True)
         self._merge(
             [(source, {k: _from_shell(v, leaves.get(k), f"{source}, {k}")}) for k, v in pairs]
@@ -102,6 +102,37 @@ class CfgNode(_FvcoreNode):
         for key, source in ignored.items():
             message = f"{source}: {key} is deprecated and has no effect: {DEPRECATED[key]}"
             warnings.warn(message, FutureWarning, stacklevel=3)
+
+
+def check_pairs(words: Sequence[Any], keys: Collection[str]) -> None:
+    """Make sure that words are KEY VALUE pairs, as far as their form goes.
+
+    Raises:
+        ConfigError: they aren't, with how they should be written.
+    """
+    texts = [word if isinstance(word, str) else "" for word in words]  # Python gives any value
+    for i, word in enumerate(texts):
+        name, equals, value = word.partition("=")
+        is_key = i % 2 == 0
+        if word.startswith("--") and name[2:] in keys:
+            raise ConfigError(f"write {name[2:]} {value or 'VALUE'}, without dashes, not {word}")
+        if word.startswith("--") or (is_key and re.match("-[A-Za-z]", word)):
+            raise ConfigError(f"option {name} must come before the KEY VALUE pairs")
+        if is_key and equals and name.upper() in keys:
+            pair = f"{name.upper()} {value or 'VALUE'}"
+            raise ConfigError(f"write {pair}, with a space, not {word}")
+        if is_key and word.endswith(CONFIG_SUFFIXES):
+            raise ConfigError(f"{word} is no key; give a config as --cfg {word}")
+        before = "" if is_key else texts[i - 1]
+        if word == "=" and before in keys:
+            raise ConfigError(f"write {before} VALUE, without the equals sign")
+        if word in keys and before in keys:
+            raise ConfigError(f"{before} has no value: {word}, a key, comes next")
+    if len(words) % 2:
+        raise ConfigError(
+            f"KEY VALUE pairs expected, e.g. NUM_GPUS 0, but the last word {words[-1]!r} has no "
+            "partner"
+        )
 
 
 def conform(

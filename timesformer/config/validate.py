@@ -17,6 +17,7 @@ from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
+LONGEST_NAME = 240  # bytes: file systems take 255, of which the names of temporary files take some
 SCRATCH_OVERWRITTEN = (
     "TIMESFORMER.INIT scratch would be overwritten by the image weights of "
     "TIMESFORMER.PRETRAINED_MODEL: set that to '' or INIT to image"
@@ -279,6 +280,8 @@ def _check_test(cfg: CfgNode) -> None:
     for name in filter(None, names):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ConfigError(f"TEST.SAVE_RESULTS_PATH {name}: must lie in OUTPUT_DIR")
+        if len(os.fsencode(Path(name).name)) > LONGEST_NAME:
+            raise ConfigError(f"TEST.SAVE_RESULTS_PATH {name:.40}…: too long for a file's name")
     if not cfg.TRAIN.ENABLE:  # otherwise training may still write it
         _check_file("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH)
 

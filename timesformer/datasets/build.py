@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from fvcore.common.config import CfgNode
 from torch.utils.data import Dataset
 
-from timesformer.clips.preprocessing import Preprocessing
+from timesformer.clips.preprocessing import SAMPLINGS, Preprocessing
+from timesformer.clips.sampling import SegmentSampler
 from timesformer.clips.transform import EvalTransform
 from timesformer.datasets import catalogue  # noqa: F401  (registers the data sets)
 from timesformer.datasets.lists.records import Record
@@ -28,6 +29,7 @@ __all__ = [
     "SPLITS",
     "build_augment",
     "build_dataset",
+    "build_given_videos",
     "build_normalize",
     "build_preprocessing",
     "build_split",
@@ -105,6 +107,26 @@ def build_video_split(cfg: CfgNode, split: str) -> VideoDataset:
             f"{group}.DATASET {cfg[group].DATASET!r} is not a data set of video files"
         )
     return dataset
+
+
+def build_given_videos(cfg: CfgNode, records: Sequence[Record]) -> VideoDataset:
+    """Make a test set of given videos, of which clips are made as TEST.DATASET makes them.
+
+    Neither its lists nor class names are read.
+
+    Raises:
+        ConfigError: as `build_dataset`; or it chooses frames in a way of its own, or with
+            DATA.TRIM_TO_SEGMENT by its annotations.
+    """
+    name, cfg = cfg.TEST.DATASET, cfg.clone()
+    cfg.DATA.CLASS_NAMES = ""
+    options = video_options(cfg, "test")
+    sampling = getattr(_registered(name, "test"), "sampling", None)
+    if cfg.DATA.TRIM_TO_SEGMENT or sampling not in SAMPLINGS:
+        raise ConfigError(f"TEST.DATASET {name!r}: its clips can't be told from the videos alone")
+    if sampling == "segments":
+        options["sampler"] = SegmentSampler(cfg.DATA.NUM_FRAMES)
+    return VideoDataset(records, **options)
 
 
 def _registered(name: str, split: str) -> Callable[[CfgNode, str], Dataset]:

@@ -311,7 +311,7 @@ def _save(
     for path in _result_files(cfg):
         source = (weights.path, weights.digest)
         try:
-            save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD, source)
+            save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD, source, cfg.dump())
         except OSError as error:
             raise UserError(
                 f"{path}: the scores can't be written ({error.strerror}); test again, with space "

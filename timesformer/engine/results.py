@@ -110,13 +110,14 @@ def save_results(
     class_names: Sequence[str],
     method: str,
     checkpoint: tuple[str, str] = ("", ""),
+    config: str = "",
 ) -> None:
     """Write results; the file is whole, or the one before stays.
 
     `.npz`: scores (V, K), per_view (V, n, K), labels (V,) or (V, K), paths (V,), failed (V,),
-    class_names (K,) or (0,), checkpoint and checkpoint_sha256 (texts). `.csv`: a row a video with
-    path, true label, the five likeliest classes with their probabilities, which are empty for a
-    video that couldn't be read, and the checkpoint with its SHA-256.
+    class_names (K,) or (0,), checkpoint, checkpoint_sha256 and config (texts). `.csv`: a row a
+    video with path, true label, the five likeliest classes with their probabilities, which are
+    empty for a video that couldn't be read, and the checkpoint with its SHA-256.
 
     Args:
         path: the file; its suffix says which.
@@ -124,6 +125,7 @@ def save_results(
         class_names: in label order, or ().
         method: DATA.ENSEMBLE_METHOD.
         checkpoint: file of the weights, and its SHA-256 if it carries one.
+        config: YAML of the config that was tested.
 
     Raises:
         UserError: its folder can't be made.
@@ -144,6 +146,7 @@ def save_results(
                 class_names=np.array(class_names, dtype=str),
                 checkpoint=np.array(checkpoint[0]),
                 checkpoint_sha256=np.array(checkpoint[1]),
+                config=np.array(config),
             )
         return
     write_csv(path, _table(results, class_names, method, checkpoint))

@@ -6,6 +6,7 @@ import csv
 import errno
 import os
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,13 +34,44 @@ def make_folder(path: Path) -> Path:
     """Make a folder for results, and those it is in, if it isn't there; return it.
 
     Raises:
-        UserError: it can't be made. Ask before the work is done whose results go there.
+        UserError: it can't be made, or written to. Ask before the work is done whose results go
+            there.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: can't make this folder: {error.strerror}") from error
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: can't write to this folder: {error.strerror}") from error
     return path
+
+
+def make_place(path: Path) -> Path:
+    """Make the folder that a file of results will be in; return the file's path.
+
+    Raises:
+        UserError: no file can be written there. Ask before the work is done whose results it has.
+    """
+    make_folder(path.parent)
+    _require_place(path)
+    partial = temporary_of(path)
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: can't write this file: {error.strerror}") from error
+    return path
+
+
+def _require_place(path: Path) -> None:
+    """Refuse what a file mustn't replace."""
+    if os.path.isdir(path):  # noqa: PTH112  (Path's raises where a name is too long)
+        raise UserError(f"{path}: is a folder; name a file")
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113  (/dev/null)
+        raise UserError(f"{path}: {NOT_REGULAR}")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -115,7 +147,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     """Give a place to write to, which becomes `path` at the end unless something is raised.
 
     For what can be made again. Checkpoints are synced to the disk as well: see `torch_file`.
+
+    Raises:
+        UserError: a folder or a device is there.
     """
+    _require_place(path)
     partial = temporary_of(path)
     try:
         yield partial

@@ -11,14 +11,26 @@ from typing import NoReturn
 
 from timesformer.config.allowed import PATHS
 from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CfgNode
-from timesformer.config.recipes import find_recipe
+from timesformer.config.node import CONFIG_SUFFIXES, CfgNode, check_pairs
+from timesformer.config.recipes import find_recipe, recipe_names
 from timesformer.config.validate import check, check_devices
-from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.errors import ConfigError, UserError, in_one_line
 from timesformer.utils.files import expand_home
 
 _ABOUT = "Train a video model, test it, or both, as a recipe says."
 _KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
+
+
+def input_path(word: str) -> Path:
+    """Return a path of the command line, with the home folder for `~`."""
+    return Path(expand_home(word))
+
+
+def output_path(word: str) -> Path:
+    """Return a path of the command line where something is to be made."""
+    if not word.strip() or not word.isprintable():
+        raise argparse.ArgumentTypeError(f"{word!r:.200}: a path without control characters")
+    return input_path(word)
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -39,20 +51,30 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._splits: Sequence[str] = ()
+        self._takes_pairs = False
         self._words: list[str] = []
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, and leave with status 2."""
-        if "required: --cfg" in message and "--cfg" in self._words:
-            message = "--cfg must come before the KEY VALUE pairs"
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        if self._takes_pairs and "required" in message:
+            wanted = [word for word in message.replace(",", " ").split() if word[:2] == "--"]
+            given = [word.partition("=")[0] for word in self._words]
+            recipe = next(filter(_is_recipe, self._words), "")
+            if late := [option for option in wanted if option in given]:
+                message = f"{late[0]} must come before the KEY VALUE pairs"
+            elif "--cfg" in wanted and recipe:
+                message = f"give the recipe as --cfg {recipe}"
+        self.exit(2, f"error: {in_one_line(message)}; see {self.prog} --help\n")
 
-    def add_cfg(self, meaning: str, among: argparse._MutuallyExclusiveGroup | None = None) -> None:
+    def add_cfg(
+        self,
+        meaning: str,
+        among: argparse._MutuallyExclusiveGroup | None = None,
+        required: bool = True,
+    ) -> None:
         """Add `--cfg`, the recipe, in `cfg_file`; `among` makes it one of several choices."""
-        if among is None:
-            self.add_argument("--cfg", dest="cfg_file", metavar="FILE", required=True, help=meaning)
-        else:
-            among.add_argument("--cfg", dest="cfg_file", metavar="FILE", help=meaning)
+        to, required = (self, required) if among is None else (among, False)
+        to.add_argument("--cfg", dest="cfg_file", metavar="FILE", required=required, help=meaning)
 
     def add_pairs(self) -> None:
         """Add the KEY VALUE pairs that override the recipe, in `opts`. They come last."""
@@ -61,9 +83,9 @@ class CommandParser(argparse.ArgumentParser):
             nargs=argparse.REMAINDER,
             metavar="KEY VALUE",
             help="after all options: pairs that override the file, e.g. NUM_GPUS 0 "
-            "SOLVER.BASE_LR 1e-3 DATA.MEAN '[.5, .5, .5]'",
+            "SOLVER.BASE_LR 1e-3 DATA.MEAN '[.5, .5, .5]'; of a key given twice the last counts",
         )
-        self.epilog = _KEYS
+        self.epilog, self._takes_pairs = _KEYS, True
 
     def add_splits(self, splits: Sequence[str]) -> None:
         """Add `--splits`, which takes some of these; [] when not given."""
@@ -87,18 +109,32 @@ class CommandParser(argparse.ArgumentParser):
                 them; or what `--splits` or `--workers` say can't be.
         """
         self._words = list(sys.argv[1:] if argv is None else argv)
+        if self._takes_pairs:
+            self._check_dashes()
         args = self.parse_args(self._words)
         if self._splits:
             args.splits, args.opts = _part_splits(args.splits or [], args.opts, self._splits)
-        for word in getattr(args, "opts", ()):
-            if word.startswith("--"):
-                option = word.partition("=")[0]
-                raise ConfigError(
-                    f"command line: option {option} must come before the KEY VALUE pairs"
-                )
+        try:
+            check_pairs(getattr(args, "opts", ()), dict(get_cfg().leaves()))
+        except ConfigError as error:
+            raise ConfigError(f"command line: {error}") from None
         if getattr(args, "workers", 0) < 0:
             raise UserError(f"--workers {args.workers}: must be 0 or more")
         return args
+
+    def _check_dashes(self) -> None:
+        """Refuse --KEY VALUE, which argparse would take apart before anybody sees it whole."""
+        keys = dict(get_cfg().leaves())
+        for word in self._words:
+            name, _, value = word.partition("=")
+            key = name[2:].upper()
+            if name[:2] == "--" and key in keys and name not in self._option_string_actions:
+                pair = f"{key} {value or 'VALUE'}"
+                raise ConfigError(f"command line: write {pair}, without dashes, not {word}")
+
+
+def _is_recipe(word: str) -> bool:
+    return word.endswith(CONFIG_SUFFIXES) or word in recipe_names()
 
 
 def _part_splits(
@@ -152,16 +188,17 @@ def parse_args(
     return parser.parse(argv)
 
 
-def load_recipe(args: argparse.Namespace) -> CfgNode:
+def load_recipe(args: argparse.Namespace, stored: tuple[str, str] = ("", "")) -> CfgNode:
     """Merge defaults, recipe and KEY VALUE pairs, in this order, and check them.
 
     Args:
         args: what a parser with `add_cfg` and `add_pairs` returned.
+        stored: the YAML to take where there is no `--cfg`, and the file that it is from.
 
     Raises:
         ConfigError: in one line, what to change.
     """
-    cfg = _merge(args)
+    cfg = _merge(args, stored)
     check(cfg)
     return cfg
 
@@ -191,10 +228,12 @@ def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
     return cfg
 
 
-def _merge(args: argparse.Namespace) -> CfgNode:
-    cfg, path = get_cfg(), Path(expand_home(args.cfg_file))
+def _merge(args: argparse.Namespace, stored: tuple[str, str] = ("", "")) -> CfgNode:
+    cfg, path = get_cfg(), Path(expand_home(args.cfg_file or ""))
+    if args.cfg_file is None:
+        cfg.merge_from_string(*stored)
     # Unlike Path's, isdir doesn't raise if it may not look.
-    if path.suffix == ".pyth" or os.path.isdir(path / "checkpoints"):  # noqa: PTH112
+    elif path.suffix == ".pyth" or os.path.isdir(path / "checkpoints"):  # noqa: PTH112
         _merge_stored(cfg, path)
     else:
         cfg.merge_from_file(find_recipe(args.cfg_file))

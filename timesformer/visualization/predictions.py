@@ -9,7 +9,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +16,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from timesformer.utils.errors import UserError
+from timesformer.utils.files import written_whole
+from timesformer.visualization.results import read_results
 from timesformer.visualization.style import INK, OTHER, RIGHT, WRONG, blank_figure
 
 TOP = 3  # classes in each bar chart
@@ -34,6 +34,7 @@ class Predictions:
         paths: videos (V,).
         failed: whether a video couldn't be read (V,).
         class_names: in label order, or ().
+        config: YAML of the config that was tested, or "".
     """
 
     scores: NDArray[np.floating]
@@ -42,6 +43,7 @@ class Predictions:
     paths: NDArray[np.str_]
     failed: NDArray[np.bool_]
     class_names: tuple[str, ...] = ()
+    config: str = ""
 
     @classmethod
     def load(cls, path: Path) -> Predictions:
@@ -50,19 +52,7 @@ class Predictions:
         Raises:
             UserError: if the file is missing or isn't one, or videos have several labels.
         """
-        names = ("scores", "per_view", "labels", "paths", "failed", "class_names")
-        try:
-            with np.load(path) as arrays:
-                fields: dict[str, Any] = {name: arrays[name] for name in names}
-            if fields["labels"].ndim != 1:
-                raise UserError(f"{path}: videos with several labels can't be drawn yet")
-            fields["class_names"] = tuple(fields["class_names"].tolist())
-            return cls(**fields)
-        except FileNotFoundError:
-            hint = "test with TEST.SAVE_RESULTS_PATH x.npz"
-            raise UserError(f"{path}: no such file; {hint}") from None
-        except (KeyError, ValueError, OSError) as error:
-            raise UserError(f"{path}: not the .npz of a test: {error}") from error
+        return cls(**read_results(path))
 
     @property
     def predicted(self) -> NDArray[np.integer]:
@@ -201,9 +191,11 @@ def write_animation(
             image.set_data(frames[t])
         pictures.append(_rasterise(figure).quantize(128, dither=Image.Dither.NONE))
     durations = [milliseconds] * (len(pictures) - 1) + [4 * milliseconds]
-    pictures[0].save(
-        path, save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=True
-    )
+    with written_whole(path) as partial:
+        pictures[0].save(
+            partial, format="GIF", save_all=True, append_images=pictures[1:], duration=durations,
+            loop=0, optimize=True,
+        )  # fmt: skip
 
 
 def _rasterise(figure: Figure) -> Image.Image:

@@ -1,0 +1,68 @@
+"""What the package writes is whole or not there: each call that writes is found and counted."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "timesformer"
+NAMES = {"savez", "savez_compressed", "save", "save_file", "savefig", "write_bytes", "write_text"}
+NAMES |= {"touch", "SummaryWriter", "fdopen"}
+# Calls that write without `written_whole`, by file and function, and why that is right.
+EXEMPT = {
+    ("engine/best.py", "update"): "a checkpoint: torch_file",
+    ("engine/train.py", "run_epochs"): "a checkpoint: torch_file",
+    ("utils/files.py", "make_place"): "an empty file, which is removed again",
+    ("utils/files.py", "open_regular"): "opens for reading",
+    ("utils/logging.py", "append_line"): "a log: lines are added to its end",
+    ("utils/run_lock.py", "_take"): "a lock: it must be there at once, and only if it wasn't",
+    ("utils/torch_file.py", "write_checkpoint"): "into memory",
+    ("utils/torch_file.py", "_replace"): "a temporary file of its own, synced, then renamed",
+    ("models/weights/save.py", "_write_files"): "a temporary folder of its own, then renamed",
+    ("models/weights/save.py", "_sync"): "syncs what is written",
+    ("visualization/predictions.py", "_rasterise"): "into memory",
+    ("visualization/tensorboard.py", "__init__"): "a log: events are added to its end",
+    ("prepare/transcode.py", "_write"): "what transcode() gives it, a temporary file",
+}
+
+
+def writes(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if isinstance(call.func, ast.Name) and name == "write_text":
+        return False  # the one of utils/files
+    if name != "open":
+        return name in NAMES
+    modes = [a.value for a in call.args[:2] if isinstance(a, ast.Constant)]
+    modes += [k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)]
+    return any(
+        isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in modes
+    )
+
+
+def is_whole(node: ast.AST) -> bool:
+    """Tell whether it is a `with` of `written_whole`."""
+    if not isinstance(node, ast.With):
+        return False
+    return any("written_whole(" in ast.unparse(item.context_expr) for item in node.items)
+
+
+def writers(node: ast.AST, function: str = "", whole: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield (function, whether written whole) of every call that writes."""
+    if isinstance(node, ast.FunctionDef):
+        function = node.name
+    if isinstance(node, ast.Call) and writes(node):
+        yield function, whole
+    for child in ast.iter_child_nodes(node):
+        yield from writers(child, function, whole or is_whole(node))
+
+
+def test_every_file_is_written_whole() -> None:
+    found: dict[tuple[str, str], bool] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for function, whole in writers(ast.parse(path.read_text(encoding="utf-8"))):
+            place = (path.relative_to(PACKAGE).as_posix(), function)
+            found[place] = found.get(place, True) and whole
+    assert {place for place, whole in found.items() if not whole} == set(EXEMPT)
+    assert sum(found.values()) >= 7

@@ -1,0 +1,167 @@
+"""Where commands write: what can't be is one line, before any work; `~` is the home folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_run import RECIPE, small_cfg, small_options
+
+from timesformer.__main__ import command_names, dispatch
+from timesformer.utils.errors import run_tool
+
+OUT = "{out}"
+# Each command with an output, in the words of a user. What isn't said (weights, runs, lists) isn't
+# there: an output is refused before it is missed.
+FOLDERS = {
+    "check-data": ["check-data", "--cfg", str(RECIPE), "--output", OUT],
+    "make-synthetic": ["make-synthetic", "--output", OUT],
+    "prepare-data": ["prepare-data", "--input", "{videos}", "--output", OUT],
+    "convert": ["convert", "none.pyth", OUT, "--to", "safetensors", "--force"],
+    "convert to hf": ["convert", "none.pyth", OUT, "--to", "hf"],
+}
+FILES = {
+    "compare-runs": ["compare-runs", "none", "--plot", OUT],
+    "convert to native": ["convert", "none.pyth", OUT, "--to", "native", "--force"],
+    "convert to one file": ["convert", "none.pyth", OUT, "--to", "safetensors"],
+    "plot-predictions": ["plot-predictions", "--results", "{scores}", "--output", OUT],
+    "plot-predictions --gif": [
+        *("plot-predictions", "--results", "{scores}", "--output", "a.png", "--gif", OUT)
+    ],
+    "reproduce-tables": ["reproduce-tables", "--output", OUT],
+}
+RUNS = {
+    name: [name, "--cfg", str(RECIPE), "{options}", "OUTPUT_DIR", OUT] for name in ("run", "train")
+}
+WITHOUT = {"keys", "profile", "recipes", "test"}  # test: its OUTPUT_DIR is that of the training
+
+
+def fifo(folder: Path) -> Path:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("needs FIFOs")
+    os.mkfifo(folder / "fifo.safetensors")
+    return folder / "fifo.safetensors"
+
+
+def proc(folder: Path) -> Path:
+    if not Path("/proc/self").exists():
+        pytest.skip("needs /proc, where root can't write either")
+    return Path("/proc/x.safetensors")
+
+
+def below_a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file" / "x" / "y.safetensors"
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file"
+
+
+def dangling(folder: Path) -> Path:
+    (folder / "link").symlink_to(folder / "nowhere" / "x")
+    return folder / "link"
+
+
+def a_folder(folder: Path) -> Path:
+    (folder / "folder.safetensors").mkdir()
+    return folder / "folder.safetensors"
+
+
+def too_long(folder: Path) -> Path:
+    return folder / f"{'x' * 300}.safetensors"
+
+
+def line_end(folder: Path) -> Path:
+    return folder / "a\nb.safetensors"
+
+
+EVERYWHERE = (proc, below_a_file, too_long, line_end)
+CASES = [
+    *(
+        (name, words, make)
+        for name, words in FILES.items()
+        for make in (*EVERYWHERE, a_folder, fifo)
+    ),
+    *(
+        (name, words, make)
+        for name, words in (FOLDERS | RUNS).items()
+        for make in (*EVERYWHERE, a_file, dangling)
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def home(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scores of one video."""
+    folder = tmp_path_factory.mktemp("home")
+    (video, *_) = sorted(synthetic_dir.rglob("*.mp4"))
+    cfg = small_cfg(synthetic_dir, folder, NUM_GPUS=0)
+    np.savez(
+        folder / "scores.npz", scores=np.zeros((1, 6), np.float32), labels=np.array([0]),
+        per_view=np.zeros((1, 1, 6), np.float32), paths=np.array([str(video)]),
+        failed=np.zeros(1, bool), class_names=np.array([], str), config=np.array(cfg.dump()),
+    )  # fmt: skip
+    return folder
+
+
+def words_of(words: list[str], out: Path | str, home: Path, data: Path) -> list[str]:
+    said: list[str] = []
+    for word in words:
+        if word == "{options}":
+            said += small_options(data, home / "unused", NUM_GPUS=0)
+        else:
+            said.append(word.format(out=out, videos=data, scores=home / "scores.npz"))
+    return said
+
+
+def test_every_command_is_in_a_table() -> None:
+    tables = {words[0] for words in (FOLDERS | FILES | RUNS).values()}
+    assert tables | WITHOUT == set(command_names())
+    assert not tables & WITHOUT
+
+
+@pytest.mark.parametrize(
+    ("words", "make"), [case[1:] for case in CASES], ids=[f"{n}: {m.__name__}" for n, _, m in CASES]
+)
+def test_an_output_that_cannot_be_is_one_line(
+    words: list[str],
+    make: Callable[[Path], Path],
+    home: Path,
+    synthetic_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = make(tmp_path)
+    before = {path: path.lstat().st_mode for path in tmp_path.rglob("*")}
+    said = words_of(words, out, home, synthetic_dir)
+    with pytest.raises(SystemExit) as end:
+        run_tool(lambda: dispatch(said))
+    assert end.value.code == 2
+    printed, error = capsys.readouterr()
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1, error
+    assert printed == ""
+    place = out.name.replace("\n", "\\n")[:100]
+    assert place in error or f"error: {out.parent}: " in error
+    # What was there is there, and of the same kind; nothing half done lies beside it.
+    assert {path: path.lstat().st_mode for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("form", ["{option} ~/new/x.png", "{option}=~/new/x.png"])
+def test_home_is_home(
+    form: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell replaces `~` after a space, not after the equals sign of an option."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    results = f"--results={home / 'scores.npz'}"
+    dispatch(["plot-predictions", results, *form.format(option="--output").split()])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "x.png"]
