@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import json
 import sys
 import types
 from pathlib import Path
@@ -16,14 +17,15 @@ import torch
 from golden_recipe import fill_
 from google_layout import google_vit
 from safetensors.torch import save_file
-from test_formats import bundle_of, video_model
+from test_formats import K400, bundle_of, difference, our_vit, video_model
+from timm.models.vision_transformer import VisionTransformer as TimmViT
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.create import create_model, from_pretrained
 from timesformer.models.vit import TimeSformer
-from timesformer.models.weights.formats import native_state
+from timesformer.models.weights.formats import hf_processor, native_state
 from timesformer.models.weights.load import load_pretrained
-from timesformer.models.weights.save import save_pretrained, write_native
+from timesformer.models.weights.save import save_pretrained, write_hugging_face, write_native
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils import retry
 from timesformer.utils.checkpoint import get_path_to_best, save_checkpoint
@@ -137,10 +139,101 @@ def test_frozen_in_time_and_its_heirs_are_refused_by_name(prefix):
         load_pretrained(video_model(), {"state_dict": state})
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("no_embed_class", [True, False], ids=["DeiT III", "DINOv2"])
+def test_a_scale_behind_each_step_as_timm_has_it(no_embed_class, caplog):
+    theirs = TimmViT(
+        64, 16, embed_dim=192, depth=2, num_heads=3, num_classes=7, init_values=1e-5,
+        no_embed_class=no_embed_class,
+    )  # fmt: skip
+    state = fill_(theirs, seed=5).state_dict()
+    assert "blocks.1.ls2.gamma" in state
+    for scheme in ("space_only", "divided_space_time"):
+        ours = our_vit("Ti", 16, 64, 2, scheme)
+        with caplog.at_level("INFO"):
+            report = load_pretrained(ours, state | {"mask_token": torch.ones(1, 192)})
+        assert report.ignored == ("mask_token",)
+        assert difference(theirs, ours, 64) < 2e-6
+    assert "is put into the projection" in caplog.text
+    del state["blocks.1.mlp.fc2.bias"]
+    with pytest.raises(WeightsError, match=r"blocks\.1\.ls2\.gamma: \(192,\) in the file, not in"):
+        load_pretrained(our_vit("Ti", 16, 64, 2), state)
+
+
+def test_what_mae_trains_with_is_ignored():
+    state = state_of(video_model())
+    more = {"mask_token": torch.ones(1, 1, 8), "decoder_blocks.0.norm1.weight": torch.ones(8)}
+    report = load_pretrained(video_model(), {"model": state | more})
+    assert report.ignored == tuple(more)
+
+
 def test_another_hidden_width_is_named():
     other = TimeSformer(**(SIZES | {"mlp_ratio": 2.0}))
     with pytest.raises(WeightsError, match=r"MLP_RATIO 2,.*the model is .*MLP_RATIO 4,"):
         load_pretrained(TimeSformer(**SIZES), dict(other.state_dict()))
+
+
+# --------------------------------------------------------------------- processors
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("VideoMAEImageProcessor", {}),
+        ("VideoMAEImageProcessor", {"do_normalize": False}),
+        ("VideoMAEImageProcessor", {"do_rescale": False, "image_mean": [100.0, 110.0, 120.0]}),
+        ("VideoMAEImageProcessor", {"rescale_factor": 1 / 127.5}),
+        ("VivitImageProcessor", {}),
+        ("VivitImageProcessor", {"offset": False, "rescale_factor": 1 / 255}),
+        ("VivitImageProcessor", {"do_normalize": False}),
+        ("TimesformerVideoProcessor", {"image_mean": [0.1, 0.2, 0.3]}),
+    ],
+    ids=str,
+)
+def test_pixels_are_what_the_processor_of_transformers_makes(name, changes, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    if not hasattr(transformers, name):
+        pytest.skip(f"this version of transformers has no {name}")
+    model = video_model()
+    write_hugging_face(tmp_path, bundle_of(model, preprocessing=K400))
+    (tmp_path / "preprocessor_config.json").unlink()
+    sizes = {"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}}
+    processor = getattr(transformers, name)(**sizes, **changes)
+    processor.save_pretrained(tmp_path)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), np.uint8)
+    theirs = processor(list(frames), return_tensors="pt")["pixel_values"]
+    theirs = torch.as_tensor(theirs).float().transpose(1, 2)  # (1, 3, T, H, W)
+    ours = from_pretrained(tmp_path).transform(torch.from_numpy(frames))
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"size": 80, "crop_size": 64}, {"short_side": 80, "crop_size": 64}),  # older versions
+        ({"size": {"shortest_edge": 80}, "do_center_crop": False}, {"short_side": 80}),
+        ({"do_resize": False, "size": 80, "crop_size": 64}, {"crop_size": 64}),
+        ({"size": {"height": 64, "width": 64}, "crop_size": {"height": 1, "width": 2}}, {}),
+        ({"do_flip_channel_order": True}, {"channel_order": "BGR"}),
+    ],
+    ids=str,
+)
+def test_what_else_a_processor_says(changes, expected):
+    said = {"image_mean": [0.45] * 3, "image_std": [0.225] * 3, **changes}
+    assert hf_processor.from_processor(said, {}) == K400 | expected
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rescale_factor": 0}, {"rescale_factor": "x"}, {"image_mean": 3}]
+)
+def test_a_processor_whose_numbers_make_no_sense(wrong, tmp_path):
+    write_hugging_face(tmp_path, bundle_of(video_model(), preprocessing=K400))
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | wrong))
+    with pytest.raises(WeightsError, match=r"preprocessor_config\.json: its numbers make no sense"):
+        read_weights(tmp_path)
 
 
 # --------------------------------------------------------------------- folders of runs

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from timesformer.models.weights.files import SAID, read_file, read_json
-from timesformer.models.weights.formats import hugging_face
+from timesformer.models.weights.formats import hf_processor, hugging_face
 from timesformer.utils.checkpoint import get_checkpoint_dir, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import WeightsError
 
@@ -104,12 +104,16 @@ def _of_transformers(
 
 def _processor(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a folder of `transformers` says of its input, or log that it says nothing."""
-    for name, key in hugging_face.PROCESSORS:
+    for name, key in hf_processor.PROCESSORS:
         file = read_json(folder / name)
         processor = file.get(key) if key else file
         if not isinstance(processor, Mapping) or not processor:
             continue
-        if (found := hugging_face.from_processor(processor, config)) is None:
+        try:
+            found = hf_processor.from_processor(processor, config)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise WeightsError(f"{folder / name}: its numbers make no sense ({error})") from error
+        if found is None:
             break
         if "timesformer" not in processor and found["channel_order"] == "BGR":
             logger.warning(
@@ -118,7 +122,7 @@ def _processor(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None
                 folder,
             )
         return found
-    names = ", ".join(dict.fromkeys(name for name, _ in hugging_face.PROCESSORS))
+    names = ", ".join(dict.fromkeys(name for name, _ in hf_processor.PROCESSORS))
     logger.warning(
         "%s: none of %s says mean and std: how its frames are normalised is unknown", folder, names
     )

@@ -22,7 +22,7 @@ from timesformer.models.architecture import Architecture
 from timesformer.models.weights.bundle import Bundle
 from timesformer.models.weights.describe import PATCH
 from timesformer.models.weights.files import HEADER
-from timesformer.models.weights.formats import hugging_face, mmaction2
+from timesformer.models.weights.formats import hf_processor, hugging_face, mmaction2
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.torch_file import write_checkpoint
@@ -139,7 +139,7 @@ def write_hugging_face(folder: Path, bundle: Bundle) -> None:
         state = hugging_face.from_native(bundle.state)
     except ValueError as error:
         raise WeightsError(f"{folder}: {error}") from error
-    processor = hugging_face.to_processor(preprocessing, config["image_size"])
+    processor = hf_processor.to_processor(preprocessing, config["image_size"])
     files = {"model.safetensors": state, "preprocessor_config.json": processor}
     _write_files(folder, files | {"config.json": config})
 

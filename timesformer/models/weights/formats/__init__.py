@@ -28,7 +28,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-IGNORED = ("pre_logits.", "n_averaged", *google_npz.IGNORED, *mmaction2.IGNORED)
+# Pooling heads of image models; how often weights were averaged; what MAE and DINOv2 train with.
+_UNUSED = ("pre_logits.", "attn_pool.", "n_averaged", "mask_token", "decoder_")
+IGNORED = (*_UNUSED, *google_npz.IGNORED, *mmaction2.IGNORED)
 """Beginnings of names that no video model needs; `native_state` leaves them as they are."""
 
 # First things first: the mean of the weights under way, which timm and torchvision evaluate, goes
@@ -76,7 +78,7 @@ def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
         if layout.matches(state):
             return _with_cls_position(layout.to_native(state)), others
     foreign.refuse(state)
-    return _with_cls_position(_out_of_its_model(state)), others
+    return _without_layer_scale(_with_cls_position(_out_of_its_model(state))), others
 
 
 def said_by_layout(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -123,6 +125,29 @@ def _with_cls_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state
     zero = pos_embed.new_zeros(1, 1, pos_embed.shape[2])
     return state | {"pos_embed": torch.cat([zero, pos_embed], dim=1)}
+
+
+def _without_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put what scales a block's steps (DeiT III, DINOv2) into the projections that end these.
+
+    It is a diagonal matrix behind a linear layer, so the outputs stay what they were.
+    """
+    ends = {".ls1.gamma": ".attn.proj.", ".ls2.gamma": ".mlp.fc2."}
+    scaled = dict(state)
+    for key, gamma in state.items():
+        block, step, _ = key.rpartition(key[-len(".ls1.gamma") :])
+        if not block.startswith("blocks.") or step not in ends:
+            continue
+        layer = block + ends[step]
+        weight, bias = state.get(f"{layer}weight"), state.get(f"{layer}bias")
+        if weight is None or bias is None or not gamma.shape == weight.shape[:1] == bias.shape:
+            return state  # damaged: reported as it is
+        scaled[f"{layer}weight"] = gamma.float()[:, None] * weight
+        scaled[f"{layer}bias"] = gamma.float() * bias
+        del scaled[key]
+    if len(scaled) < len(state):
+        logger.info("the scale of each step (ls1, ls2) is put into the projection that ends it")
+    return scaled
 
 
 def _out_of_its_model(state: dict[str, Tensor]) -> dict[str, Tensor]:

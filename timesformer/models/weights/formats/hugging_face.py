@@ -1,4 +1,4 @@
-"""Hugging Face's TimeSformer: names of weights, config.json and preprocessor_config.json."""
+"""Hugging Face's TimeSformer: names of weights, and config.json."""
 
 from __future__ import annotations
 
@@ -45,16 +45,7 @@ _DEFAULTS = {
 }
 """Sizes of theirs where config.json doesn't say them."""
 
-_OURS = ("num_frames", "sampling", "sampling_rate", "target_fps", "channel_order")
 _HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
-
-PROCESSORS = (
-    ("processor_config.json", "video_processor"),
-    ("processor_config.json", "image_processor"),
-    ("video_preprocessor_config.json", None),
-    ("preprocessor_config.json", None),
-)
-"""Where `transformers` keeps the processor's config, first things first: file, and key in it."""
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:
@@ -233,60 +224,3 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     labels = config.get("id2label") or {}
     names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
-
-
-def to_processor(preprocessing: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """preprocessor_config.json: resize, centre crop, /255, normalise; RGB, as theirs always is.
-
-    What theirs has no word for, how frames are chosen and that the kernels are for RGB, stands
-    under "timesformer".
-    """
-    crop_size = preprocessing.get("crop_size", image_size)
-    return {
-        "image_processor_type": "VideoMAEImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": preprocessing.get("short_side", crop_size)},
-        "resample": 2,  # PIL's number for bilinear
-        "do_center_crop": True,
-        "crop_size": {"height": crop_size, "width": crop_size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(preprocessing["mean"]),
-        "image_std": list(preprocessing["std"]),
-        "timesformer": {name: preprocessing[name] for name in _OURS if name in preprocessing},
-    }
-
-
-def takes_bgr(config: Mapping[str, Any]) -> bool:
-    """Tell whether a config.json is that of Something-Something V2, by its 174 labels.
-
-    The published SSv2 models take BGR, and converting them for `transformers` only renamed weights.
-    """
-    names = class_names(config)
-    return len(names) == 174 and sum("something" in name.lower() for name in names) > 87
-
-
-def from_processor(
-    processor: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return what ours calls preprocessing; None if the file doesn't say mean and std.
-
-    Args:
-        processor: their processor's config.
-        config: their config.json.
-    """
-    mean, std = processor.get("image_mean"), processor.get("image_std")
-    if not mean or not std or not processor.get("do_normalize", True):
-        return None
-    found = {"mean": list(mean), "std": list(std), "channel_order": "RGB"}
-    size, crop, ours = (processor.get(name) for name in ("size", "crop_size", "timesformer"))
-    if isinstance(size, Mapping) and "shortest_edge" in size:
-        found["short_side"] = size["shortest_edge"]
-    if isinstance(crop, Mapping) and crop.get("height") == crop.get("width") is not None:
-        found["crop_size"] = crop["height"]
-    if isinstance(ours, Mapping):
-        found |= {name: ours[name] for name in _OURS if name in ours}
-    elif takes_bgr(config):
-        found["channel_order"] = "BGR"
-    return found
