@@ -100,3 +100,18 @@ def test_licence():
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text
     assert "Version 2.0" in text
+
+
+def test_what_tests_ask_for_they_use():
+    """A fixture that is wanted for what it does, not for what it gives, is in `usefixtures`."""
+    idle = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            if not node.name.startswith("test_"):
+                continue
+            asked = {arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)} - {"self"}
+            used = {n.id for part in node.body for n in ast.walk(part) if isinstance(n, ast.Name)}
+            idle += [f"{path.relative_to(ROOT)}: {node.name}({name})" for name in asked - used]
+    assert idle == []

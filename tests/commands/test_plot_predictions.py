@@ -85,7 +85,7 @@ def test_a_table_is_not_scores(tested: Path, tmp_path: Path) -> None:
     )
 
 
-def test_no_video_to_draw(tested: Path, old: Path, tmp_path: Path) -> None:
+def test_no_video_to_draw(tested: Path, tmp_path: Path) -> None:
     with np.load(tested / "scores.npz") as arrays:
         failed = dict(arrays) | {"failed": np.ones(12, bool)}
     np.savez(tmp_path / "failed.npz", **failed)
@@ -108,9 +108,7 @@ def test_given_videos_give_the_clips_of_their_data_set(dataset: str, synthetic_d
         assert given[3][0].equal(lists[3][0])
 
 
-def test_parts_of_videos_need_their_lists(
-    synthetic_dir: Path, tmp_path: Path, tested: Path
-) -> None:
+def test_parts_of_videos_need_their_lists(tmp_path: Path, tested: Path) -> None:
     words = ["--results", tested / "scores.npz", "--output", tmp_path / "a.png"]
     said = complaint_of(
         main, *words, "DATA.TRIM_TO_SEGMENT", "True", "DATA.PATH_TO_DATA_DIR", tmp_path

@@ -232,9 +232,10 @@ READ: dict[str, tuple[str | bytes, str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.filterwarnings("ignore:my.yaml. EMA is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", READ)
-def test_read_as_stated(name: str, folder: Path) -> None:
+def test_read_as_stated(name: str) -> None:
     content, key, value = READ[name]
     found = dict(load(content).leaves())[key]
     assert (found, type(found)) == (value, type(value))
@@ -283,14 +284,16 @@ def test_links_in_a_circle(folder: Path) -> None:
         load_recipe(parse_args(["--cfg", "x.yaml"]))
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", ["x" * 300, "~no such user/x.yaml", "a\0b", "~\ud800", "a\nb"])
-def test_names_that_no_file_has(name: str, folder: Path) -> None:
+def test_names_that_no_file_has(name: str) -> None:
     with pytest.raises(ConfigError, match="no such file, and no recipe of that name") as caught:
         load_recipe(parse_args(["--cfg", name]))
     assert str(caught.value).isprintable()
 
 
-def test_a_diamond_of_bases_is_read_once(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_diamond_of_bases_is_read_once() -> None:
     """Every level names the one before twice: 2 ** 25 ways, 26 files."""
     Path("b0.yaml").write_text("RNG_SEED: 7\nLOG_PERIOD: 1")
     for i in range(1, 26):
@@ -299,7 +302,8 @@ def test_a_diamond_of_bases_is_read_once(folder: Path) -> None:
     assert (cfg.RNG_SEED, cfg.LOG_PERIOD) == (7, 25)
 
 
-def test_a_base_that_is_named_twice_counts_where_it_stands_last(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_base_that_is_named_twice_counts_where_it_stands_last() -> None:
     """Its first place would be overridden by itself."""
     Path("root.yaml").write_text("RNG_SEED: 1\nLOG_PERIOD: 1")
     Path("left.yaml").write_text("_BASE_: root.yaml\nRNG_SEED: 2")
@@ -308,7 +312,8 @@ def test_a_base_that_is_named_twice_counts_where_it_stands_last(folder: Path) ->
     assert (cfg.RNG_SEED, cfg.LOG_PERIOD) == (1, 3)
 
 
-def test_a_chain_of_bases_has_an_end(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_chain_of_bases_has_an_end() -> None:
     Path("b0.yaml").write_text("RNG_SEED: 7")
     for i in range(1, MOST_FILES + 1):
         Path(f"b{i}.yaml").write_text(f"_BASE_: b{i - 1}.yaml")
@@ -318,7 +323,8 @@ def test_a_chain_of_bases_has_an_end(folder: Path) -> None:
     )
 
 
-def test_a_circle_of_bases_is_named(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_circle_of_bases_is_named() -> None:
     Path("a.yaml").write_text("_BASE_: b.yaml")
     Path("b.yaml").write_text("_BASE_: [c.yaml, a.yaml]")
     Path("c.yaml").write_text("")

@@ -138,9 +138,7 @@ def test_a_broken_training_video_is_replaced_by_seed_epoch_and_index(
     assert len(chosen) > 5
 
 
-def test_nothing_is_tried_twice(
-    cfg: CfgNode, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_tried_twice(cfg: CfgNode, folder: Path, tmp_path: Path) -> None:
     with_broken(cfg, folder, tmp_path, 4)
     dataset, read = build_dataset("kinetics", cfg, "train"), []
     reader = dataset.reader
@@ -157,7 +155,7 @@ def test_only_broken_videos_are_an_error(cfg: CfgNode, folder: Path, tmp_path: P
     assert "no such file or directory; nor could any of 10 videos" in str(error)
 
 
-def test_several_clips_of_one_decode(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_clips_of_one_decode(cfg: CfgNode) -> None:
     single = build_dataset("kinetics", cfg, "train")
     cfg.DATA.NUM_SAMPLES = 3
     dataset, reads = build_dataset("kinetics", cfg, "train"), []

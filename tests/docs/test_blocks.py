@@ -121,10 +121,11 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     return tmp_path
 
 
+@pytest.mark.usefixtures("published")
 @pytest.mark.parametrize(
     "page", sorted({b.page for b in BLOCKS if b.language == "python"}), ids=lambda page: page.name
 )
-def test_python_runs(page: Path, published: Path) -> None:
+def test_python_runs(page: Path) -> None:
     space: dict[str, Any] = {"__name__": page.stem}
     for block in blocks_of(page):
         if block.language == "python":

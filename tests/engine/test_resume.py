@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +77,8 @@ def test_what_may_change_is_applied_and_said(
     synthetic_dir: Path,
     tmp_path: Path,
     trained: dict[str, Any],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     put(tmp_path, trained)
-    monkeypatch.setattr(logging.getLogger("timesformer"), "propagate", True)
     train(small_cfg(synthetic_dir, tmp_path, **TWO, SOLVER__WEIGHT_DECAY=0.25))
     groups = read_checkpoint(get_path_to_checkpoint(tmp_path, 2))["optimizer_state"]["param_groups"]
     assert {group["weight_decay"] for group in groups} == {0.25}
@@ -100,7 +96,7 @@ def test_another_list_is_refused(
         train(small_cfg(synthetic_dir, tmp_path, **TWO))
 
 
-def test_named_sizes_are_no_change(trained: dict[str, Any]) -> None:
+def test_named_sizes_are_no_change() -> None:
     """An old checkpoint of vit_tiny says ViT-B's heads in its config and has no architecture."""
     cfg = get_cfg()
     cfg.MODEL.MODEL_NAME = "vit_tiny_patch16_224"

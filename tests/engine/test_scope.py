@@ -35,7 +35,7 @@ def test_folders_that_cant_be(tmp_path: Path, kind: str) -> None:
         setup_logging(str(tmp_path / folder))
 
 
-def test_the_home_folder_and_control_characters(synthetic_dir: Path, tmp_path: Path) -> None:
+def test_the_home_folder_and_control_characters(synthetic_dir: Path) -> None:
     cfg = small_cfg(synthetic_dir, Path("~/runs/a"))
     assert str(Path.home() / "runs/a") == cfg.OUTPUT_DIR
     with pytest.raises(ConfigError, match=r"OUTPUT_DIR 'a\\nb': a path without control"):

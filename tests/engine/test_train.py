@@ -115,7 +115,7 @@ def test_continuing_another_run_takes_its_epoch(synthetic_dir, tmp_path):
     assert stats(tmp_path / "anew", "start")[0]["first_epoch"] == 1
 
 
-def test_damaged_checkpoint_falls_back_to_the_one_before(synthetic_dir, tmp_path, caplog):
+def test_damaged_checkpoint_falls_back_to_the_one_before(synthetic_dir, tmp_path):
     train(small_cfg(synthetic_dir, tmp_path, SOLVER__MAX_EPOCH=2))
     last = get_last_checkpoint(tmp_path)
     last.write_bytes(last.read_bytes()[:-200])

@@ -68,7 +68,8 @@ def differing(a: Any, b: Any, place: str = "") -> list[str]:
 
 
 @pytest.mark.dist
-def test_kill_and_resume_equals_the_straight_run(few_videos, synthetic_dir, tmp_path):
+@pytest.mark.usefixtures("few_videos")
+def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path):
     """Kills of a whole run, or of one of its ranks, whose other one then has to end by itself."""
     rng = random.Random(7)
     straight: dict[tuple[int, int, int], tuple[dict[str, Any], float]] = {}

@@ -287,7 +287,7 @@ def test_hubconf_has_the_same_entry_points():
     ("name", "knob"),
     [("s3d", "depth"), ("vtn", "attention_type"), ("mvit_v1_b", "patch_size"), ("s3d", "init")],
 )
-def test_knobs_that_a_model_has_not(name, knob, tmp_path):
+def test_knobs_that_a_model_has_not(name, knob):
     """Whatever their value: who asks for ViT-B's depth of an S3D gets none, too."""
     value = getattr(hub.Architecture(), knob)
     with pytest.raises(ConfigError, match=rf"create_model: {name} has no '{knob}'; it is made"):

@@ -35,7 +35,7 @@ def test_state_dict_names_and_shapes(scheme, numbers):
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_logits_and_features(scheme, case, fused, numbers, record_property):
+def test_logits_and_features(scheme, case, fused, numbers):
     from timesformer.models.attention.layers import set_fused_attention
 
     model = fill_(tiny_model(scheme)).eval()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from recipe_files import header, load
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
@@ -41,17 +41,10 @@ OWN = {
 }
 
 
-def load(name: str) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(str(FOLDER / f"{name}.yaml"))
+def checked(name: str) -> CfgNode:
+    cfg = load(FOLDER / f"{name}.yaml")
     check(cfg)
     return cfg
-
-
-def header(name: str) -> str:
-    found = re.match(r"(#.*\n)+", (FOLDER / f"{name}.yaml").read_text())
-    assert found
-    return " ".join(found[0].replace("#", "").split())
 
 
 def millions(cfg: CfgNode) -> float:
@@ -60,35 +53,28 @@ def millions(cfg: CfgNode) -> float:
     return round(sum(p.numel() for p in model.parameters()) / 1e6, 1)
 
 
-@pytest.fixture(autouse=True)
-def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-
 def test_every_file_is_tested() -> None:
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {BASE, *TORCHVISION, *PER_FRAME}
 
 
 def test_base_is_the_recipe_of_timesformer_from_fresh_weights() -> None:
-    kinetics = get_cfg()
-    kinetics.merge_from_file(str(FOLDER.parent / "Kinetics" / "TimeSformer_divST_8x32_224.yaml"))
-    before, after = dict(kinetics.leaves()), dict(load(BASE).leaves())
+    kinetics = load(FOLDER.parent / "Kinetics" / "TimeSformer_divST_8x32_224.yaml")
+    before, after = dict(kinetics.leaves()), dict(checked(BASE).leaves())
     assert {key for key in before if before[key] != after[key]} == {"TIMESFORMER.PRETRAINED_MODEL"}
     assert after["TIMESFORMER.PRETRAINED_MODEL"] == ""
 
 
 @pytest.mark.parametrize("name", [*TORCHVISION, *PER_FRAME])
 def test_only_the_model_changes(name: str) -> None:
-    cfg = load(name)
-    before, after = dict(load(BASE).leaves()), dict(cfg.leaves())
+    cfg = checked(name)
+    before, after = dict(checked(BASE).leaves()), dict(cfg.leaves())
     assert {key for key in before if before[key] != after[key]} <= OWN
     assert batch_layout(cfg, *ranks(cfg)).global_batch == 64
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision(name: str) -> None:
-    cfg, model = load(name), TORCHVISION[name]
+    cfg, model = checked(name), TORCHVISION[name]
     assert model == cfg.MODEL.MODEL_NAME
     assert f"torchvision/{model}" == cfg.TIMESFORMER.PRETRAINED_MODEL
     weights = torchvision.models.get_model_weights(model).DEFAULT
@@ -96,7 +82,7 @@ def test_torchvision(name: str) -> None:
     assert transforms.mean == cfg.DATA.MEAN
     assert transforms.std == cfg.DATA.STD
     metrics = weights.meta["_metrics"]["Kinetics-400"]
-    text = header(name)
+    text = header(FOLDER / f"{name}.yaml")
     assert f"{metrics['acc@1'] + 1e-9:.1f} top-1, {metrics['acc@5'] + 1e-9:.1f} top-5" in text
     assert f"{weights.meta['num_params'] / 1e6:.1f}M parameters" in text
     assert weights.url.rpartition("/")[2] in text  # the file that the command tests
@@ -106,8 +92,8 @@ def test_torchvision(name: str) -> None:
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_command_for_torchvisions_own_clips_validates(name: str) -> None:
-    cfg = load(name)
-    words = header(name).split("TEST.CHECKPOINT_FILE_PATH", 1)[1].split()
+    cfg = checked(name)
+    words = header(FOLDER / f"{name}.yaml").split("TEST.CHECKPOINT_FILE_PATH", 1)[1].split()
     options = words[words.index("DATA.NUM_FRAMES") : words.index("tests")]
     options = [word for word in options if word != "\\"]
     cfg.merge_from_list(["TRAIN.ENABLE", False, *options])
@@ -123,8 +109,8 @@ def test_command_for_torchvisions_own_clips_validates(name: str) -> None:
 @pytest.mark.parametrize("name", PER_FRAME)
 def test_per_frame_encoders(name: str) -> None:
     model, top1, parameters = PER_FRAME[name]
-    cfg = load(name)
+    cfg = checked(name)
     assert model == cfg.MODEL.MODEL_NAME
     assert get_cfg().TIMESFORMER.PRETRAINED_MODEL == cfg.TIMESFORMER.PRETRAINED_MODEL
-    assert f"Paper: {top1} top-1" in header(name)
+    assert f"Paper: {top1} top-1" in header(FOLDER / f"{name}.yaml")
     assert millions(cfg) == parameters

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipe_files import load
 
-from timesformer.config.defaults import get_cfg
 from timesformer.config.validate import check
 from timesformer.models.build import make_model
 
@@ -34,8 +34,7 @@ PARAMS = {  # (scheme, classes) for 8 frames of 224×224
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_builds(path):
-    cfg = get_cfg()
-    cfg.merge_from_file(str(path))
+    cfg = load(path)
     check(cfg)
     with torch.device("meta"):
         model = make_model(cfg)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from recipe_files import header, load
 
 from timesformer.__main__ import command_names
 from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CfgNode
 from timesformer.config.validate import check
 from timesformer.models.build import make_model
 from timesformer.models.create import RECIPES
@@ -55,24 +55,6 @@ ROWS = [row for card in CARDS for row in rows_of(card)]
 each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.recipe)
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 each_card = pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-
-
-def load(recipe: str) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(ROOT / recipe)
-    return cfg
-
-
-def header(recipe: str) -> str:
-    found = re.match(r"(#.*\n)+", (ROOT / recipe).read_text())
-    assert found
-    return " ".join(found[0].replace("#", "").split())
-
-
-@pytest.fixture(autouse=True)
-def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_every_recipe_has_one_row() -> None:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from recipe_files import header, load
 
-from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.strict_yaml import BASE_KEY, parse
 from timesformer.config.validate import batch_layout, check, ranks
@@ -53,18 +53,6 @@ TOP1 = {
 PUBLISHED = [(folder, name) for folder, names in TOP1.items() for name in names]
 
 
-def load(path: Path) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(path)
-    return cfg
-
-
-@pytest.fixture(autouse=True)
-def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-
-
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_recipe_validates(path: Path) -> None:
     check(load(path))  # check_devices is left out: it depends on this machine
@@ -72,10 +60,10 @@ def test_recipe_validates(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_header_has_the_command_to_run_it(path: Path) -> None:
-    header = re.match(r"(#.*\n)+", path.read_text())
-    assert header, "a recipe starts with a comment: what it is, its numbers, its command"
+    comment = re.match(r"(#.*\n)+", path.read_text())
+    assert comment, "a recipe starts with a comment: what it is, its numbers, its command"
     name = path.relative_to(ROOT / "configs").with_suffix("").as_posix()
-    assert re.search(rf"^#   timesformer run --cfg {name}( \\)?$", header[0], re.MULTILINE)
+    assert re.search(rf"^#   timesformer run --cfg {name}( \\)?$", comment[0], re.MULTILINE)
 
 
 VARIANTS = [path for path in RECIPES if BASE_KEY in path.read_text()]
@@ -163,19 +151,15 @@ def test_small_data() -> None:
     assert 0 < cfg.SOLVER.WARMUP_EPOCHS < cfg.SOLVER.MAX_EPOCH
     assert (cfg.AUG.RESIZED_CROP, cfg.AUG.CROP_SCALE) == (True, [0.5, 1.0])
     assert cfg.SOLVER.LABEL_SMOOTHING == 0.1
-    assert "not a published number" in header(ROOT / "configs/Finetune", "divST_8x32_224_small")
+    assert "not a published number" in header(
+        "configs/Finetune/TimeSformer_divST_8x32_224_small.yaml"
+    )
 
 
 @pytest.mark.parametrize(("folder", "name"), PUBLISHED)
 def test_header_has_the_number_of_the_paper(folder: str, name: str) -> None:
     number = TOP1[folder][name]
-    assert f"Paper: {number:.1f} top-1" in header(ROOT / "configs" / folder, name)
-
-
-def header(folder: Path, name: str) -> str:
-    found = re.match(r"(#.*\n)+", (folder / f"TimeSformer_{name}.yaml").read_text())
-    assert found
-    return " ".join(found[0].replace("#", "").split())
+    assert f"Paper: {number:.1f} top-1" in header(f"configs/{folder}/TimeSformer_{name}.yaml")
 
 
 def assert_size(cfg: CfgNode, frames: int, rate: int, crop: int) -> None:

@@ -34,7 +34,8 @@ def test_lines_go_to_stdout_and_with_time_stamps_to_the_file(tmp_path, capsys):
     assert re.fullmatch(stamp + r" INFO timesformer\.engine\.train: wrote a checkpoint", line)
 
 
-def test_other_ranks_only_warn_on_stderr(rank_1, tmp_path, capsys):
+@pytest.mark.usefixtures("rank_1")
+def test_other_ranks_only_warn_on_stderr(tmp_path, capsys):
     setup_logging(str(tmp_path / "out"))
     logger = get_logger("timesformer.engine.train")
     logger.info("everybody says this")
@@ -63,7 +64,8 @@ def test_bars_are_for_people(monkeypatch):
     assert "epoch 1" in terminal.getvalue()
 
 
-def test_no_bars_on_other_ranks(rank_1, monkeypatch):
+@pytest.mark.usefixtures("rank_1")
+def test_no_bars_on_other_ranks(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     items = [1, 2, 3]
     assert progress(items, "epoch 1") is items
