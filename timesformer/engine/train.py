@@ -99,7 +99,8 @@ def _train(cfg: CfgNode) -> nn.Module:
         tensorboard = None
         if cfg.TENSORBOARD.ENABLE:
             log_dir = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR) / "tensorboard")
-            tensorboard = stack.enter_context(contextlib.closing(TensorboardWriter(log_dir)))
+            tensorboard = together(lambda: TensorboardWriter(log_dir))
+            stack.callback(tensorboard.close)
         stack.enter_context(worker_errors())
         run_epochs(state, train_loader, val_loader, tensorboard)
     return model
