@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import traceback
 from pathlib import Path
@@ -96,6 +97,18 @@ def unreadable_videos(data: Path) -> str:
         module.clip_gradients = real
 
 
+def another_order(data: Path, folder: Path) -> str:
+    """Rank 1 has the same videos in another order."""
+    if get_rank() == 1:
+        data = folder / "reversed"
+    return raised(lambda: train(small_cfg(data, Path("order"), **ONE, TEST__ENABLE=False)))
+
+
+def another_config(data: Path) -> str:
+    options = ONE | {"SOLVER__BASE_LR": 0.1 + get_rank()}
+    return raised(lambda: train(small_cfg(data, Path("config"), **options)))
+
+
 def list_of_one_node(data: Path) -> str:
     path = data if get_rank() == 0 else data / "nowhere"
     cfg = small_cfg(path, Path("x"), **ONE)
@@ -115,6 +128,8 @@ def rank(number: int, port: int, data: Path, folder: Path, results: Any) -> None
             "last step": nan_gradient(data, 2),
             "videos": unreadable_videos(data),
             "list": list_of_one_node(data),
+            "order": another_order(data, folder),
+            "config": another_config(data),
         }
         results.put((number, found))
 
@@ -133,6 +148,9 @@ def two(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[d
         options = ONE | {"SOLVER__BASE_LR": 1e-3 * (number + 1)}
         train(small_cfg(synthetic_dir, folder / str(number) / "other", **options))
     train(small_cfg(synthetic_dir, folder / "0" / "missing", **ONE))
+    shutil.copytree(synthetic_dir, folder / "reversed")
+    rows = (synthetic_dir / "train.csv").read_text().splitlines()
+    (folder / "reversed" / "train.csv").write_text("\n".join(reversed(rows)) + "\n")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -163,6 +181,8 @@ def two(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[d
         ("last step", "TrainingError: the gradient is not finite, though the loss is in epoch 1"),
         ("videos", "AnnotationError: 9 of 24 train videos can't be read"),
         ("list", "nowhere"),
+        ("order", "rank 1 has another list of training videos than rank 0"),
+        ("config", "SOLVER.BASE_LR is 0.1 on rank 0 and 1.1 on rank 1"),
     ],
 )
 def test_both_complain(two: list[dict[str, str]], case: str, complaint: str) -> None:

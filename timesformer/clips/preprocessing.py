@@ -7,6 +7,7 @@ back, and held against what a config says.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -116,7 +117,8 @@ class Preprocessing:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not abs(value) < sys.float_info.max:  # JSON's whole numbers have no bound
         raise ValueError(f"{name} must be a number, not {value!r:.60}")
     return value
 

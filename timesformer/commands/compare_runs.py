@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from timesformer.engine.runs import COLUMNS, read_run
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_place
-from timesformer.utils.parser import CommandParser, input_path, output_path
+from timesformer.utils.parser import CommandParser, input_path, png_path
 from timesformer.utils.text import format_table
 
 
@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table, and draw it if that is wanted."""
     parser = CommandParser("compare-runs", __doc__)
     parser.add_argument("runs", nargs="+", type=input_path, metavar="OUTPUT_DIR")
-    parser.add_argument(
-        "--plot", type=output_path, metavar="FILE", help="accuracy over cost, a PNG"
-    )
+    parser.add_argument("--plot", type=png_path, metavar="PNG", help="accuracy over cost, a PNG")
     args = parser.parse(argv)
     if args.plot:
         make_place(args.plot)

@@ -28,6 +28,7 @@ from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.files import make_folder, make_place
 from timesformer.utils.parser import CommandParser, output_path
 
+FILES = (".pyth", ".pth", ".pt", ".safetensors")
 WRITERS: dict[str, Callable[[Path, Bundle], None]] = {
     "native": write_native,
     "hf": write_hugging_face,
@@ -89,6 +90,9 @@ def make_room(dst: Path, to: str, force: bool) -> None:
         if (is_folder := os.path.isdir(dst)) == is_file:  # noqa: PTH112
             kind = "a folder" if is_folder else "a file"
             raise WeightsError(f"{dst}: is {kind}, and --to {to} writes the other")
+    if is_file != (dst.suffix in FILES):
+        wanted = f"a file: end its name in {FILES[0]} or {FILES[1]}" if is_file else "a folder"
+        raise WeightsError(f"{dst}: --to {to} writes {wanted}")
     if os.path.lexists(dst) and not is_file:
         make_folder(dst)
     else:

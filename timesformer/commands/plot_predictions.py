@@ -24,7 +24,7 @@ from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.models.build import label
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_place
-from timesformer.utils.parser import CommandParser, input_path, load_recipe, output_path
+from timesformer.utils.parser import CommandParser, input_path, load_recipe, output_path, png_path
 
 if TYPE_CHECKING:
     from timesformer.visualization.predictions import Predictions
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = CommandParser("plot-predictions", __doc__, usage)
     parser.add_cfg("the recipe that was tested, if not the one in NPZ", required=False)
     parser.add_argument("--results", required=True, type=input_path, metavar="NPZ")
-    parser.add_argument("--output", required=True, type=output_path, metavar="PNG")
+    parser.add_argument("--output", required=True, type=png_path, metavar="PNG")
     parser.add_argument("--gif", type=output_path, metavar="GIF", help="also write an animation")
     parser.add_argument("--clips", type=int, default=12, metavar="N", help="in the picture (12)")
     parser.add_pairs()

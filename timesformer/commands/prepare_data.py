@@ -122,5 +122,5 @@ def report(outcomes: Mapping[Job, Outcome], output: Path) -> bool:
     path = output / "failed.csv"
     write_failed(path, made.failed)
     if made.failed:
-        print(f"{path} says which and why; the lists are without them")
+        print(f"{path} says which and why; lists that are written are without them")
     return not made.failed

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
-from timesformer.utils.distributed import gather_objects, is_main
-from timesformer.utils.errors import AnnotationError
+from timesformer.utils.distributed import gather_objects, is_main, together
+from timesformer.utils.errors import AnnotationError, UserError
 from timesformer.utils.files import write_csv
 from timesformer.utils.logging import get_logger
 
@@ -85,8 +85,7 @@ class BrokenVideos:
         """
         for problems in gather_objects(self.problems):
             self.problems.update(problems)
-        if is_main():
-            self.write()
+        together(lambda: self.write() if is_main() else None)
         self._replaced = len(replaced := self._treated(REPLACED))
         self._refuse(replaced)
 
@@ -142,4 +141,7 @@ def _read_rows(path: Path) -> list[list[str]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [row for row in csv.reader(file) if len(row) == len(HEADER)][1:]
+        try:
+            return [row for row in csv.reader(file) if len(row) == len(HEADER)][1:]
+        except csv.Error as error:
+            raise UserError(f"{path}: isn't what a run wrote there ({error}): remove it") from error

@@ -21,6 +21,7 @@ from torch import nn
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.results import Results, save_results
+from timesformer.engine.resume import list_digest
 from timesformer.engine.rows import MissingViewError, Rows, Table, join_rows
 from timesformer.engine.scope import run_scope
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
@@ -32,6 +33,7 @@ from timesformer.utils.distributed import (
     gather_on_main,
     get_world,
     is_main,
+    same_everywhere,
     together,
 )
 from timesformer.utils.errors import TrainingError, UserError
@@ -235,10 +237,10 @@ def test(cfg: CfgNode) -> Results | None:
 
 def _test(cfg: CfgNode) -> Results | None:
     loader = together(lambda: construct_loader(cfg, "test"))
+    same_everywhere("list of test videos", list_digest(loader.dataset.records))
     model = build_model(cfg)
     weights = load_test_checkpoint(cfg, model)
     class_names = _agree(loader.dataset.class_names, weights)
-    together(lambda: _set_aside(_result_files(cfg)))
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
     together(lambda: _set_aside(_result_files(cfg)))
     with worker_errors():

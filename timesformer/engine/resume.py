@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from fvcore.common.config import CfgNode
@@ -181,8 +181,10 @@ def list_digest(records: Sequence[Record]) -> str:
 def _knobs(said: Any) -> dict[str, Any]:
     if not isinstance(said, Mapping):
         return {}
-    keys = {f.name: f.metadata["key"] for f in fields(Architecture)}
-    return {keys[name]: value for name, value in said.items() if name in keys}
+    knobs = fields(Architecture)
+    # A knob that the file is too old to name has its default, as in every other reader.
+    known = {f.name: f.default for f in knobs if f.default is not MISSING} | dict(said)
+    return {f.metadata["key"]: known[f.name] for f in knobs if f.name in known}
 
 
 def _alike(value: Any, default: Any) -> bool:

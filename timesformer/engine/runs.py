@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import count_macs
-from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
+from timesformer.utils.checkpoint import BEST, epoch_of, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import open_regular
 
 COLUMNS = (
     "run", "model", "params", "GMACs/clip", "epochs", "step", "train", "val top-1", "top-1",
@@ -42,14 +44,15 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
     """
     path = run / "stats.jsonl"
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8", "replace")
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror}); is {run} a run?") from error
     stats, lines = [], text.splitlines()
     for number, line in enumerate(lines, 1):
         try:
             stats.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 10⁵ brackets
             if number == len(lines) and not text.endswith("\n"):
                 break
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
@@ -59,14 +62,30 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
 
 
 def read_run(folder: Path) -> Run:
-    """Sum up a run."""
+    """Sum up a run.
+
+    Raises:
+        UserError: its stats.jsonl can't be read, or isn't what a run writes.
+    """
+    try:
+        return _read_run(folder)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        path = folder / "stats.jsonl"
+        raise UserError(f"{path}: isn't what a run writes ({error!r:.100})") from error
+
+
+def _read_run(folder: Path) -> Run:
     last: dict[str, dict[str, Any]] = {}
     epochs: dict[str, dict[str, float]] = {}
+    vals: dict[str, dict[str, Any]] = {}
     for line in read_stats(folder):
         last[line.get("split", "")] = line
         if line.get("split") == "train_epoch":
             epochs[line["epoch"]] = line  # a resumed epoch counts once
-    start, test, val = (last.get(split, {}) for split in ("start", "test_final", "val"))
+        if line.get("split") == "val":
+            vals[str(line.get("epoch"))] = line
+    start, test = (last.get(split, {}) for split in ("start", "test_final"))
+    val = validation_of(str(test.get("checkpoint", "")), vals) or last.get("val", {})
     cfg = read_config(folder)
     macs = count_macs(meta_model(cfg), view_shape(cfg)) if cfg else None
 
@@ -90,6 +109,23 @@ def read_run(folder: Path) -> Run:
     if macs and "params" in start and test.get("top1_acc") is not None:
         point = (folder.name, macs / 1e9, test["top1_acc"], start["params"])
     return Run(cells, point)
+
+
+def validation_of(checkpoint: str, vals: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the validation of the checkpoint that was tested, to stand beside its test.
+
+    Args:
+        checkpoint: path of that checkpoint.
+        vals: lines by "epoch/of", in order.
+    """
+    path = Path(checkpoint)
+    if path.name == BEST:
+        by = "map" if any(line.get("map") is not None for line in vals.values()) else "top1_acc"
+        known = [line for line in vals.values() if line.get(by) is not None]
+        return max(known, key=lambda line: line[by], default={})  # of equals the first, as `Best`
+    epoch = epoch_of(path)
+    of_it = (line for key, line in vals.items() if key.partition("/")[0] == str(epoch))
+    return next(of_it, {})
 
 
 def read_config(folder: Path) -> CfgNode | None:

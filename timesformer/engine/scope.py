@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from timesformer.utils.distributed import is_main, together
+from timesformer.engine.broken import FILE_NAME
+from timesformer.utils.checkpoint import get_checkpoint_dir
+from timesformer.utils.distributed import gather_objects, is_main, together
+from timesformer.utils.errors import ConfigError
+from timesformer.utils.files import require_regular
 from timesformer.utils.logging import errors_in_log, setup_logging
-from timesformer.utils.run_lock import run_lock
+from timesformer.utils.run_lock import NAME, run_lock
+
+OF_A_NODE = frozenset(
+    {
+        *("SHARD_ID", "OUTPUT_DIR", "DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX"),
+        *("TRAIN.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_FILE_PATH"),
+        *("TIMESFORMER.PRETRAINED_MODEL", "DATA_LOADER.NUM_WORKERS", "DATA_LOADER.PIN_MEMORY"),
+    }
+)
+"""Keys that may differ between ranks; lists and weights are compared by what is in them."""
+
+
+def compare_configs(cfg: CfgNode) -> None:
+    """Make sure that ranks that were started one by one were started alike.
+
+    Raises:
+        UserError: on all ranks, naming a key that differs.
+    """
+    ours, *others = gather_objects({k: v for k, v in cfg.leaves() if k not in OF_A_NODE})
+    for rank, theirs in enumerate(others, 1):
+        if differ := [key for key in ours if theirs.get(key) != ours[key]]:
+            key = differ[0]
+            raise ConfigError(
+                f"{key} is {ours[key]!r} on rank 0 and {theirs.get(key)!r} on rank {rank}: start "
+                "all ranks with the same config"
+            )
+
+
+def check_places(cfg: CfgNode) -> None:
+    """Make sure that a run's folder has no pipe or device where it will write, hours from now.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    checkpoints = get_checkpoint_dir(folder)
+    if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+        raise ConfigError(f"{checkpoints}: is there and is no folder; checkpoints go there")
+    for name in ("run.log", "stats.jsonl", FILE_NAME, NAME):
+        path = folder / name
+        try:
+            if os.path.lexists(path):
+                require_regular(path)
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}; this run writes there") from error
 
 
 @contextmanager
@@ -19,12 +69,14 @@ def run_scope(cfg: CfgNode) -> Iterator[None]:
     Raises:
         UserError: on all ranks, if the folder can't be written, or another run has it.
     """
+    together(lambda: check_places(cfg))
     together(lambda: setup_logging(cfg.OUTPUT_DIR))
     lock = run_lock(cfg.OUTPUT_DIR) if is_main() else nullcontext()
     together(lock.__enter__)
     problem: BaseException | None = None
     try:
         with errors_in_log():
+            compare_configs(cfg)
             yield
     except BaseException as error:
         problem = error

@@ -21,6 +21,7 @@ from timesformer.config.validate import SCRATCH_OVERWRITTEN
 from timesformer.datasets.build import build_preprocessing
 from timesformer.engine import resume
 from timesformer.models.architecture import Architecture
+from timesformer.models.weights.bundle import has_fresh_head
 from timesformer.models.weights.load import LoadReport, load_pretrained
 from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
@@ -178,6 +179,12 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
         resume.refuse(source, other, advice)
         report = load_pretrained(bare(model), content, **resizing(cfg), name=source)
         compare_input(cfg, source, content)
+        if _of_other_classes(content, class_names):
+            logger.warning(
+                "%s was trained on other class names, or in another order; its head is kept, as "
+                "TRAIN.CHECKPOINT_EPOCH_RESET asks for: are the labels those of training?",
+                source,
+            )
         if invented := invented_weights(report):
             raise WeightsError(
                 f"{source}: TRAIN.CHECKPOINT_EPOCH_RESET takes all weights of the same task, but "
@@ -185,7 +192,16 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
             )
     elif source := cfg.TIMESFORMER.PRETRAINED_MODEL:
         content = read_weights(source)
-        report = load_pretrained(bare(model), content, **resizing(cfg), name=source)
+        target: Any = bare(model)
+        head = target.get_classifier()
+        fresh = {name: value.clone() for name, value in head.state_dict().items()}
+        report = load_pretrained(target, content, **resizing(cfg), name=source)
+        if not has_fresh_head(target, report) and _of_other_classes(content, class_names):
+            head.load_state_dict(fresh)
+            logger.warning(
+                "%s was trained on other class names, or in another order: the head is fresh",
+                source,
+            )
         compare_input(cfg, source, content, image=bool(report.copied or report.zeroed))
         _compare_model(cfg, source, content, model)
         if cfg.TIMESFORMER.INIT == "scratch" and (report.copied or report.zeroed):
@@ -204,7 +220,7 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     report = load_pretrained(target, content, **resizing(cfg), name=source)
     compare_input(cfg, source, content)
     _compare_model(cfg, source, content, model)
-    if any(name.endswith(("weight", "bias")) and "head" in name for name in report.missing):
+    if has_fresh_head(target, report):
         logger.info("TRAIN.FINETUNE: the head is fresh, for %d classes", cfg.MODEL.NUM_CLASSES)
     elif theirs and theirs == tuple(class_names):
         logger.info("TRAIN.FINETUNE: %s has the same classes: its head is kept", source)
@@ -216,6 +232,12 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
             "TRAIN.CHECKPOINT_EPOCH_RESET True instead of TRAIN.FINETUNE",
             *(source, known),
         )
+
+
+def _of_other_classes(content: Mapping[str, Any], class_names: Sequence[str]) -> bool:
+    """Whether the names are known of both the weights and the data set, and aren't the same."""
+    theirs = tuple(content.get("class_names") or ())
+    return bool(theirs and class_names) and theirs != tuple(class_names)
 
 
 def _architecture(cfg: CfgNode, model: nn.Module) -> Architecture:

@@ -33,6 +33,7 @@ from timesformer.utils.distributed import (
     device_for,
     get_world,
     is_main,
+    same_everywhere,
     together,
 )
 from timesformer.utils.errors import TrainingError
@@ -86,6 +87,9 @@ def _train(cfg: CfgNode) -> nn.Module:
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
     )
+    same_everywhere("list of training videos", state.train_list)
+    if val_loader is not None:
+        same_everywhere("list of validation videos", list_digest(val_loader.dataset.records))
     state.epoch, state.resumed = begin(
         cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list
     )

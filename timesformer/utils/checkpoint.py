@@ -25,6 +25,7 @@ __all__ = [
     "bare",
     "differences",
     "epoch_checkpoints",
+    "epoch_of",
     "get_checkpoint_dir",
     "get_last_checkpoint",
     "get_path_to_best",
@@ -75,7 +76,7 @@ def get_path_to_best(path_to_job: str | Path) -> Path:
 def epoch_checkpoints(path_to_job: str | Path) -> list[Path]:
     """Files of epochs, the newest first, sound or not."""
     paths = get_checkpoint_dir(path_to_job).glob("*")
-    found = [(int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name))]
+    found = [(epoch, path) for path in paths if (epoch := epoch_of(path)) is not None]
     return [path for _, path in sorted(found, reverse=True)]
 
 
@@ -125,6 +126,12 @@ def set_aside_checkpoints(path_to_job: str | Path, but: str | Path = "") -> Path
 def has_checkpoint(path_to_job: str | Path) -> bool:
     """Whether there is a sound checkpoint to resume from."""
     return get_last_checkpoint(path_to_job) is not None
+
+
+def epoch_of(path: Path) -> int | None:
+    """Return how many epochs were done, by the name of a checkpoint; None for another name."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
 
 
 def is_checkpoint_epoch(cfg: CfgNode, cur_epoch: int) -> bool:

@@ -120,7 +120,7 @@ def together(work: Callable[[], T]) -> T:
     Else the others would wait for it, in the next exchange, until they give up.
 
     Raises:
-        UserError: of the first rank where `work` raised one.
+        UserError: of the first rank where `work` raised one, or an OSError.
     """
     result: Any = None
     problem: UserError | None = None
@@ -128,6 +128,8 @@ def together(work: Callable[[], T]) -> T:
         result = work()
     except UserError as error:
         problem = error
+    except OSError as error:
+        problem = UserError(f"{error.filename or 'a file'}: {error.strerror or error}")
     if get_world_size() == 1:
         if problem:
             raise problem
@@ -139,6 +141,21 @@ def together(work: Callable[[], T]) -> T:
     if problem and first == get_rank():
         raise problem
     raise UserError(f"{told[first]} (rank {first})")
+
+
+def same_everywhere(what: str, value: object) -> None:
+    """Make sure that all ranks have the same; where nodes have other files, they often don't.
+
+    Args:
+        what: the value is, for the message.
+        value: compared with the main process's; it must be picklable.
+
+    Raises:
+        UserError: on all ranks, if one has another.
+    """
+    told = gather_objects(value)
+    if others := [rank for rank, its in enumerate(told) if its != told[0]]:
+        raise UserError(f"rank {others[0]} has another {what} than rank 0")
 
 
 def barrier() -> None:

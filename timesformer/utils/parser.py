@@ -33,6 +33,14 @@ def output_path(word: str) -> Path:
     return input_path(word)
 
 
+def png_path(word: str) -> Path:
+    """Return a path of the command line where a picture is to be made."""
+    path = output_path(word)
+    if path.suffix.lower() != ".png":
+        raise argparse.ArgumentTypeError(f"{word!r:.200}: pictures are PNG: end the name in .png")
+    return path
+
+
 class CommandParser(argparse.ArgumentParser):
     """Argparse, whose complaints are one line, with the arguments that several commands take.
 

@@ -415,14 +415,17 @@ def test_image_weights_without_place_for_cls(size):
     assert len(load_pretrained(again, model.state_dict()).loaded) == len(again.state_dict())
 
 
-def test_weights_without_cls_leave_it_as_it_was():
+def test_weights_without_cls_leave_it_and_the_head_as_they_were(caplog):
     pooled = fill_(tiny_model("factorised_dot_product"))
     state = {k: v for k, v in pooled.state_dict().items() if k != "time_embed"}
     model = tiny_model("divided_space_time")
     before = model.cls_token.clone()
+    head = model.head.weight.clone()
     report = load_pretrained(model, state)
-    assert report.missing == ("cls_token",)
+    assert report.missing == ("cls_token", "head.weight", "head.bias")
     assert torch.equal(model.cls_token, before)
+    assert torch.equal(model.head.weight, head)  # theirs reads the tokens' mean
+    assert "has no CLS token" in caplog.text
     assert torch.equal(model.pos_embed[:, 1:], pooled.pos_embed)
 
 

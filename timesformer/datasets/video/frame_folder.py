@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
+from timesformer.clips.frames import upright_rgb
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import StreamInfo, check_size
 from timesformer.datasets.video.index import FrameIndex
@@ -27,7 +29,7 @@ def list_frames(folder: str) -> list[str]:
     """Names of the image files of a folder in the order of their numbers (2 before 10).
 
     Raises:
-        VideoError: it can't be read or has none.
+        VideoError: it can't be read, has none, or has those of several videos.
     """
     try:
         found = os.listdir(folder)  # noqa: PTH208
@@ -37,6 +39,13 @@ def list_frames(folder: str) -> list[str]:
     names = [n for n in found if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
     if not names:
         raise VideoError(folder, f"a folder without frames ({', '.join(SUFFIXES)})")
+    kinds = Counter(re.sub(r"\d+", "#", name) for name in names)
+    if len(many := [kind for kind, count in kinds.most_common() if count > 1]) > 1:
+        raise VideoError(
+            folder,
+            f"images of several kinds ({', '.join(many[:3])}): frames of one video lie in a folder "
+            "of their own, without optical flow or copies",
+        )
     return sorted(names, key=_by_number)
 
 
@@ -72,8 +81,7 @@ def load_clips(folder: str, place: Place, fps: float, cuts: Sequence[Cut] = ()) 
 def read_image(path: Path) -> np.ndarray:
     """Read a picture of one of the formats that SUFFIXES stand for: uint8 RGB (H, W, 3), upright.
 
-    Sixteen bits a channel become eight, as 65535 becomes 255. Transparency is left out, and of
-    several pictures the first is taken.
+    As `upright_rgb` does it; of several pictures in a file the first is taken.
 
     Raises:
         VideoError: it can't be read.
@@ -83,14 +91,7 @@ def read_image(path: Path) -> np.ndarray:
         # PIL would try all formats that it knows, by content: an EPS would start Ghostscript.
         with Image.open(path, formats=FORMATS) as opened:
             check_size(str(path), *opened.size)
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16; convert() would cut them
-                deep = np.asarray(image).astype(np.float64) / 65535
-                levels = (deep.clip(0, 1) * 255).round().astype(np.uint8)
-                return np.repeat(levels[..., None], 3, axis=2)
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")
-            return np.array(image.convert("RGB"))
+            return upright_rgb(opened)
     except VideoError:
         raise
     except OSError as error:

@@ -172,6 +172,9 @@ class _Fitting:
             # Models that pool their tokens have no CLS; a damaged file would still have its
             # position.
             self.fate["missing"].append("cls_token")
+            heads = [key for key in self.state if key.startswith("head.")]
+            self.fate["unexpected"] += heads  # it was trained on the tokens' mean
+            self.state = {key: value for key, value in self.state.items() if key not in heads}
             fresh = self.own["pos_embed"][:, :1].to(pos_embed)
             self.resize("pos_embed", torch.cat([fresh, pos_embed], dim=1))
 

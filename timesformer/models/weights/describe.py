@@ -51,7 +51,10 @@ def describe(state: Mapping[str, Tensor]) -> str:
     if any("layer1.0.conv" in key for key in state):
         return "a ResNet"
     if PATCH not in state or not _block_parts(state):
-        return "something that isn't a ViT"
+        return (
+            "something that isn't a ViT (weights of a model to compare with are taken by "
+            "create_model(NAME, pretrained=…))"
+        )
     scheme = " or ".join(_fitting(state)) or f"blocks of {', '.join(sorted(_block_parts(state)))}"
     patch = state[PATCH].shape
     sizes = f"EMBED_DIM {patch[0]}, DEPTH {_depth(state)}"

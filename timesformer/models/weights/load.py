@@ -78,6 +78,12 @@ def load_pretrained(
     report = load_native(model, found, name, resizing)
     report = replace(report, ignored=(*ignored, *report.ignored))
     logger.info("%s", report.summary())
+    if "cls_token" in report.missing:
+        logger.warning(
+            "%s has no CLS token: its model averages its tokens; CLS and head are fresh here, so "
+            "scores mean nothing before training",
+            name,
+        )
     return report
 
 

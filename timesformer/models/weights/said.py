@@ -34,14 +34,15 @@ def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
     It says it by itself, in its config, or by the layout of its weights.
     """
-    said = content.get("preprocessing")
-    if isinstance(said, Mapping) and said.keys() >= {*PREPROCESSING_KEYS}:
+    if said := content.get("preprocessing"):  # `completed` has looked at it
         return dict(said)
     config = run_config(content)
     if "DATA.MEAN" not in config or "DATA.STD" not in config:
         return said_by_layout(content)
-    # Published SSv2 models take BGR whatever their config says (see docs/weights.md).
-    bgr = str(config.get("TRAIN.DATASET", "")).lower() == "ssv2"
+    if isinstance(content.get("architecture"), Mapping):  # a run of ours: its config was obeyed
+        bgr = config.get("DATA.REVERSE_INPUT_CHANNEL") is True
+    else:  # published SSv2 models take BGR whatever their config says (see docs/weights.md)
+        bgr = str(config.get("TRAIN.DATASET", "")).lower() == "ssv2"
     found = {
         "mean": config["DATA.MEAN"],
         "std": config["DATA.STD"],
@@ -65,6 +66,8 @@ def completed(content: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(f"its class_names are {names!r:.60}, not a list of texts")
     if said is not None and not isinstance(said, Mapping):
         raise ValueError(f"its preprocessing is {said!r:.60}, not the fields of one")
+    if said:
+        Preprocessing.from_json(said)
     if said or not (said := preprocessing_of(content)):
         return content
     inside = any(isinstance(value, Mapping) for value in content.values())

@@ -11,6 +11,7 @@ _DISTILLED = (
     "that was trained without them"
 )
 _REGISTERS = "a ViT with register tokens, which no model here has; take one without registers"
+_GATED = "a ViT with gated MLPs (SwiGLU), which no model here has; take one with plain MLPs"
 _TELLING = (
     (
         ".timeattn.",
@@ -20,6 +21,10 @@ _TELLING = (
     ),
     ("dist_token", _DISTILLED),
     ("head_dist", _DISTILLED),
+    (".mlp.fc1_g.", _GATED),
+    (".mlp.fc1_x.", _GATED),
+    (".mlp.w12.", _GATED),
+    (".mlp.w1.", _GATED),
     ("reg_token", _REGISTERS),
     ("register_tokens", _REGISTERS),
 )
