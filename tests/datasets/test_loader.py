@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +25,7 @@ from timesformer.datasets.loader import (
 )
 from timesformer.utils.distributed import World
 from timesformer.utils.errors import ConfigError, TrainingError, VideoError
+from timesformer.utils.processes import is_alive
 
 VIDEOS = 7
 
@@ -245,3 +251,35 @@ def test_other_errors_stay_what_they_are() -> None:
     assert "shm-size" in exhausted(RuntimeError("DataLoader worker (pid 7) is killed by signal"))
     with pytest.raises(RuntimeError, match="shapes"), worker_errors():
         raise RuntimeError("shapes")
+
+
+ORPHANS = """
+import multiprocessing, os, signal, sys
+import torch
+from timesformer.datasets.loader import _init_worker
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[1])
+    data = torch.utils.data.DataLoader(range(100), num_workers=2, worker_init_fn=_init_worker)
+    batches = iter(data)
+    next(batches)
+    print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_workers_end_with_the_main_process(method: str, tmp_path: Path) -> None:
+    if not hasattr(signal, "SIGKILL"):
+        pytest.skip("kills as Unix does")
+    (tmp_path / "main.py").write_text(ORPHANS)
+    command = [sys.executable, str(tmp_path / "main.py"), method]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout
+        workers = [int(pid) for pid in main.stdout.readline().split()]
+    assert len(workers) == 2
+    end = time.monotonic() + 20
+    while any(map(is_alive, workers)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(map(is_alive, workers))

@@ -9,10 +9,12 @@ exactly once, nothing is padded and nothing is dropped.
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
@@ -173,9 +175,21 @@ def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sample
 def _init_worker(worker: int) -> None:
     """One thread a worker: the workers themselves fill the cores."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_main, daemon=True).start()
     # A batch is handed over by a thread of the worker, which drops what it can't send, with a
     # traceback, and the main process would wait for it for ever.
     Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
+
+
+def _end_with_main() -> None:
+    """End this worker with the main process, however that one is killed.
+
+    torch looks whether a worker's parent has changed; under forkserver (from Python 3.14 on the
+    rule) that is another process, which stays, and so would the workers.
+    """
+    if main := multiprocessing.parent_process():
+        main.join()
+        os._exit(1)
 
 
 def _give_up(error: BaseException, batch: object) -> None:
