@@ -10,6 +10,7 @@ from small_run import small_cfg
 
 from timesformer.commands.compare_runs import main
 from timesformer.engine.evaluate import test as run_test
+from timesformer.engine.runs import read_run, validation_of
 from timesformer.engine.train import train
 from timesformer.utils.errors import UserError
 
@@ -53,3 +54,27 @@ def test_mistakes(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "stats.jsonl: can't be read" in printed.err
     with pytest.raises(UserError, match="none of the runs has been tested"):
         main([str(runs[0]), "--plot", str(tmp_path / "x.png")])
+
+
+def test_the_validation_of_the_tested_checkpoint() -> None:
+    vals = {f"{i}/5": {"top1_acc": acc} for i, acc in enumerate((16.7, 25.0, 25.0, 20.0), 1)}
+    for name, acc in (("checkpoint_best", 25.0), ("checkpoint_epoch_00001", 16.7)):
+        assert validation_of(f"runs/a/checkpoints/{name}.pyth", vals) == {"top1_acc": acc}
+    assert validation_of("elsewhere.pyth", vals) == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"split": []}',
+        '{"split": "train_epoch"}',
+        '{"split": "val", "top1_acc": "x"}',
+        "[" * 100_000,
+        '{"params": ' + "1" * 5000 + "}",
+    ],
+    ids=range(5),
+)
+def test_lines_that_no_run_writes(line: str, tmp_path: Path) -> None:
+    (tmp_path / "stats.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"stats\.jsonl"):
+        read_run(tmp_path)

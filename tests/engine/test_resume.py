@@ -298,3 +298,16 @@ def test_weights_of_other_heads_arent_taken_in_silence(
         train(reset)
     train(small_cfg(synthetic_dir, tmp_path / "c", **options, TRAIN__FINETUNE=True))
     assert "TIMESFORMER.NUM_HEADS: 3 → 6" in (tmp_path / "c" / "run.log").read_text()
+
+
+def test_a_knob_newer_than_the_checkpoint_has_its_default() -> None:
+    """Local attention of before LOCAL_WINDOW was that of quadrants."""
+    from timesformer.models.architecture import Architecture
+
+    cfg = get_cfg()
+    cfg.TIMESFORMER.ATTENTION_TYPE = "sparse_local_global"
+    cfg.TIMESFORMER.LOCAL_WINDOW = "centred"
+    now = Architecture.from_cfg(cfg)
+    stored = {k: v for k, v in now.to_json().items() if k != "local_window"}
+    bending, _ = resume.compare({"architecture": stored}, cfg, now)
+    assert bending == {"TIMESFORMER.LOCAL_WINDOW": ("quadrant", "centred")}

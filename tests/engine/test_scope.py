@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from small_run import small_cfg, stats
 
+from timesformer.config.defaults import get_cfg
 from timesformer.engine.scope import run_scope
 from timesformer.engine.train import train
 from timesformer.utils import logging as logging_module
@@ -123,3 +126,22 @@ def test_a_full_disk_for_the_figures_doesnt_end_the_run(
     shown = capsys.readouterr().out
     assert "stats.jsonl: can't be written: No space left" in shown
     assert '{"split": "val"}' in shown
+
+
+@pytest.mark.parametrize("name", ["run.log", "stats.jsonl", ".lock", "broken_videos.csv"])
+def test_pipes_where_a_run_writes_are_refused_at_once(
+    tmp_path: Path, make_fifo: Callable[[Path], None], name: str
+) -> None:
+    make_fifo(tmp_path / name)
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    with pytest.raises(ConfigError, match=re.escape(name)), run_scope(cfg):
+        pass
+
+
+def test_what_lies_where_checkpoints_go_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    with pytest.raises(ConfigError, match="checkpoints: is there and is no folder"), run_scope(cfg):
+        pass

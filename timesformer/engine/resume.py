@@ -91,7 +91,7 @@ def compare(
     """
     before, now = stored_keys(stored), dict(cfg.leaves())
     # What the model is goes before what a config asked for: some names say their own sizes.
-    before |= _knobs(told_by_config(before)) | _knobs(stored.get("architecture"))
+    before |= _knobs(told_by_config(before)) | _all_knobs(stored.get("architecture"))
     now |= _knobs(architecture.to_json())
     for keys in (before, now):
         # 0: a step for every forward pass of all nodes
@@ -181,10 +181,16 @@ def list_digest(records: Sequence[Record]) -> str:
 def _knobs(said: Any) -> dict[str, Any]:
     if not isinstance(said, Mapping):
         return {}
-    knobs = fields(Architecture)
-    # A knob that the file is too old to name has its default, as in every other reader.
-    known = {f.name: f.default for f in knobs if f.default is not MISSING} | dict(said)
-    return {f.metadata["key"]: known[f.name] for f in knobs if f.name in known}
+    keys = {f.name: f.metadata["key"] for f in fields(Architecture)}
+    return {keys[name]: value for name, value in said.items() if name in keys}
+
+
+def _all_knobs(stored: Any) -> dict[str, Any]:
+    """Return a stored architecture by keys; a knob that is newer than it has its default."""
+    if not isinstance(stored, Mapping) or not stored:
+        return {}
+    defaults = {f.name: f.default for f in fields(Architecture) if f.default is not MISSING}
+    return _knobs(defaults | dict(stored))
 
 
 def _alike(value: Any, default: Any) -> bool:

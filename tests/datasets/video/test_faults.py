@@ -19,7 +19,7 @@ from timesformer.clips.training import TrainTransform
 from timesformer.clips.transform import EvalTransform
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video import decode, frame_folder, reader
-from timesformer.datasets.video.frame_folder import read_image
+from timesformer.datasets.video.frame_folder import list_frames, read_image
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils import retry
@@ -171,3 +171,12 @@ def test_full_frames_are_not_kept(
             monkeypatch.setattr(module.torch, "stack", stack)
     assert dataset[0][0].equal(expected)
     assert not any(32 in shape and 48 in shape for shape in kept)
+
+
+def test_images_of_several_kinds_are_no_video(tmp_path: Path) -> None:
+    """As denseflow leaves them: they were mixed, or taken twice."""
+    for name in ("img_{}.jpg", "flow_x_{}.jpg"):
+        for number in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / name.format(number))
+    with pytest.raises(VideoError, match=r"several kinds \((img|flow_x)_#\.jpg, "):
+        list_frames(str(tmp_path))
