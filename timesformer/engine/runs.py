@@ -69,6 +69,8 @@ def read_run(folder: Path) -> Run:
     """
     try:
         return _read_run(folder)
+    except UserError:
+        raise
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         path = folder / "stats.jsonl"
         raise UserError(f"{path}: isn't what a run writes ({error!r:.100})") from error
