@@ -15,8 +15,15 @@ VIZ = ["matplotlib>=3.10.7"]
 HUB = ["huggingface_hub>=0.30"]
 TORCHCODEC = ["torchcodec>=0.12"]  # earlier ones turn some files otherwise; needs torch 2.11
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
-TEST = [*VIZ, *HUB, *TORCHCODEC, "pytest>=8.2", "pytest-timeout>=2.3.1", "pytest-xdist>=3.6"]
-TEST += ["transformers>=4.50"]
+TEST = [
+    *VIZ,
+    *HUB,
+    *TORCHCODEC,
+    "pytest>=8.2",
+    "pytest-timeout>=2.3.1",
+    "pytest-xdist>=3.6",
+    "transformers>=4.50",
+]
 
 
 class BuildWithRecipes(build_py):

@@ -25,7 +25,7 @@ from timesformer.models.weights.save import (
     write_safetensors,
 )
 from timesformer.utils.errors import ConfigError, WeightsError
-from timesformer.utils.files import make_folder, make_place
+from timesformer.utils.files import is_folder, make_folder, make_place
 from timesformer.utils.parser import CommandParser, output_path
 
 FILES = (".pyth", ".pth", ".pt", ".safetensors")
@@ -83,12 +83,11 @@ def make_room(dst: Path, to: str, force: bool) -> None:
         UserError: it can't, or something is there that it would replace.
     """
     is_file = to in ("native", "mmaction2") or dst.suffix == ".safetensors"
-    # Unlike Path's, these don't raise where a name is too long.
-    if os.path.exists(dst):  # noqa: PTH110
+    if os.path.exists(dst):  # noqa: PTH110  (Path's raises for a name that is too long)
         if not force:
             raise WeightsError(f"{dst}: is there already; --force replaces it")
-        if (is_folder := os.path.isdir(dst)) == is_file:  # noqa: PTH112
-            kind = "a folder" if is_folder else "a file"
+        if is_folder(dst) == is_file:
+            kind = "a folder" if is_file else "a file"
             raise WeightsError(f"{dst}: is {kind}, and --to {to} writes the other")
     if is_file != (dst.suffix in FILES):
         wanted = f"a file: end its name in {FILES[0]} or {FILES[1]}" if is_file else "a folder"

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.files import NOT_REGULAR, expand_home
+from timesformer.utils.files import NOT_REGULAR, expand_home, is_file, is_folder
 from timesformer.utils.text import did_you_mean
 
 SUFFIX = ".yaml"
@@ -45,9 +45,9 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
         ConfigError: it is neither; with the nearest name.
     """
     path = Path(expand_home(name))
-    if os.path.isfile(path):  # noqa: PTH113  (unlike Path's, it doesn't raise if it may not look)
+    if is_file(path):
         return path
-    if os.path.isdir(path) and os.fspath(name).strip():  # noqa: PTH112
+    if is_folder(path) and os.fspath(name).strip():
         raise ConfigError(f"{name}: a folder, not a YAML file")
     if os.path.exists(path) and os.fspath(name).strip():  # noqa: PTH110
         raise ConfigError(f"{name}: {NOT_REGULAR}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from timesformer.utils.checkpoint import (
     read_checkpoint,
     restore,
 )
-from timesformer.utils.distributed import from_main, gather_objects, get_world, is_main, together
+from timesformer.utils.distributed import from_main, is_main, other_rank, together
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.logging import get_logger
 
@@ -193,11 +193,10 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
     elif source := cfg.TIMESFORMER.PRETRAINED_MODEL:
         content = read_weights(source)
         target: Any = bare(model)
-        head = target.get_classifier()
-        fresh = {name: value.clone() for name, value in head.state_dict().items()}
+        make_fresh = _head_as_made(target)
         report = load_pretrained(target, content, **resizing(cfg), name=source)
         if not has_fresh_head(target, report) and _of_other_classes(content, class_names):
-            head.load_state_dict(fresh)
+            make_fresh()
             logger.warning(
                 "%s was trained on other class names, or in another order: the head is fresh",
                 source,
@@ -215,8 +214,7 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     target: Any = bare(model)
     content = read_weights(source)
     theirs = tuple(content.get("class_names") or ())
-    head = target.get_classifier()
-    fresh = {name: value.clone() for name, value in head.state_dict().items()}
+    make_fresh = _head_as_made(target)
     report = load_pretrained(target, content, **resizing(cfg), name=source)
     compare_input(cfg, source, content)
     _compare_model(cfg, source, content, model)
@@ -225,13 +223,20 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     elif theirs and theirs == tuple(class_names):
         logger.info("TRAIN.FINETUNE: %s has the same classes: its head is kept", source)
     else:
-        head.load_state_dict(fresh)
+        make_fresh()
         known = "but others" if theirs and class_names else "whose names aren't known to be these"
         logger.info(
             "TRAIN.FINETUNE: %s has as many classes, %s: the head is fresh. To keep its own, set "
             "TRAIN.CHECKPOINT_EPOCH_RESET True instead of TRAIN.FINETUNE",
             *(source, known),
         )
+
+
+def _head_as_made(target: Any) -> Callable[[], object]:
+    """Return what gives a model's head the weights back that it has now."""
+    head = target.get_classifier()
+    fresh = {name: value.clone() for name, value in head.state_dict().items()}
+    return lambda: head.load_state_dict(fresh)
 
 
 def _of_other_classes(content: Mapping[str, Any], class_names: Sequence[str]) -> bool:
@@ -258,8 +263,16 @@ def compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = No
     Raises:
         WeightsError: they differ, e.g. because nodes have other files under the same name.
     """
-    if get_world().size == 1:
-        return
+    if (other := other_rank(lambda: _digest(model, optimizer))) is not None:
+        raise WeightsError(
+            f"rank {other} has loaded other weights than rank 0: OUTPUT_DIR and the files of "
+            "TRAIN.CHECKPOINT_FILE_PATH, TEST.CHECKPOINT_FILE_PATH and "
+            "TIMESFORMER.PRETRAINED_MODEL must be the same on all nodes"
+        )
+
+
+def _digest(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> str:
+    """Return the SHA-256 of weights, and of what an optimizer has gathered."""
     digest = hashlib.sha256()
     states = optimizer.state.values() if optimizer else ()
     gathered = [value for kept in states for value in kept.values()]
@@ -268,13 +281,7 @@ def compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = No
             digest.update(
                 tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
             )
-    digests = gather_objects(digest.hexdigest())
-    if others := [rank for rank, its in enumerate(digests) if its != digests[0]]:
-        raise WeightsError(
-            f"rank {others[0]} has loaded other weights than rank 0: OUTPUT_DIR and the files of "
-            "TRAIN.CHECKPOINT_FILE_PATH, TEST.CHECKPOINT_FILE_PATH and "
-            "TIMESFORMER.PRETRAINED_MODEL must be the same on all nodes"
-        )
+    return digest.hexdigest()
 
 
 def invented_weights(report: LoadReport) -> list[str]:

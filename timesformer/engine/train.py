@@ -87,9 +87,10 @@ def _train(cfg: CfgNode) -> nn.Module:
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
     )
-    same_everywhere("list of training videos", state.train_list)
+    same_everywhere("list of training videos", lambda: state.train_list)
     if val_loader is not None:
-        same_everywhere("list of validation videos", list_digest(val_loader.dataset.records))
+        records = val_loader.dataset.records
+        same_everywhere("list of validation videos", lambda: list_digest(records))
     state.epoch, state.resumed = begin(
         cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list
     )

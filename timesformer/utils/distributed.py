@@ -143,19 +143,29 @@ def together(work: Callable[[], T]) -> T:
     raise UserError(f"{told[first]} (rank {first})")
 
 
-def same_everywhere(what: str, value: object) -> None:
+def other_rank(value: Callable[[], object]) -> int | None:
+    """Return the first rank whose value isn't the main process's, on every rank; None if all agree.
+
+    The value must be picklable; one process alone isn't asked for it.
+    """
+    if get_world_size() == 1:
+        return None
+    told = gather_objects(value())
+    return next((rank for rank, its in enumerate(told) if its != told[0]), None)
+
+
+def same_everywhere(what: str, value: Callable[[], object]) -> None:
     """Make sure that all ranks have the same; where nodes have other files, they often don't.
 
     Args:
         what: the value is, for the message.
-        value: compared with the main process's; it must be picklable.
+        value: see `other_rank`.
 
     Raises:
         UserError: on all ranks, if one has another.
     """
-    told = gather_objects(value)
-    if others := [rank for rank, its in enumerate(told) if its != told[0]]:
-        raise UserError(f"rank {others[0]} has another {what} than rank 0")
+    if (other := other_rank(value)) is not None:
+        raise UserError(f"rank {other} has another {what} than rank 0")
 
 
 def barrier() -> None:

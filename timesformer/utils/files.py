@@ -68,9 +68,9 @@ def make_place(path: Path) -> Path:
 
 def _require_place(path: Path) -> None:
     """Refuse what a file mustn't replace."""
-    if os.path.isdir(path):  # noqa: PTH112  (Path's raises where a name is too long)
+    if is_folder(path):
         raise UserError(f"{path}: is a folder; name a file")
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113  (/dev/null)
+    if os.path.exists(path) and not is_file(path):  # noqa: PTH110  (/dev/null)
         raise UserError(f"{path}: {NOT_REGULAR}")
 
 

@@ -15,7 +15,7 @@ from timesformer.config.node import CONFIG_SUFFIXES, CfgNode, check_pairs
 from timesformer.config.recipes import find_recipe, recipe_names
 from timesformer.config.validate import check, check_devices
 from timesformer.utils.errors import ConfigError, UserError, in_one_line
-from timesformer.utils.files import expand_home
+from timesformer.utils.files import expand_home, is_folder
 
 _ABOUT = "Train a video model, test it, or both, as a recipe says."
 _KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
@@ -240,8 +240,7 @@ def _merge(args: argparse.Namespace, stored: tuple[str, str] = ("", "")) -> CfgN
     cfg, path = get_cfg(), Path(expand_home(args.cfg_file or ""))
     if args.cfg_file is None:
         cfg.merge_from_string(*stored)
-    # Unlike Path's, isdir doesn't raise if it may not look.
-    elif path.suffix == ".pyth" or os.path.isdir(path / "checkpoints"):  # noqa: PTH112
+    elif path.suffix == ".pyth" or is_folder(path / "checkpoints"):
         _merge_stored(cfg, path)
     else:
         cfg.merge_from_file(find_recipe(args.cfg_file))

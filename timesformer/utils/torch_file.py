@@ -31,9 +31,8 @@ _MARK = b"timesformer-sha256:"
 _COMMENT = len(_MARK) + 64
 _CHUNK = 1 << 22
 _DAY = 86400.0  # seconds
-_HARMLESS: list[Any] = [
-    argparse.Namespace
-]  # beside plain data: how timm, DINO and others keep their options
+# Beside plain data: how timm, DINO and others keep their options.
+_HARMLESS: list[Any] = [argparse.Namespace]
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unnamed"
 
 

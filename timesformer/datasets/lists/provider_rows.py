@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from pathlib import Path
 
 from timesformer.datasets.lists.label_reader import BadRowError, Label, LabelReader
+from timesformer.utils.files import is_folder
 
 SPLIT_FOLDERS = {"validate": "val", "validation": "val"}  # the provider's word -> people's folder
 COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -59,7 +59,7 @@ class ProviderParser:
         for folder in (*(f"{name}/" for name in splits if name), ""):
             for form in (" ", "_", ""):
                 path = folder + _class_folder(form, name)
-                if path and os.path.isdir(self.root / path):  # noqa: PTH112
+                if path and is_folder(self.root / path):
                     return folder, form
         return "", ""
 

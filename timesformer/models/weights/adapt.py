@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -152,29 +152,31 @@ class _Fitting:
         new = {part for block in self.vit.blocks for part in block.new_parts()}
         return all(new.isdisjoint(k.split(".")) for k in self.state if k.startswith("blocks."))
 
+    def leave_out(self, keys: Sequence[str]) -> None:
+        """Drop weights that the model has no place for."""
+        self.fate["unexpected"] += keys
+        self.state = {key: value for key, value in self.state.items() if key not in keys}
+
     def fit_cls(self) -> None:
         """Fit image weights with CLS to a model without, or the other way; drop positions too."""
         has_cls, wants_cls = "cls_token" in self.state, self.vit.num_prefix_tokens == 1
         if "pos_embed" in self.state and "pos_embed" not in self.own:
-            self.fate["unexpected"].append("pos_embed")
-            del self.state["pos_embed"]
+            self.leave_out(["pos_embed"])
         pos_embed = self.state.get("pos_embed")
         if pos_embed is not None and (
             pos_embed.ndim != 3 or pos_embed.shape[::2] != (1, self.vit.embed_dim)
         ):
             return  # not a pos_embed for this model: reported as it is
         if has_cls and not wants_cls:
-            self.fate["unexpected"].append("cls_token")
-            del self.state["cls_token"]
+            self.leave_out(["cls_token"])
             if pos_embed is not None:
                 self.resize("pos_embed", pos_embed[:, 1:])
         elif wants_cls and not has_cls and pos_embed is not None and _is_square(pos_embed.shape[1]):
             # Models that pool their tokens have no CLS; a damaged file would still have its
             # position.
             self.fate["missing"].append("cls_token")
-            heads = [key for key in self.state if key.startswith("head.")]
-            self.fate["unexpected"] += heads  # it was trained on the tokens' mean
-            self.state = {key: value for key, value in self.state.items() if key not in heads}
+            # Their head was trained on the tokens' mean.
+            self.leave_out([key for key in self.state if key.startswith("head.")])
             fresh = self.own["pos_embed"][:, :1].to(pos_embed)
             self.resize("pos_embed", torch.cat([fresh, pos_embed], dim=1))
 
@@ -229,8 +231,7 @@ class _Fitting:
     def fit_head(self) -> None:
         """Leave out a head for other classes."""
         theirs, ours = other_head(self.state, self.own, "head")
-        self.state = {key: value for key, value in self.state.items() if key not in theirs}
-        self.fate["unexpected"] += theirs
+        self.leave_out(theirs)
         self.fate["missing"] += ours
 
     def start_new_parts(self) -> None:
