@@ -19,6 +19,7 @@ from test_formats import K400, bundle_of, difference, our_vit, timm_vit, video_m
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
 from timesformer.models.weights.bundle import read_bundle
+from timesformer.models.weights.files import read_file
 from timesformer.models.weights.formats import native_state
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import write_hugging_face, write_mmaction2
@@ -265,10 +266,46 @@ def test_sizes_are_checked_before_they_are_allocated(tmp_path):
     path = _npz(tmp_path / "bomb.npz", (1 << 22,), bomb, packed=zipfile.ZIP_DEFLATED)
     with pytest.raises(WeightsError, match="over 200 times as large"):
         read_weights(path)
-    lying = struct.pack("<Q", 1 << 60) + b"{}" + bytes(50)
-    (tmp_path / "lie.safetensors").write_bytes(lying)
-    with pytest.raises(WeightsError, match="not a readable safetensors file"):
-        read_weights(tmp_path / "lie.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "complaint"),
+    [
+        (struct.pack("<Q", 1 << 60) + b"{}", bytes(50), "shorter than its header says"),
+        ({"a": [0, 8], "b": [8, 17]}, bytes(16), "b doesn't follow"),  # cut short
+        ({"a": [0, 8], "b": [0, 8]}, bytes(16), "b doesn't follow"),
+        ({"a": [0, 8], "b": [9, 17]}, bytes(17), "b doesn't follow"),
+        ({"a": [8, 0]}, bytes(8), "a doesn't follow"),
+        ({"a": [0, 1 << 60]}, bytes(8), "a doesn't follow"),
+        ({"a": [0, 8]}, bytes(9), "something behind"),
+        ({"a": [0, 4]}, bytes(4), ""),  # less than its shape
+        ({"a": [0.0, 8.0]}, bytes(8), ""),
+        ({"a": None}, bytes(8), ""),
+        (struct.pack("<Q", 2) + b"[]", b"", ""),
+        (struct.pack("<Q", 2) + b"{,", b"", ""),
+    ],
+    ids=range(12),
+)
+def test_a_safetensors_file_is_what_its_header_says(header, data, complaint, tmp_path):
+    if isinstance(header, dict):
+        of = {k: {"dtype": "F32", "shape": [2], "data_offsets": v} for k, v in header.items()}
+        text = json.dumps(of).encode()
+        header = struct.pack("<Q", len(text)) + text
+    (tmp_path / "x.safetensors").write_bytes(header + data)
+    with pytest.raises(WeightsError, match=f"not a readable safetensors file .*{complaint}"):
+        read_weights(tmp_path / "x.safetensors")
+
+
+def test_all_kinds_of_tensors_come_out_of_a_safetensors_file(tmp_path):
+    kinds = (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
+    state = {str(kind): torch.arange(6).reshape(2, 3).to(kind) for kind in kinds}
+    state |= {"one": torch.tensor(2.5), "none": torch.zeros(0, 4), "ünï": torch.ones(1)}
+    save_file(state, tmp_path / "x.safetensors")
+    found = read_file(tmp_path / "x.safetensors")
+    assert found.keys() == state.keys()
+    for name, value in state.items():
+        assert found[name].dtype == value.dtype
+        assert found[name].equal(value)
 
 
 @pytest.mark.parametrize("name", ["pipe.pth", "pipe.npz", "pipe.safetensors"])
