@@ -18,12 +18,13 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.files import open_regular
 from timesformer.utils.processes import is_alive
 from timesformer.utils.retry import persistently
 
@@ -102,12 +103,16 @@ def sweep(folder: Path, suffix: str) -> None:
 
 def stored_digest(path: str | Path) -> str:
     """Return the SHA-256 that a file carries, without checking it; "" if it carries none."""
-    with contextlib.suppress(OSError), Path(path).open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - _COMMENT))
-        comment = file.read()
-        if comment.startswith(_MARK):
-            return comment[len(_MARK) :].decode("ascii", "replace")
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        return _carried(file)
     return ""
+
+
+def _carried(file: BinaryIO) -> str:
+    """Return the digest at the end of a file, which is where reading stops; "" without one."""
+    file.seek(max(0, os.fstat(file.fileno()).st_size - _COMMENT))
+    comment = file.read()
+    return comment[len(_MARK) :].decode("ascii", "replace") if comment.startswith(_MARK) else ""
 
 
 def check_digest(path: str | Path, required: bool) -> None:
@@ -116,8 +121,6 @@ def check_digest(path: str | Path, required: bool) -> None:
     Raises:
         WeightsError: if they differ, or the file can't be read.
     """
-    if Path(path).exists() and not Path(path).is_file():
-        raise WeightsError(f"{path}: not a regular file")  # opening a pipe would wait for ever
     try:
         stored, digest = persistently(lambda: _digests(path), path)
     except OSError as error:
@@ -134,17 +137,15 @@ def _digests(path: str | Path) -> tuple[str, str]:
     Raises:
         OSError: it can't be read.
     """
-    with Path(path).open("rb") as file:
-        body = max(0, os.fstat(file.fileno()).st_size - _COMMENT)
-        file.seek(body)
-        comment = file.read()
-        if not comment.startswith(_MARK):
+    with open_regular(path) as file:
+        if not (stored := _carried(file)):
             return "", ""
+        body = file.tell() - _COMMENT
         file.seek(0)
         digest = hashlib.sha256()
         for start in range(0, body, _CHUNK):
             digest.update(file.read(min(_CHUNK, body - start)))
-    return comment[len(_MARK) :].decode("ascii", "replace"), digest.hexdigest()
+    return stored, digest.hexdigest()
 
 
 def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str,
 
 def _load(path: str | Path) -> Any:
     # From a file of Python's, whose errors say what the system said.
-    with Path(path).open("rb") as file, safe_globals(_HARMLESS):
+    with open_regular(path) as file, safe_globals(_HARMLESS):
         return torch.load(file, map_location="cpu", weights_only=True)
 
 

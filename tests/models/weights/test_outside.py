@@ -6,6 +6,7 @@ import argparse
 import errno
 import io
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -305,8 +306,20 @@ class Failing:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, code: int, times: int) -> None:
         self.name, self.code, self.left, self.opened = name, code, times, io.open
+        self.numbers: set[int] = set()
+        os_open = os.open
+
+        def open_number(path: Any, *args: Any, **kwargs: Any) -> int:
+            number = os_open(path, *args, **kwargs)
+            (self.numbers.add if self.is_it(path) else self.numbers.discard)(number)
+            return number
+
+        monkeypatch.setattr(os, "open", open_number)
         monkeypatch.setattr(io, "open", self)
         monkeypatch.setattr(retry, "WAITS", (0, 0, 0))
+
+    def is_it(self, path: Any) -> bool:
+        return path in self.numbers or str(path).endswith(self.name)
 
     def fail(self) -> None:
         if self.left:
@@ -314,7 +327,7 @@ class Failing:
             raise OSError(self.code, "storage")
 
     def __call__(self, path: Any, *args: Any, **kwargs: Any) -> Any:
-        if str(path).endswith(self.name):
+        if self.is_it(path):
             self.fail()
         return self.opened(path, *args, **kwargs)
 
@@ -324,7 +337,7 @@ class FailingReads(Failing):
 
     def __call__(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         file = self.opened(path, *args, **kwargs)
-        return _Reader(file, self) if str(path).endswith(self.name) else file
+        return _Reader(file, self) if self.is_it(path) else file
 
 
 class _Reader(io.BufferedReader):
