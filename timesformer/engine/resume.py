@@ -14,10 +14,9 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from timesformer.config.defaults import get_cfg
-from timesformer.config.deprecated import DEPRECATED
-from timesformer.config.strict_yaml import parse
 from timesformer.datasets.lists.records import Record
 from timesformer.models.architecture import Architecture, told_by_config
+from timesformer.models.weights.said import run_config
 from timesformer.utils.errors import ConfigError
 
 # Fields of the architecture that may change: they are of no weight's shape or meaning.
@@ -143,25 +142,16 @@ def in_words(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
 
 
 def stored_keys(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config in a checkpoint by full keys, as far as they are keys of the schema.
+    """Return those of a checkpoint's config that are keys of the schema.
 
     Values of the wrong kind, which no run of ours writes, are left out.
     """
-    text = content.get("cfg")
-    if not isinstance(text, str):
-        return {}
-    try:
-        tree = parse(text, "the config in the checkpoint")
-    except ConfigError:
-        return {}
-    known, found = dict(get_cfg().leaves()), {}
-    for group, keys in tree.items() if isinstance(tree, dict) else ():
-        pairs = keys.items() if isinstance(keys, dict) else [(None, keys)]
-        for key, value in pairs:
-            name = str(group) if key is None else f"{group}.{key}"
-            if name in known and name not in DEPRECATED and _alike(value, known[name]):
-                found[name] = type(known[name])(value)
-    return found
+    known = dict(get_cfg().leaves())
+    return {
+        key: type(known[key])(value)
+        for key, value in run_config(content).items()
+        if key in known and _alike(value, known[key])
+    }
 
 
 def list_digest(records: Sequence[Record]) -> str:

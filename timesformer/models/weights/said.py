@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from timesformer.clips.preprocessing import Preprocessing
+from timesformer.config.strict_yaml import parse
 from timesformer.models.weights.formats import said_by_layout
+from timesformer.utils.errors import ConfigError
 
 PREPROCESSING_KEYS = ("mean", "std", "channel_order")
 """What every source says that says anything of its input."""
 
 
 def run_config(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config of a run's checkpoint by full keys; published ones have it as text too."""
+    """Return the config of a run's checkpoint by full keys; published ones have it as text too.
+
+    There is none where the text can't be read; what it would have said, the weights tell.
+    """
+    text = content.get("cfg")
+    found: dict[str, Any] = {}
     try:
-        tree = yaml.safe_load(content["cfg"]) if isinstance(content.get("cfg"), str) else None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}  # told by the weights, then
-    groups = tree if isinstance(tree, dict) else {}
-    return {
-        f"{group}.{key}": value
-        for group, keys in groups.items()
-        if isinstance(keys, dict)
-        for key, value in keys.items()
-    }
+        tree = parse(text, "its config") if isinstance(text, str) else None
+    except ConfigError:
+        return {}
+    for group, keys in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(keys, dict):
+            found |= {f"{group}.{key}": value for key, value in keys.items()}
+        else:
+            found[str(group)] = keys
+    return found
 
 
 def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
