@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -10,7 +12,7 @@ from small_run import small_cfg
 
 from timesformer.commands.compare_runs import main
 from timesformer.engine.evaluate import test as run_test
-from timesformer.engine.runs import read_run, validation_of
+from timesformer.engine.runs import read_run, read_stats, validation_of, validations
 from timesformer.engine.train import train
 from timesformer.utils.errors import UserError
 
@@ -57,10 +59,30 @@ def test_mistakes(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_validation_of_the_tested_checkpoint() -> None:
-    vals = {f"{i}/5": {"top1_acc": acc} for i, acc in enumerate((16.7, 25.0, 25.0, 20.0), 1)}
+    vals = {f"{i}": {"top1_acc": acc} for i, acc in enumerate((16.7, 25.0, 25.0, 20.0), 1)}
     for name, acc in (("checkpoint_best", 25.0), ("checkpoint_epoch_00001", 16.7)):
         assert validation_of(f"runs/a/checkpoints/{name}.pyth", vals) == {"top1_acc": acc}
     assert validation_of("elsewhere.pyth", vals) == {}
+
+
+def test_what_a_folder_has_of_a_former_run_is_not_told(tmp_path: Path) -> None:
+    def lines(resumed: bool, *accuracies: float) -> list[dict[str, Any]]:
+        vals = [
+            {"split": "val", "epoch": f"{i}/9", "top1_acc": acc}
+            for i, acc in enumerate(accuracies, 1)
+        ]
+        return [{"split": "start", "resumed": resumed}, *vals]
+
+    test = {"split": "test_final", "top1_acc": 90.0, "checkpoint": "checkpoint_best.pyth"}
+    former, ours = [*lines(False, 50.0, 80.0), test], lines(False, 60.0, 40.0)
+    stats = [*former, *ours, *lines(True, 60.0, 70.0)]
+    text = "\n".join(map(json.dumps, stats))
+    (tmp_path / "stats.jsonl").write_text(text, encoding="utf-8")
+    assert read_run(tmp_path).cells[7:9] == ("70.0 %", "-")
+    assert {k: v["top1_acc"] for k, v in validations(read_stats(tmp_path)).items()} == {
+        "1": 60.0,
+        "2": 70.0,
+    }
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timesformer.engine.runs import read_stats
+from timesformer.engine.runs import read_stats, validations
 from timesformer.engine.state import TrainState, save
 from timesformer.utils.checkpoint import get_path_to_best, read_checkpoint
 from timesformer.utils.distributed import from_main, is_main
@@ -77,29 +77,17 @@ class Best:
         return True
 
 
-def logged_validation(state: TrainState, epoch: int) -> dict[str, Any] | None:
+def logged_validation(state: TrainState, epoch: int) -> Mapping[str, Any] | None:
     """Return what a run that goes on has logged of an epoch's validation (from 0), if it has."""
     return from_main(_logged_validation(state, epoch) if is_main() else None)
 
 
-def _logged_validation(state: TrainState, epoch: int) -> dict[str, Any] | None:
+def _logged_validation(state: TrainState, epoch: int) -> Mapping[str, Any] | None:
     folder = Path(state.cfg.OUTPUT_DIR)
     if not state.resumed or not (folder / "stats.jsonl").is_file():
         return None
     try:
-        lines = read_stats(folder)
+        return validations(read_stats(folder)).get(str(epoch + 1))
     except UserError as error:
         logger.warning("%s; so it isn't known whether epoch %d was validated", error, epoch + 1)
         return None
-    starts = [
-        i
-        for i, line in enumerate(lines)
-        if line.get("split") == "start" and not line.get("resumed", line.get("first_epoch") != 1)
-    ]
-    said = f"{epoch + 1}/"
-    found = [
-        line
-        for line in lines[starts[-1] if starts else 0 :]
-        if line.get("split") == "val" and str(line.get("epoch")).startswith(said)
-    ]
-    return found[-1] if found else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's stats.jsonl.
+    """Return the lines of a run's stats.jsonl, from where it last started over in its folder.
 
     A last line that a killed run didn't finish is left out.
 
@@ -58,7 +58,18 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(stats[-1], dict):
             raise UserError(f"{path}, line {number}: not an object of JSON")
-    return stats
+    starts = [
+        i
+        for i, line in enumerate(stats)
+        if line.get("split") == "start" and not line.get("resumed", line.get("first_epoch") != 1)
+    ]
+    return stats[starts[-1] if starts else 0 :]
+
+
+def validations(lines: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the validations in a run's lines, by epoch (from 1); of the same epoch the last."""
+    found = (line for line in lines if line.get("split") == "val")
+    return {str(line.get("epoch")).partition("/")[0]: line for line in found}
 
 
 def read_run(folder: Path) -> Run:
@@ -79,19 +90,18 @@ def read_run(folder: Path) -> Run:
 def _read_run(folder: Path) -> Run:
     last: dict[str, dict[str, Any]] = {}
     epochs: dict[str, dict[str, float]] = {}
-    vals: dict[str, dict[str, Any]] = {}
-    for line in read_stats(folder):
+    lines = read_stats(folder)
+    for line in lines:
         last[line.get("split", "")] = line
         if line.get("split") == "train_epoch":
             epochs[line["epoch"]] = line  # a resumed epoch counts once
-        if line.get("split") == "val":
-            vals[str(line.get("epoch"))] = line
     start, test = (last.get(split, {}) for split in ("start", "test_final"))
-    val = validation_of(str(test.get("checkpoint", "")), vals) or last.get("val", {})
+    tested = str(test.get("checkpoint", ""))
+    val = validation_of(tested, validations(lines)) or last.get("val", {})
     cfg = read_config(folder)
     macs = count_macs(meta_model(cfg), view_shape(cfg)) if cfg else None
 
-    def percent(stats: dict[str, Any], key: str) -> str:
+    def percent(stats: Mapping[str, Any], key: str) -> str:
         return f"{stats[key]:.1f} %" if stats.get(key) is not None else "-"
 
     cells = (
@@ -113,21 +123,19 @@ def _read_run(folder: Path) -> Run:
     return Run(cells, point)
 
 
-def validation_of(checkpoint: str, vals: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def validation_of(checkpoint: str, vals: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the validation of the checkpoint that was tested, to stand beside its test.
 
     Args:
         checkpoint: path of that checkpoint.
-        vals: lines by "epoch/of", in order.
+        vals: as `validations` returns them.
     """
     path = Path(checkpoint)
     if path.name == BEST:
         by = "map" if any(line.get("map") is not None for line in vals.values()) else "top1_acc"
         known = [line for line in vals.values() if line.get(by) is not None]
         return max(known, key=lambda line: line[by], default={})  # of equals the first, as `Best`
-    epoch = epoch_of(path)
-    of_it = (line for key, line in vals.items() if key.partition("/")[0] == str(epoch))
-    return next(of_it, {})
+    return vals.get(str(epoch_of(path)), {})
 
 
 def read_config(folder: Path) -> CfgNode | None:
