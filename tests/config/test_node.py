@@ -150,7 +150,7 @@ BAD_PAIRS = [
     (["NUM_GPUS", "0", "-h"], ["option -h must come before the KEY VALUE pairs"]),
     (["NUM_GPUS:", "0"], ["unknown key NUM_GPUS:; did you mean NUM_GPUS?"]),
     (["NUM_GPUS", "0", "TRAIN.ENABLE"], ["KEY VALUE", "TRAIN.ENABLE"]),
-    (["NUM_GPUS", "0", "--shard_id", "1"], ["--shard_id", "before"]),
+    (["NUM_GPUS", "0", "--shard_id", "1"], ["write SHARD_ID VALUE, without dashes"]),
     (["TRAIN", "3"], ["TRAIN is a group"]),
     (["SOLVER.STEPS", "[0,"], ["command line, SOLVER.STEPS", "not valid YAML"]),
     (["SOLVER.STEPS", "(0,[)"], ["SOLVER.STEPS", "not valid YAML"]),

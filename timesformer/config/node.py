@@ -51,10 +51,8 @@ class CfgNode(_FvcoreNode):
             ConfigError: a key without a value, or anything wrong with a key or a value.
         """
         source, leaves = "command line", dict(self.leaves())
-        try:
-            check_pairs(cfg_list, leaves)
-        except ConfigError as error:
-            raise ConfigError(f"{source}: {error}") from None
+        check_dashes(cfg_list, leaves)
+        check_pairs(cfg_list, leaves)
         pairs = zip(cfg_list[::2], cfg_list[1::2], strict=True)
         self._merge(
             [(source, {k: _from_shell(v, leaves.get(k), f"{source}, {k}")}) for k, v in pairs]
@@ -104,35 +102,51 @@ class CfgNode(_FvcoreNode):
             warnings.warn(message, FutureWarning, stacklevel=3)
 
 
+def check_dashes(
+    words: Sequence[Any], keys: Collection[str], options: Collection[str] = ()
+) -> None:
+    """Refuse --KEY VALUE, which argparse would take apart before anybody sees it whole.
+
+    Raises:
+        ConfigError: there is one that isn't among the `options`, with how it should be written.
+    """
+    for word in (word for word in words if isinstance(word, str)):
+        name, _, value = word.partition("=")
+        key = name[2:].upper()
+        if name[:2] == "--" and key in keys and name not in options:
+            pair = f"{key} {value or 'VALUE'}"
+            raise ConfigError(f"command line: write {pair}, without dashes, not {word}")
+
+
 def check_pairs(words: Sequence[Any], keys: Collection[str]) -> None:
     """Make sure that words are KEY VALUE pairs, as far as their form goes.
 
     Raises:
         ConfigError: they aren't, with how they should be written.
     """
+    if wrong := next(_wrong_pairs(words, keys), None):
+        raise ConfigError(f"command line: {wrong}")
+
+
+def _wrong_pairs(words: Sequence[Any], keys: Collection[str]) -> Iterator[str]:
     texts = [word if isinstance(word, str) else "" for word in words]  # Python gives any value
     for i, word in enumerate(texts):
         name, equals, value = word.partition("=")
         is_key = i % 2 == 0
-        if word.startswith("--") and name[2:] in keys:
-            raise ConfigError(f"write {name[2:]} {value or 'VALUE'}, without dashes, not {word}")
         if word.startswith("--") or (is_key and re.match("-[A-Za-z]", word)):
-            raise ConfigError(f"option {name} must come before the KEY VALUE pairs")
+            yield f"option {name} must come before the KEY VALUE pairs"
         if is_key and equals and name.upper() in keys:
-            pair = f"{name.upper()} {value or 'VALUE'}"
-            raise ConfigError(f"write {pair}, with a space, not {word}")
+            yield f"write {name.upper()} {value or 'VALUE'}, with a space, not {word}"
         if is_key and word.endswith(CONFIG_SUFFIXES):
-            raise ConfigError(f"{word} is no key; give a config as --cfg {word}")
+            yield f"{word} is no key; give a config as --cfg {word}"
         before = "" if is_key else texts[i - 1]
         if word == "=" and before in keys:
-            raise ConfigError(f"write {before} VALUE, without the equals sign")
+            yield f"write {before} VALUE, without the equals sign"
         if word in keys and before in keys:
-            raise ConfigError(f"{before} has no value: {word}, a key, comes next")
+            yield f"{before} has no value: {word}, a key, comes next"
     if len(words) % 2:
-        raise ConfigError(
-            f"KEY VALUE pairs expected, e.g. NUM_GPUS 0, but the last word {words[-1]!r} has no "
-            "partner"
-        )
+        last = repr(words[-1])
+        yield f"KEY VALUE pairs expected, e.g. NUM_GPUS 0, but the last word {last} has no partner"
 
 
 def conform(

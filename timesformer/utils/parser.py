@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from timesformer.config.allowed import PATHS
 from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CONFIG_SUFFIXES, CfgNode, check_pairs
+from timesformer.config.node import CONFIG_SUFFIXES, CfgNode, check_dashes, check_pairs
 from timesformer.config.recipes import find_recipe, recipe_names
 from timesformer.config.validate import check, check_devices
 from timesformer.utils.errors import ConfigError, UserError, in_one_line
@@ -117,28 +117,16 @@ class CommandParser(argparse.ArgumentParser):
                 them; or what `--splits` or `--workers` say can't be.
         """
         self._words = list(sys.argv[1:] if argv is None else argv)
+        keys = dict(get_cfg().leaves())
         if self._takes_pairs:
-            self._check_dashes()
+            check_dashes(self._words, keys, self._option_string_actions)
         args = self.parse_args(self._words)
         if self._splits:
             args.splits, args.opts = _part_splits(args.splits or [], args.opts, self._splits)
-        try:
-            check_pairs(getattr(args, "opts", ()), dict(get_cfg().leaves()))
-        except ConfigError as error:
-            raise ConfigError(f"command line: {error}") from None
+        check_pairs(getattr(args, "opts", ()), keys)
         if getattr(args, "workers", 0) < 0:
             raise UserError(f"--workers {args.workers}: must be 0 or more")
         return args
-
-    def _check_dashes(self) -> None:
-        """Refuse --KEY VALUE, which argparse would take apart before anybody sees it whole."""
-        keys = dict(get_cfg().leaves())
-        for word in self._words:
-            name, _, value = word.partition("=")
-            key = name[2:].upper()
-            if name[:2] == "--" and key in keys and name not in self._option_string_actions:
-                pair = f"{key} {value or 'VALUE'}"
-                raise ConfigError(f"command line: write {pair}, without dashes, not {word}")
 
 
 def _is_recipe(word: str) -> bool:
