@@ -48,7 +48,7 @@ def test_frames_become_what_a_test_feeds(synthetic_dir, tmp_path):
 def test_what_a_config_says_of_clips(synthetic_dir, tmp_path, name):
     cfg = small_cfg(synthetic_dir, tmp_path, TRAIN__DATASET=name, DATA__TARGET_FPS=25.0)
     rate = {"sampling": "rate", "sampling_rate": cfg.DATA.SAMPLING_RATE, "target_fps": 25.0}
-    assert build_preprocessing(cfg).to_json() == {
+    assert build_preprocessing(cfg, "train").to_json() == {
         "mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "RGB", "num_frames": 4,
         "short_side": 64, "crop_size": 64, **(rate if name == "kinetics" else
         {"sampling": "segments"}),

@@ -30,7 +30,7 @@ from timesformer.prepare.check import (
     OUTSIDE,
     PROBLEMS,
     TWICE,
-    Problem,
+    Finding,
     check_data,
     write_clean_list,
     write_tables,
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("no problems")
 
 
-def print_tables(reports: Sequence[SplitReport], problems: Sequence[Problem]) -> None:
+def print_tables(reports: Sequence[SplitReport], problems: Sequence[Finding]) -> None:
     """Print counts, then measures, a row for each split."""
     kinds = (MISSING, BROKEN, OUTSIDE, LEAK, TWICE)
     rows: list[tuple[str, ...]] = [("split", "videos", "classes", *kinds)]

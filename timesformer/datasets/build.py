@@ -56,7 +56,7 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
     return dataset
 
 
-def build_preprocessing(cfg: CfgNode, split: str = "train") -> Preprocessing:
+def build_preprocessing(cfg: CfgNode, split: str) -> Preprocessing:
     """Return how frames become the clips that a model of this config is tested on.
 
     No list or video is read. A data set that doesn't say its `sampling` leaves that unknown.

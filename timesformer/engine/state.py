@@ -60,11 +60,6 @@ class TrainState:
     resumed: bool = False
 
 
-def preprocessing(cfg: CfgNode) -> dict[str, Any]:
-    """Return what the weights expect of their input; it travels with every checkpoint."""
-    return build_preprocessing(cfg).to_json()
-
-
 def save(state: TrainState, epoch: int, validation: Mapping[str, float] | None = None) -> None:
     """Write the checkpoint of a finished epoch (counted from 0); all ranks wait for it.
 
@@ -91,7 +86,7 @@ def save(state: TrainState, epoch: int, validation: Mapping[str, float] | None =
             best=validation is not None,
             scaler_state=state.scaler.state_dict(),
             architecture=model.architecture.to_json(),
-            preprocessing=preprocessing(state.cfg),
+            preprocessing=build_preprocessing(state.cfg, "train").to_json(),
             class_names=list(state.class_names),
             train_list=state.train_list,
             **({"validation": dict(validation)} if validation is not None else {}),

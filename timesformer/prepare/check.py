@@ -49,7 +49,7 @@ KNOWN_SIZES = (
 )
 
 
-class Problem(NamedTuple):
+class Finding(NamedTuple):
     """A row of problems.csv."""
 
     split: str
@@ -69,7 +69,7 @@ class Checked(NamedTuple):
     """
 
     reports: list[SplitReport]
-    problems: list[Problem]
+    problems: list[Finding]
     notes: list[str]
 
 
@@ -100,7 +100,7 @@ def check_data(
         SplitReport(split, data, [videos[r.path] for r in data.records], cfg.MODEL.NUM_CLASSES)
         for split, data in datasets.items()
     ]
-    problems = [Problem(split, "", "", LIST, why) for split, why in unreadable.items()]
+    problems = [Finding(split, "", "", LIST, why) for split, why in unreadable.items()]
     for report in reports:
         problems += [*file_problems(report), *repeated(report)]
     problems += leaks(reports)
@@ -123,17 +123,17 @@ def inspect_all(
     return found
 
 
-def file_problems(report: SplitReport) -> Iterator[Problem]:
+def file_problems(report: SplitReport) -> Iterator[Finding]:
     """Yield files that are missing or broken, or not where they seem to be."""
     for i, (record, video) in enumerate(zip(report.dataset.records, report.videos, strict=True)):
         if video.kind:
-            yield Problem(report.name, record.path, report.where(i), video.kind, video.reason)
+            yield Finding(report.name, record.path, report.where(i), video.kind, video.reason)
         if video.outside:
             text = f"leads out of DATA.PATH_PREFIX, to {video.real}"
-            yield Problem(report.name, record.path, report.where(i), OUTSIDE, text)
+            yield Finding(report.name, record.path, report.where(i), OUTSIDE, text)
 
 
-def repeated(report: SplitReport) -> Iterator[Problem]:
+def repeated(report: SplitReport) -> Iterator[Finding]:
     """Yield videos that are more than once in a split, as links or copies."""
     records = report.dataset.records
     first: dict[tuple[str, int, int | None], int] = {}
@@ -142,10 +142,10 @@ def repeated(report: SplitReport) -> Iterator[Problem]:
         if before != i and video.kind != MISSING:
             other = "" if records[before].label == record.label else " with another label"
             text = f"the same video as {records[before].path} ({report.where(before)}){other}"
-            yield Problem(report.name, record.path, report.where(i), TWICE, text)
+            yield Finding(report.name, record.path, report.where(i), TWICE, text)
 
 
-def leaks(reports: Sequence[SplitReport]) -> Iterator[Problem]:
+def leaks(reports: Sequence[SplitReport]) -> Iterator[Finding]:
     """Yield videos to evaluate on that are for training as well."""
     training = next((report for report in reports if report.name == "train"), None)
     if training is None:
@@ -157,7 +157,7 @@ def leaks(reports: Sequence[SplitReport]) -> Iterator[Problem]:
             if report is not training and video.same in place:
                 where = training.where(place[video.same])
                 text = f"is for training as well ({where})"
-                yield Problem(report.name, record.path, report.where(i), LEAK, text)
+                yield Finding(report.name, record.path, report.where(i), LEAK, text)
 
 
 def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
@@ -224,7 +224,7 @@ def size_warnings(reports: Sequence[SplitReport], dataset: str) -> Iterator[str]
 
 def write_tables(folder: Path, found: Checked) -> None:
     """Write problems.csv, and classes.csv, the videos of each class, to a folder that is there."""
-    write_csv(folder / PROBLEMS, [Problem._fields, *found.problems])
+    write_csv(folder / PROBLEMS, [Finding._fields, *found.problems])
     first = found.reports[0]
     names = first.dataset.class_names or [""] * first.num_classes
     counts = [report.class_counts.tolist() for report in found.reports]
