@@ -28,7 +28,7 @@ from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.engine.results import ensemble
-from timesformer.engine.rows import Rows, join_rows
+from timesformer.engine.scoring import Rows, join_rows
 from timesformer.utils.text import format_table
 
 V, VIEWS, K = 35_000, 48, 1_059  # HowTo100M's test set, the views and classes of its recipe

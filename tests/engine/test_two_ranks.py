@@ -17,7 +17,8 @@ from torch import nn
 
 from timesformer.datasets.loader import construct_loader
 from timesformer.datasets.video_dataset import REPLACED, Problem
-from timesformer.engine import train as module
+from timesformer.engine import step as step_module
+from timesformer.engine import train as train_module
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.engine.start import load_train_checkpoint
 from timesformer.engine.train import train
@@ -63,19 +64,19 @@ def nan_gradient(data: Path, step: int) -> str:
     """The gradient of one weight is NaN on rank 1, after the ranks have exchanged theirs."""
     built: list[nn.Module] = []
     steps = iter(range(100))
-    real_model, real_clip = module.build_model, module.clip_gradients
+    real_model, real_clip = train_module.build_model, step_module.clip_gradients
 
     def spoil(state: Any) -> float:
         if next(steps) == step and get_rank() == 1:
             next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(torch.nan)
         return real_clip(state)
 
-    module.build_model = lambda cfg: built.append(real_model(cfg)) or built[-1]
-    module.clip_gradients = spoil
+    train_module.build_model = lambda cfg: built.append(real_model(cfg)) or built[-1]
+    step_module.clip_gradients = spoil
     try:
         message = raised(lambda: train(small_cfg(data, Path("nan"), **ONE, TEST__ENABLE=False)))
     finally:
-        module.build_model, module.clip_gradients = real_model, real_clip
+        train_module.build_model, step_module.clip_gradients = real_model, real_clip
     assert all(p.isfinite().all() for p in built[0].parameters())
     assert get_last_checkpoint("nan") is None
     return message
@@ -83,18 +84,18 @@ def nan_gradient(data: Path, step: int) -> str:
 
 def unreadable_videos(data: Path) -> str:
     """Rank 1 alone replaces more videos than a run may, in its first step."""
-    real = module.clip_gradients
+    real = step_module.clip_gradients
 
     def meet(state: Any) -> float:
         if get_rank() == 1:
             state.broken.add(Problem(i, f"{i}.mp4", "", "bad", REPLACED) for i in range(9))
         return real(state)
 
-    module.clip_gradients = meet
+    step_module.clip_gradients = meet
     try:
         return raised(lambda: train(small_cfg(data, Path("bad"), **ONE, TEST__ENABLE=False)))
     finally:
-        module.clip_gradients = real
+        step_module.clip_gradients = real
 
 
 def another_order(data: Path, folder: Path) -> str:
@@ -214,7 +215,7 @@ def test_an_optimizer_state_beyond_all_numbers_is_not_saved(
         next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(1e30)
         return 1.0
 
-    monkeypatch.setattr(module, "clip_gradients", large)
+    monkeypatch.setattr(step_module, "clip_gradients", large)
     with pytest.raises(TrainingError, match="the first is the optimizer's exp_avg_sq of "):
         train(small_cfg(synthetic_dir, tmp_path, **ONE))
     assert get_last_checkpoint(tmp_path) is None

@@ -15,7 +15,7 @@ from timesformer.datasets.lists.records import Record
 from timesformer.datasets.loader import EvalBatches, VideoLoader, collate
 from timesformer.datasets.video_dataset import FAILED, Problem
 from timesformer.engine.broken import BrokenVideos
-from timesformer.engine.evaluate import score_videos
+from timesformer.engine.scoring import score_videos
 from timesformer.utils.distributed import World, _run, get_world
 
 VIDEOS, RANKS, BATCHES = range(1, scaled(17) + 1), (1, 2, 3), range(1, 6)

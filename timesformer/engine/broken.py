@@ -8,7 +8,7 @@ from pathlib import Path
 
 from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
 from timesformer.utils.distributed import gather_objects, is_main, together
-from timesformer.utils.errors import AnnotationError, UserError
+from timesformer.utils.errors import AnnotationError, TrainingError, UserError
 from timesformer.utils.files import write_csv
 from timesformer.utils.logging import get_logger
 
@@ -111,6 +111,19 @@ class BrokenVideos:
             self._told.add((problem.record, problem.treatment))
             where = f" ({problem.where})" if problem.where else ""
             logger.warning("%s%s: %s; %s", problem.path, where, problem.reason, problem.treatment)
+
+    def require_some(self) -> None:
+        """Complain where no video at all could be read.
+
+        Raises:
+            TrainingError: on all ranks, once the problems are gathered.
+        """
+        if len(self.failed) == self.total:
+            first = self.problems[0]
+            raise TrainingError(
+                f"none of the {self.total} {self.split} videos can be read (the first is "
+                f"{first.path}: {first.reason}); check DATA.PATH_PREFIX"
+            )
 
     def check_failed(self) -> None:
         """Complain where too many videos couldn't be scored for the metrics to mean much.

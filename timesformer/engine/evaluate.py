@@ -1,16 +1,11 @@
 """Validation and multi-view testing.
 
-Every score is filed under its (video, view) index: order, batching and the number of ranks can't
-change a result, and a view that is missing or scored twice is an error. A video that can't be read
-is never replaced: metrics are given with it counted as wrong, and without it.
-
-Letters: V videos, n views of each, K classes.
+A video that can't be read is never replaced: metrics are given with it counted as wrong, and
+without it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,107 +17,22 @@ from timesformer.datasets.loader import VideoLoader, construct_loader, worker_er
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.results import Results, save_results
 from timesformer.engine.resume import list_digest
-from timesformer.engine.rows import MissingViewError, Rows, Table, join_rows
 from timesformer.engine.scope import run_scope
+from timesformer.engine.scoring import Table, score_videos
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model
-from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import (
     device_for,
     from_main,
-    gather_on_main,
     get_world,
     is_main,
     same_everywhere,
     together,
 )
-from timesformer.utils.errors import TrainingError, UserError
-from timesformer.utils.logging import get_logger, log_json_stats, progress
+from timesformer.utils.errors import UserError
+from timesformer.utils.logging import get_logger, log_json_stats
 
 logger = get_logger(__name__)
-
-AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, amp: str) -> AbstractContextManager:
-    """Mixed precision as TRAIN.AMP / TEST.AMP name it: none, bf16 or fp16."""
-    return torch.autocast(device.type, AMP_TYPES.get(amp), enabled=amp in AMP_TYPES)
-
-
-@torch.no_grad()
-def score_videos(
-    model: nn.Module,
-    loader: VideoLoader,
-    device: torch.device,
-    broken: BrokenVideos,
-    *,
-    num_classes: int,
-    clips: int,
-    method: str = "sum",
-    keep_views: bool = True,
-    amp: str = "none",
-    desc: str = "test",
-) -> Table | None:
-    """Score every view of every video, each rank its share.
-
-    A rank keeps a row for each of its videos, and the main process gathers them: memory doesn't
-    grow with the number of views, unless they are to be kept, nor does anything lie on the device.
-    A video that can't be read gets NaN, and never the scores of another one.
-
-    Args:
-        model: maps clips (B, 3, T, H, W) to (B, K).
-        loader: evaluation loader of this rank.
-        device: where the model lives.
-        broken: lists videos that can't be read.
-        num_classes: K.
-        clips: clips in one forward pass.
-        method: how views make a video's score, see `ensemble`.
-        keep_views: keep the scores of every view too.
-        amp: see `autocast`.
-        desc: name on the progress bar.
-
-    Returns:
-        The scores, in the main process; None in the others.
-
-    Raises:
-        TrainingError: if a view was not scored exactly once, or no video can be read.
-    """
-    model = bare(model).eval()
-    dataset = loader.dataset
-    several = isinstance(dataset.records[0].label, tuple)
-    shape = (len(dataset), dataset.num_views, num_classes)
-    rows = Rows(shape, method, several, keep_views)
-    for pixels, _, index, meta in progress(loader, desc=desc, total=len(loader)):
-        broken.add(meta["problems"])
-        if not len(index):
-            continue
-        with autocast(device, amp):
-            parts = [
-                model(dataset.normalize(x.to(device, non_blocking=True))).float()
-                for x in pixels.split(clips)
-            ]
-        rows.add(index, meta["view"], torch.cat(parts).cpu())
-    broken.gather()
-    if len(broken.failed) == len(dataset):
-        first = broken.problems[0]
-        raise TrainingError(
-            f"none of the {len(dataset)} {broken.split} videos can be read (the first is "
-            f"{first.path}: {first.reason}); check DATA.PATH_PREFIX"
-        )
-    gathered = gather_on_main(rows.found())
-
-    def join() -> Table | None:
-        if gathered is None:
-            return None
-        try:
-            return join_rows(gathered, shape, broken.failed)
-        except MissingViewError as error:
-            path = dataset.records[error.video].path
-            raise TrainingError(
-                f"{path}: view {error.view} was scored {error.times} times instead of once"
-            ) from None
-
-    return together(join)
 
 
 def collect(table: Table, loader: VideoLoader, broken: BrokenVideos) -> Results:
@@ -242,7 +152,7 @@ def _test(cfg: CfgNode) -> Results | None:
     weights = load_test_checkpoint(cfg, model)
     class_names = _agree(loader.dataset.class_names, weights)
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
-    together(lambda: _set_aside(_result_files(cfg)))
+    together(lambda: _rename_former_results(cfg))
     with worker_errors():
         results = perform_test(cfg, model, loader, broken)
     together(lambda: _report_test(cfg, results, weights, class_names))
@@ -286,13 +196,13 @@ def _result_files(cfg: CfgNode) -> list[Path]:
     return [Path(cfg.OUTPUT_DIR) / name for name in names if name]
 
 
-def _set_aside(paths: Iterable[Path]) -> None:
+def _rename_former_results(cfg: CfgNode) -> None:
     """Rename a former test's files: should this one fail, they mustn't pass for its own.
 
     Raises:
         UserError: they can't be renamed.
     """
-    for path in paths:
+    for path in _result_files(cfg):
         if is_main() and path.exists():
             before = path.with_name(f"{path.stem}.before{path.suffix}")
             try:

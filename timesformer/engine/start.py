@@ -6,7 +6,6 @@ them fail.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +15,18 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from timesformer.clips.preprocessing import KEYS, Preprocessing
+from timesformer.clips.preprocessing import KEYS
 from timesformer.config.validate import SCRATCH_OVERWRITTEN
-from timesformer.datasets.build import build_preprocessing
 from timesformer.engine import resume
-from timesformer.models.architecture import Architecture
+from timesformer.engine.fit import (
+    architecture_of,
+    compare_ranks,
+    differing_input,
+    invented_weights,
+    resizing,
+)
 from timesformer.models.weights.bundle import has_fresh_head
-from timesformer.models.weights.load import LoadReport, load_pretrained
+from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import (
@@ -31,7 +35,7 @@ from timesformer.utils.checkpoint import (
     read_checkpoint,
     restore,
 )
-from timesformer.utils.distributed import from_main, is_main, other_rank, together
+from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.logging import get_logger
 
@@ -126,7 +130,7 @@ def _go_on(
         else "to take its weights alone and start at epoch 0, set TRAIN.CHECKPOINT_EPOCH_RESET True"
     )
     content = read_checkpoint(path)
-    bending, told = resume.compare(content, cfg, _architecture(cfg, model))
+    bending, told = resume.compare(content, cfg, architecture_of(cfg, model))
     resume.refuse(path, bending, f"it can't go on so. Set these back; or, {advice}")
     trained_on = content.get("train_list")
     if isinstance(trained_on, str) and trained_on and videos and trained_on != videos:
@@ -174,7 +178,7 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
         finetune(cfg, model, source, class_names)
     elif source:
         content = read_weights(source)
-        other = resume.other_model(content, cfg, _architecture(cfg, model))
+        other = resume.other_model(content, cfg, architecture_of(cfg, model))
         advice = "set these back; or, to start another model from its weights, TRAIN.FINETUNE True"
         resume.refuse(source, other, advice)
         report = load_pretrained(bare(model), content, **resizing(cfg), name=source)
@@ -245,58 +249,12 @@ def _of_other_classes(content: Mapping[str, Any], class_names: Sequence[str]) ->
     return bool(theirs and class_names) and theirs != tuple(class_names)
 
 
-def _architecture(cfg: CfgNode, model: nn.Module) -> Architecture:
-    return getattr(bare(model), "architecture", None) or Architecture.from_cfg(cfg)
-
-
 def _compare_model(cfg: CfgNode, source: str, content: Mapping[str, Any], model: nn.Module) -> None:
     """Say in what a model to start from is another than the config's, though its shapes fit."""
-    other = resume.other_model(content, cfg, _architecture(cfg, model))
+    other = resume.other_model(content, cfg, architecture_of(cfg, model))
     other.pop("MODEL.NUM_CLASSES", None)  # what is fine-tuned has its own
     for line in resume.in_words(other):
         logger.warning("%s is of another model than the config's: %s", source, line)
-
-
-def compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Hold the ranks' weights against each other.
-
-    Raises:
-        WeightsError: they differ, e.g. because nodes have other files under the same name.
-    """
-    if (other := other_rank(lambda: _digest(model, optimizer))) is not None:
-        raise WeightsError(
-            f"rank {other} has loaded other weights than rank 0: OUTPUT_DIR and the files of "
-            "TRAIN.CHECKPOINT_FILE_PATH, TEST.CHECKPOINT_FILE_PATH and "
-            "TIMESFORMER.PRETRAINED_MODEL must be the same on all nodes"
-        )
-
-
-def _digest(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> str:
-    """Return the SHA-256 of weights, and of what an optimizer has gathered."""
-    digest = hashlib.sha256()
-    states = optimizer.state.values() if optimizer else ()
-    gathered = [value for kept in states for value in kept.values()]
-    for tensor in (*bare(model).state_dict().values(), *gathered):
-        if isinstance(tensor, torch.Tensor):
-            digest.update(
-                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-            )
-    return digest.hexdigest()
-
-
-def invented_weights(report: LoadReport) -> list[str]:
-    """Return the weights that a file of this very model would have given."""
-    invented = [*report.missing, *report.copied, *report.zeroed]
-    return invented + [name for name in report.resized if name.startswith("patch_embed")]
-
-
-def resizing(cfg: CfgNode) -> dict[str, str]:
-    """How weights of other sizes are fitted: arguments of `load_pretrained`."""
-    return {
-        "pos_embed_resize": cfg.TIMESFORMER.POS_EMBED_RESIZE,
-        "time_embed_resize": cfg.TIMESFORMER.TIME_EMBED_RESIZE,
-        "tubelet_init": cfg.TIMESFORMER.TUBELET_INIT,
-    }
 
 
 def compare_input(
@@ -318,14 +276,3 @@ def compare_input(
                 "%s expects %s %s, and %s says %s",
                 *(source, name, theirs, KEYS[name], ours),
             )
-
-
-def differing_input(cfg: CfgNode, path: str | Path, trained: Any) -> dict[str, tuple[Any, Any]]:
-    """Return what weights say of their input and the config says otherwise: (theirs, ours)."""
-    if not trained:
-        return {}
-    try:
-        said = Preprocessing.from_json(trained)
-    except ValueError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    return said.differences(build_preprocessing(cfg, "test"))

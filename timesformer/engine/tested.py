@@ -11,13 +11,13 @@ from torch import nn
 
 from timesformer.clips.preprocessing import KEYS
 from timesformer.engine import resume
-from timesformer.engine.start import (
+from timesformer.engine.fit import (
+    architecture_of,
     compare_ranks,
     differing_input,
     invented_weights,
     resizing,
 )
-from timesformer.models.architecture import Architecture
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, get_last_checkpoint, get_path_to_best
@@ -85,7 +85,7 @@ def choose_tested(cfg: CfgNode) -> str:
 
 def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
     content = read_weights(path)
-    _compare_model(cfg, path, content, bare(model))
+    _compare_model(cfg, path, content, model)
     _compare_input(cfg, path, content)
     report = load_pretrained(bare(model), content, **resizing(cfg), name=str(path))
     if invented := invented_weights(report):
@@ -99,10 +99,9 @@ def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
     return TestWeights(str(path), stored_digest(path), names)
 
 
-def _compare_model(cfg: CfgNode, path: str, content: Mapping[str, Any], model: Any) -> None:
+def _compare_model(cfg: CfgNode, path: str, content: Mapping[str, Any], model: nn.Module) -> None:
     """Hold what the file says of its model against the config's; weights alone may fit both."""
-    architecture = getattr(model, "architecture", None) or Architecture.from_cfg(cfg)
-    if other := resume.other_model(content, cfg, architecture):
+    if other := resume.other_model(content, cfg, architecture_of(cfg, model)):
         raise ConfigError(
             f"{path} is of another model than the config's ({', '.join(resume.in_words(other))}): "
             f"set these back, or take the config that it was trained with, --cfg {path}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from timesformer.config.validate import batch_layout
 from timesformer.datasets.build import build_augment
@@ -18,36 +17,31 @@ from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
-from timesformer.engine.evaluate import autocast, eval_epoch
+from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope
 from timesformer.engine.start import begin
 from timesformer.engine.state import TrainState, check_finite, save
+from timesformer.engine.step import train_step
 from timesformer.models.build import build_model, label, meta_model, view_shape
 from timesformer.models.profiling import cost_table
 from timesformer.utils.checkpoint import is_checkpoint_epoch, set_aside_checkpoints
 from timesformer.utils.distributed import (
-    all_reduce_sum,
     device_for,
     get_world,
     is_main,
     same_everywhere,
     together,
 )
-from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger, log_json_stats, progress
 from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
-from timesformer.utils.metrics import topk_correct
 from timesformer.utils.rng import seed_all
 from timesformer.visualization.tensorboard import TensorboardWriter
 
 logger = get_logger(__name__)
-
-# fp16 halves its scale of the loss where a gradient overflows; one that overflows even so is wrong.
-LEAST_LOSS_SCALE = 1.0
 
 
 def train(cfg: CfgNode) -> nn.Module:
@@ -95,7 +89,7 @@ def _train(cfg: CfgNode) -> nn.Module:
         cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list
     )
     if not state.resumed:
-        together(lambda: set_aside(cfg, state.epoch))
+        together(lambda: part_from_former_run(cfg, state.epoch))
     log_start(state, train_loader)
     if is_main():
         for doubt in doubts(dataset.records, cfg.MODEL.NUM_CLASSES, dataset.class_names):
@@ -111,7 +105,7 @@ def _train(cfg: CfgNode) -> nn.Module:
     return model
 
 
-def set_aside(cfg: CfgNode, epoch: int) -> None:
+def part_from_former_run(cfg: CfgNode, epoch: int) -> None:
     """Put a former run's checkpoints out of the way of one that starts in the same folder.
 
     Else a test, or a run that goes on after an interruption, would take the newest of both. The one
@@ -248,82 +242,3 @@ def train_epoch(
                 )
     state.broken.gather()
     return meter.epoch_stats() | {"replaced_videos": len(state.broken.failed)}
-
-
-def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str) -> list[float]:
-    """One optimizer step on a group of batches, whose gradients are averaged.
-
-    Args:
-        state: the run.
-        group: batches of this rank.
-        epoch: from 0; a key of the augmentation.
-        where: epoch and step, for the error message.
-
-    Returns:
-        Over all ranks: summed loss, number of clips wrong at top-1, at top-5, number of clips.
-
-    Raises:
-        TrainingError: if loss or gradient are not finite; weights are as they were before the step.
-        AnnotationError: if too many videos had to be replaced.
-    """
-    state.optimizer.zero_grad(set_to_none=True)
-    totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
-    totals = totals.to(state.device)
-    for i, (pixels, labels, index, meta) in enumerate(group):
-        pixels = pixels.to(state.device, non_blocking=True)
-        inputs = state.augment(pixels, index, meta["view"], epoch)
-        labels = labels.to(state.device, non_blocking=True)
-        targets = labels
-        if state.mixup:
-            inputs, targets = state.mixup(inputs, labels)
-        with _sync_gradients(state.model, i + 1 == len(group)):
-            with autocast(state.device, state.cfg.TRAIN.AMP):
-                logits = state.model(inputs).float()
-                loss = state.loss(logits, targets)
-            state.scaler.scale(loss / len(group)).backward()
-        totals += _totals(loss.detach(), logits.detach(), labels)
-    norm = clip_gradients(state)
-    flags = totals.new_tensor([0.0 if math.isfinite(norm) else 1.0, state.broken.take_new()])
-    # Every rank sees the same sums, so all of them stop, or none.
-    *sums, overflows, replaced = all_reduce_sum(torch.cat([totals, flags])).tolist()
-    state.broken.check(round(replaced))
-    problem = "" if math.isfinite(sums[0]) else "loss is not finite"
-    if overflows and not problem:
-        problem = "the gradient is not finite, though the loss is"
-        if state.scaler.is_enabled() and state.scaler.get_scale() >= LEAST_LOSS_SCALE:
-            logger.info("%s: the gradient overflows fp16, this step is left out", where)
-            problem = ""
-    if problem:
-        ids = [i for batch in group for i in batch[2].tolist()]
-        raise TrainingError(
-            f"{problem} in {where} (this rank's videos: rows {ids} of the training list); "
-            "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_L2NORM, "
-            "or look at these videos"
-        )
-    state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
-    state.scaler.update()
-    return sums
-
-
-def clip_gradients(state: TrainState) -> float:
-    """Return the L2 norm of the whole gradient, and bring it down to SOLVER.CLIP_GRAD_L2NORM."""
-    limit = state.cfg.SOLVER.CLIP_GRAD_L2NORM
-    state.scaler.unscale_(state.optimizer)  # does nothing unless in fp16
-    norm = nn.utils.get_total_norm(p.grad for p in state.model.parameters() if p.grad is not None)
-    if limit > 0:
-        nn.utils.clip_grads_with_norm_(state.model.parameters(), limit, norm)
-    return float(norm)
-
-
-def _sync_gradients(model: nn.Module, sync: bool) -> contextlib.AbstractContextManager:
-    """Ranks exchange gradients in the last forward pass of a step only."""
-    if sync or not isinstance(model, DistributedDataParallel):
-        return contextlib.nullcontext()
-    return model.no_sync()
-
-
-def _totals(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    count = len(labels)
-    right = topk_correct(logits, labels, (1, 5))
-    wrong = torch.tensor([count - n for n in right], device=loss.device)
-    return torch.cat([loss[None] * count, wrong, wrong.new_tensor([count])])

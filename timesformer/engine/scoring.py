@@ -1,17 +1,34 @@
 """Scores on their way from the model to a table: each rank has a row for each of its videos.
 
+Every score is filed under its (video, view) index: order, batching and the number of ranks can't
+change a result, and a view that is missing or scored twice is an error.
+
 Letters: V videos, n views of each, K classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from timesformer.datasets.loader import VideoLoader
+from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.results import ensemble
+from timesformer.utils.checkpoint import bare
+from timesformer.utils.distributed import gather_on_main, together
+from timesformer.utils.errors import TrainingError
+from timesformer.utils.logging import progress
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager:
+    """Mixed precision as TRAIN.AMP / TEST.AMP name it: none, bf16 or fp16."""
+    return torch.autocast(device.type, AMP_TYPES.get(amp), enabled=amp in AMP_TYPES)
 
 
 class Table(NamedTuple):
@@ -26,12 +43,67 @@ class Table(NamedTuple):
     per_view: Tensor | None
 
 
-class MissingViewError(Exception):
-    """A view that wasn't scored exactly once."""
+@torch.no_grad()
+def score_videos(
+    model: nn.Module,
+    loader: VideoLoader,
+    device: torch.device,
+    broken: BrokenVideos,
+    *,
+    num_classes: int,
+    clips: int,
+    method: str = "sum",
+    keep_views: bool = True,
+    amp: str = "none",
+    desc: str = "test",
+) -> Table | None:
+    """Score every view of every video, each rank its share.
 
-    def __init__(self, video: int, view: int, times: int) -> None:
-        super().__init__(video, view, times)
-        self.video, self.view, self.times = video, view, times
+    A rank keeps a row for each of its videos, and the main process gathers them: memory doesn't
+    grow with the number of views, unless they are to be kept, nor does anything lie on the device.
+    A video that can't be read gets NaN, and never the scores of another one.
+
+    Args:
+        model: maps clips (B, 3, T, H, W) to (B, K).
+        loader: evaluation loader of this rank.
+        device: where the model lives.
+        broken: lists videos that can't be read.
+        num_classes: K.
+        clips: clips in one forward pass.
+        method: how views make a video's score, see `ensemble`.
+        keep_views: keep the scores of every view too.
+        amp: see `autocast`.
+        desc: name on the progress bar.
+
+    Returns:
+        The scores, in the main process; None in the others.
+
+    Raises:
+        TrainingError: if a view was not scored exactly once, or no video can be read.
+    """
+    model = bare(model).eval()
+    dataset = loader.dataset
+    several = isinstance(dataset.records[0].label, tuple)
+    shape = (len(dataset), dataset.num_views, num_classes)
+    rows = Rows(shape, method, several, keep_views)
+    for pixels, _, index, meta in progress(loader, desc=desc, total=len(loader)):
+        broken.add(meta["problems"])
+        if not len(index):
+            continue
+        with autocast(device, amp):
+            parts = [
+                model(dataset.normalize(x.to(device, non_blocking=True))).float()
+                for x in pixels.split(clips)
+            ]
+        rows.add(index, meta["view"], torch.cat(parts).cpu())
+    broken.gather()
+    broken.require_some()
+    ranks = gather_on_main(rows.found())
+
+    def name(video: int) -> str:
+        return dataset.records[video].path
+
+    return together(lambda: join_rows(ranks, shape, broken.failed, name) if ranks else None)
 
 
 class Rows:
@@ -91,17 +163,27 @@ class Found(NamedTuple):
     wrong: list[tuple[int, int, int]]
 
 
-def join_rows(ranks: Sequence[Found], shape: tuple[int, int, int], failed: Sequence[int]) -> Table:
+def join_rows(
+    ranks: Sequence[Found],
+    shape: tuple[int, int, int],
+    failed: Sequence[int],
+    name: Callable[[int], str] = "video {}".format,
+) -> Table:
     """Make one table of all ranks' rows.
 
     Args:
         ranks: the rows of each.
         shape: (V, n, K).
         failed: videos that couldn't be read.
+        name: what a video is called in a message.
 
     Raises:
-        MissingViewError: a video isn't there exactly once.
+        TrainingError: a video isn't there exactly once.
     """
+
+    def not_once(video: int, view: int, times: int) -> TrainingError:
+        return TrainingError(f"{name(video)}: view {view} was scored {times} times instead of once")
+
     V, _, K = shape
     keep_views = ranks[0].per_view is not None
     scores = torch.full((V, K), torch.nan)
@@ -110,12 +192,12 @@ def join_rows(ranks: Sequence[Found], shape: tuple[int, int, int], failed: Seque
     times[list(failed)] += 1
     for found in ranks:
         if found.wrong:
-            raise MissingViewError(*found.wrong[0])
+            raise not_once(*found.wrong[0])
         times[found.videos] += found.times
         scores[found.videos] = found.scores
         if per_view is not None and found.per_view is not None:
             per_view[found.videos] = found.per_view
     if not bool((times == 1).all()):
         video = int((times != 1).nonzero()[0])
-        raise MissingViewError(video, 0, int(times[video]))
+        raise not_once(video, 0, int(times[video]))
     return Table(scores, per_view)

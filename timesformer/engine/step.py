@@ -1,0 +1,103 @@
+"""One optimizer step: mixed precision, accumulation, clipping, and the check that all is finite."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from timesformer.datasets.loader import Batch
+from timesformer.engine.scoring import autocast
+from timesformer.engine.state import TrainState
+from timesformer.utils.distributed import all_reduce_sum
+from timesformer.utils.errors import TrainingError
+from timesformer.utils.logging import get_logger
+from timesformer.utils.metrics import topk_correct
+
+logger = get_logger(__name__)
+
+# fp16 halves its scale of the loss where a gradient overflows; one that overflows even so is wrong.
+LEAST_LOSS_SCALE = 1.0
+
+
+def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str) -> list[float]:
+    """One optimizer step on a group of batches, whose gradients are averaged.
+
+    Args:
+        state: the run.
+        group: batches of this rank.
+        epoch: from 0; a key of the augmentation.
+        where: epoch and step, for the error message.
+
+    Returns:
+        Over all ranks: summed loss, number of clips wrong at top-1, at top-5, number of clips.
+
+    Raises:
+        TrainingError: if loss or gradient are not finite; weights are as they were before the step.
+        AnnotationError: if too many videos had to be replaced.
+    """
+    state.optimizer.zero_grad(set_to_none=True)
+    totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
+    totals = totals.to(state.device)
+    for i, (pixels, labels, index, meta) in enumerate(group):
+        pixels = pixels.to(state.device, non_blocking=True)
+        inputs = state.augment(pixels, index, meta["view"], epoch)
+        labels = labels.to(state.device, non_blocking=True)
+        targets = labels
+        if state.mixup:
+            inputs, targets = state.mixup(inputs, labels)
+        with _sync_gradients(state.model, i + 1 == len(group)):
+            with autocast(state.device, state.cfg.TRAIN.AMP):
+                logits = state.model(inputs).float()
+                loss = state.loss(logits, targets)
+            state.scaler.scale(loss / len(group)).backward()
+        totals += _totals(loss.detach(), logits.detach(), labels)
+    norm = clip_gradients(state)
+    flags = totals.new_tensor([0.0 if math.isfinite(norm) else 1.0, state.broken.take_new()])
+    # Every rank sees the same sums, so all of them stop, or none.
+    *sums, overflows, replaced = all_reduce_sum(torch.cat([totals, flags])).tolist()
+    state.broken.check(round(replaced))
+    problem = "" if math.isfinite(sums[0]) else "loss is not finite"
+    if overflows and not problem:
+        problem = "the gradient is not finite, though the loss is"
+        if state.scaler.is_enabled() and state.scaler.get_scale() >= LEAST_LOSS_SCALE:
+            logger.info("%s: the gradient overflows fp16, this step is left out", where)
+            problem = ""
+    if problem:
+        ids = [i for batch in group for i in batch[2].tolist()]
+        raise TrainingError(
+            f"{problem} in {where} (this rank's videos: rows {ids} of the training list); "
+            "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_L2NORM, "
+            "or look at these videos"
+        )
+    state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
+    state.scaler.update()
+    return sums
+
+
+def clip_gradients(state: TrainState) -> float:
+    """Return the L2 norm of the whole gradient, and bring it down to SOLVER.CLIP_GRAD_L2NORM."""
+    limit = state.cfg.SOLVER.CLIP_GRAD_L2NORM
+    state.scaler.unscale_(state.optimizer)  # does nothing unless in fp16
+    norm = nn.utils.get_total_norm(p.grad for p in state.model.parameters() if p.grad is not None)
+    if limit > 0:
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), limit, norm)
+    return float(norm)
+
+
+def _sync_gradients(model: nn.Module, sync: bool) -> contextlib.AbstractContextManager:
+    """Ranks exchange gradients in the last forward pass of a step only."""
+    if sync or not isinstance(model, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return model.no_sync()
+
+
+def _totals(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    count = len(labels)
+    right = topk_correct(logits, labels, (1, 5))
+    wrong = torch.tensor([count - n for n in right], device=loss.device)
+    return torch.cat([loss[None] * count, wrong, wrong.new_tensor([count])])
