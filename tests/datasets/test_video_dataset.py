@@ -12,12 +12,12 @@ from fvcore.common.config import CfgNode
 from PIL import Image
 from video_fixtures import numbered_frames, write_video
 
-from timesformer.clips.sampling import RateSampler
+from timesformer.clips.sampling import ClipPosition, RateSampler
 from timesformer.clips.training import TrainTransform
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.kinetics import Kinetics
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.parts import build_transform
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
@@ -215,6 +215,48 @@ def test_frames_of_a_folder_are_those_of_the_video(cfg: CfgNode, tmp_path: Path)
         dataset.records = [Record(str(tmp_path), 0)]
         frames = dataset[(0, 2)][0] if mode == "train" else dataset[0][0]
         assert frames.equal(video)
+
+
+@pytest.mark.parametrize(
+    ("images", "expected"),
+    [
+        (None, range(1, 51)),
+        (Images(0, 20), range(1, 21)),  # mmaction2 knows of no image behind
+        (Images(10, 20), range(11, 31)),
+        (Images(10, 20, numbered=True), range(10, 30)),
+        (Images(30, 20), range(31, 51)),
+        (Images(31, 20), "50 images, but its list says 51"),
+        (Images(0, 20, numbered=True), "image 0 isn't there, of 20 that its list names"),
+        (Images(40, 20, numbered=True), "image 51 isn't there"),
+    ],
+)
+def test_images_of_a_folder(tmp_path: Path, images: Images | None, expected: range | str) -> None:
+    """Those that its list says are a video of their own, whatever else is there."""
+    for number in range(1, 51):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"img_{number}.png")
+    asked = []
+
+    def place(frames: int, fps: float) -> list[ClipPosition]:
+        asked.append(frames)
+        return [ClipPosition(0.0, frames, tuple(range(frames)))]
+
+    if isinstance(expected, str):
+        with pytest.raises(VideoError, match=expected):
+            VideoReader()(str(tmp_path), place, (), images)
+        return
+    (clip,) = VideoReader()(str(tmp_path), place, (), images).frames
+    assert asked == [len(expected)]
+    assert clip[:, 0, 0, 0].tolist() == list(expected)
+
+
+def test_images_of_a_file(cfg: CfgNode) -> None:
+    """A number of frames says nothing of it; an offset would be of another video."""
+    dataset = build_dataset("kinetics", cfg, "val")
+    path, whole = dataset.records[0].path, dataset[0][0]
+    dataset.records = [Record(path, 0, images=Images(0, 7)), Record(path, 0, images=Images(3, 7))]
+    assert dataset[0][0].equal(whole)
+    with pytest.raises(VideoError, match="a file, but its list says which images of a folder"):
+        dataset[1]
 
 
 def test_broken_folders_of_frames(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from timesformer.clips.sampling import RateSampler, SegmentSampler
 from timesformer.clips.transform import EvalTransform
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
-from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.records import Images, Records
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (
     BROKEN,
@@ -45,6 +45,10 @@ def test_a_folder_of_frames(tmp_path: Path) -> None:
     assert (report.kind, report.fps, report.short_side, report.duration) == ("", 10.0, 48, 1.2)
     (folder / "frames_000007.jpg").write_bytes(b"no picture")
     assert InspectOptions(decode=True)(str(folder)).kind == BROKEN
+    for decode in (False, True):  # without the bad one
+        inspect = InspectOptions(decode, frames_fps=10.0)
+        assert inspect(str(folder), Images(7, 5)).duration == 0.5
+        assert inspect.of_record((str(folder), Images(7, 6))).kind == BROKEN
 
 
 def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from video_fixtures import write_video
 
 from timesformer.clips.sampling import RateSampler
 from timesformer.datasets.decoder import decode_all, load_clip, probe
+from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video import frame_folder
+from timesformer.prepare.copies import Job, Outcome, Prepare
 from timesformer.prepare.transcode import TranscodeSettings, prepared_size, transcode
 from timesformer.utils.errors import UserError, VideoError
 
@@ -101,6 +103,9 @@ def test_a_folder_of_frames_becomes_the_same_clips(tmp_path: Path) -> None:
         )
         prepared = load_clip(target, 4, 3, (i, 5), 10.0, clip_sampling="uniform")
         assert difference(clips.frames[0], prepared) < 2.2
+    job = Job(str(folder), str(tmp_path / "part.mp4"), Images(3, 5))
+    assert Prepare(TranscodeSettings())(job) == Outcome()  # those that its list says
+    assert len(read_stream(tmp_path / "part.mp4").times) == 5
 
 
 def test_videos_shrink_to_the_short_side(tmp_path: Path) -> None:

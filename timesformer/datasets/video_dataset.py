@@ -234,7 +234,7 @@ class VideoDataset(Dataset):
                 for view, rng in requests
             ]
 
-        return self.reader(record.path, place, cuts)
+        return self.reader(record.path, place, cuts, record.images)
 
     def target(self, label: int | tuple[int, ...]) -> int | torch.Tensor:
         """Return a label as in a batch: itself, or for several a vector (K,) of zeros and ones."""

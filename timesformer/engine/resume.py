@@ -163,7 +163,8 @@ def list_digest(records: Sequence[Record]) -> str:
     digest = hashlib.sha256()
     for record in records:
         name = record.path.replace("\\", "/").rpartition("/")[2]
-        line = f"{name}\0{record.label}\0{record.start}\0{record.end}\n"
+        images = "" if record.images is None else f"\0{tuple(record.images)}"
+        line = f"{name}\0{record.label}\0{record.start}\0{record.end}{images}\n"
         digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

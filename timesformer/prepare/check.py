@@ -12,6 +12,7 @@ from tqdm import tqdm
 from timesformer.clips.sampling import RateSampler
 from timesformer.config.node import CfgNode
 from timesformer.datasets.lists.consistency import doubts
+from timesformer.datasets.lists.records import Images
 from timesformer.datasets.lists.written import list_path, write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (
@@ -97,7 +98,9 @@ def check_data(
     )
     videos = inspect_all(datasets, options, workers)
     reports = [
-        SplitReport(split, data, [videos[r.path] for r in data.records], cfg.MODEL.NUM_CLASSES)
+        SplitReport(
+            split, data, [videos[r.path, r.images] for r in data.records], cfg.MODEL.NUM_CLASSES
+        )
         for split, data in datasets.items()
     ]
     problems = [Finding(split, "", "", LIST, why) for split, why in unreadable.items()]
@@ -109,13 +112,15 @@ def check_data(
 
 def inspect_all(
     datasets: Mapping[str, VideoDataset], options: InspectOptions, workers: int
-) -> dict[str, VideoReport]:
-    """Inspect each file once, even one that is in several splits."""
-    paths = list(dict.fromkeys(r.path for d in datasets.values() for r in d.records))
-    found: dict[str, VideoReport] = {}
+) -> dict[tuple[str, Images | None], VideoReport]:
+    """Inspect each file, or images of a folder, once, even what is in several splits."""
+    paths = list(dict.fromkeys((r.path, r.images) for d in datasets.values() for r in d.records))
+    found: dict[tuple[str, Images | None], VideoReport] = {}
     with (
         tqdm(total=len(paths), unit="video", desc="check", disable=None) as bar,
-        closing(in_processes(options, paths, workers, options.crashed)) as results,
+        closing(
+            in_processes(options.of_record, paths, workers, lambda video: options.crashed(video[0]))
+        ) as results,
     ):
         for path, report in results:
             found[path] = report
@@ -136,9 +141,9 @@ def file_problems(report: SplitReport) -> Iterator[Finding]:
 def repeated(report: SplitReport) -> Iterator[Finding]:
     """Yield videos that are more than once in a split, as links or copies."""
     records = report.dataset.records
-    first: dict[tuple[str, int, int | None], int] = {}
+    first: dict[tuple[str, int, int | None, Images | None], int] = {}
     for i, (record, video) in enumerate(zip(records, report.videos, strict=True)):
-        before = first.setdefault((video.same, record.start, record.end), i)
+        before = first.setdefault((video.same, record.start, record.end, record.images), i)
         if before != i and video.kind != MISSING:
             other = "" if records[before].label == record.label else " with another label"
             text = f"the same video as {records[before].path} ({report.where(before)}){other}"

@@ -21,13 +21,20 @@ from timesformer.datasets.catalogue.kinetics import Kinetics
 from timesformer.datasets.catalogue.synthetic import Synthetic
 from timesformer.datasets.catalogue.video_folder import VideoFolder
 from timesformer.datasets.lists.json_entries import read_json, shown
-from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.records import Images, Records
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.datasets.lists.written import write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
 from timesformer.utils.errors import AnnotationError, UserError, VideoError
-from timesformer.utils.files import is_inside, make_folder, temporary_of, write_csv, write_text
+from timesformer.utils.files import (
+    is_folder,
+    is_inside,
+    make_folder,
+    temporary_of,
+    write_csv,
+    write_text,
+)
 from timesformer.utils.processes import CRASHED, in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
@@ -36,10 +43,11 @@ FORMAT = 1  # goes up when the same settings make other videos
 
 
 class Job(NamedTuple):
-    """A video to prepare."""
+    """A video to prepare; of a folder these images, None for all."""
 
     source: str
     target: str
+    images: Images | None = None
 
 
 class Outcome(NamedTuple):
@@ -58,7 +66,7 @@ class Prepare:
     def __call__(self, job: Job) -> Outcome:
         """Transcode; an unreadable source is an outcome, an unwritable target an error."""
         try:
-            transcode(job.source, job.target, self.settings)
+            transcode(job.source, job.target, self.settings, job.images)
         except VideoError as error:
             return Outcome(error.reason)
         return Outcome()
@@ -68,9 +76,23 @@ class Prepare:
         return Outcome(CRASHED)
 
 
-def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path, list[str]]:
-    """Find the folder whose tree the output repeats, and the videos, each of them once."""
-    paths = list(dict.fromkeys(r.path for d in datasets.values() for r in d.records))
+Sources = dict[str, Images | None]  # paths, and the images of a folder that are meant
+
+
+def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path, Sources]:
+    """Find the folder whose tree the output repeats, and the videos, each of them once.
+
+    Raises:
+        UserError: they are on several drives, or splits mean other images of a folder.
+    """
+    paths: Sources = {}
+    for record in (record for dataset in datasets.values() for record in dataset.records):
+        same = paths.setdefault(record.path, record.images) == record.images
+        if not same and is_folder(record.path):
+            raise UserError(
+                f"{record.path}: splits mean other images of it; prepare each with --splits and "
+                "an --output of its own"
+            )
     full = [os.path.abspath(path) for path in paths]  # noqa: PTH100  (links stay what they are)
     try:
         common = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
@@ -104,12 +126,13 @@ def find_videos(folder: Path, output: Path) -> list[str]:
     return found
 
 
-def plan(sources: Iterable[str], base: Path, output: Path) -> list[Job]:
+def plan(sources: Iterable[str] | Sources, base: Path, output: Path) -> list[Job]:
     """Give each source its target: its own name, or where several would have the same, a.avi.mp4.
 
     Raises:
         UserError: two sources have the same one all the same, or a target is a source.
     """
+    images = sources if isinstance(sources, dict) else {}
     places = {source: Path(os.path.relpath(source, base)) for source in sources}
     short = {s: p.with_suffix("") if _is_video(p) else p for s, p in places.items()}
     count = Counter(short.values())
@@ -117,7 +140,7 @@ def plan(sources: Iterable[str], base: Path, output: Path) -> list[Job]:
     for source, place in places.items():
         name = short[source].name if count[short[source]] == 1 else place.name
         target = output / place.with_name(name + SUFFIX)
-        job = Job(source, str(target))
+        job = Job(source, str(target), images.get(source))
         other = jobs.setdefault(job.target, job)
         if other is not job:
             raise UserError(
@@ -255,7 +278,9 @@ def write_lists(
     good = {job.source: job.target for job, outcome in outcomes.items() if not outcome.failure}
     for split, dataset in datasets.items():
         rows = [
-            record._replace(path=Path(good[record.path]).relative_to(output).as_posix())
+            record._replace(
+                path=Path(good[record.path]).relative_to(output).as_posix(), images=None
+            )
             for record in dataset.records
             if record.path in good
         ]

@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from timesformer.clips.sampling import RateSampler
 from timesformer.datasets.build import SPLITS, build_video_split
 from timesformer.datasets.decoder import decode_all, probe
-from timesformer.datasets.lists.records import Record, Records
+from timesformer.datasets.lists.records import Images, Record, Records
 from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset
@@ -70,8 +70,13 @@ class InspectOptions:
     frames_fps: float = 30.0
     timeout: float = 120.0
 
-    def __call__(self, path: str) -> VideoReport:
-        """Inspect a video file or a folder of frames; raises nothing for any content."""
+    def __call__(self, path: str, images: Images | None = None) -> VideoReport:
+        """Inspect a video file or a folder of frames; raises nothing for any content.
+
+        Args:
+            path: the video.
+            images: those of a folder that are meant; None for all.
+        """
         real = os.path.realpath(path)
         outside = bool(self.root) and _leaves(self.root, path, real)
         report = VideoReport(real, same=real, outside=outside)
@@ -79,19 +84,23 @@ class InspectOptions:
             reason = "a symbolic link to nothing" if os.path.islink(path) else "no such file"  # noqa: PTH114
             return report._replace(kind=MISSING, reason=reason)
         try:
-            fps, short_side, duration = self._measure(path)
+            fps, short_side, duration = self._measure(path, images)
         except VideoError as error:
             return report._replace(kind=BROKEN, reason=error.reason)
         same = real if Path(real).is_dir() else _fingerprint(real)
         return report._replace(same=same, fps=fps, short_side=short_side, duration=duration)
 
-    def _measure(self, path: str) -> tuple[float, int, float]:
+    def of_record(self, video: tuple[str, Images | None]) -> VideoReport:
+        """Inspect a record's path and images."""
+        return self(*video)
+
+    def _measure(self, path: str, images: Images | None) -> tuple[float, int, float]:
         if Path(path).is_dir():
-            frames = read_folder(path)
+            frames = read_folder(path, images)
             short_side = min(next(frames).shape[:2])
             if self.decode:
                 deque(frames, maxlen=0)
-            return self.frames_fps, short_side, len(list_frames(path)) / self.frames_fps
+            return self.frames_fps, short_side, len(list_frames(path, images)) / self.frames_fps
         info, damage = probe(path, self.timeout), ""
         if self.decode:
             decoded = sum(1 for _ in decode_all(path, DECODE_ALL_TIMEOUT))

@@ -26,6 +26,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from timesformer.clips.sampling import ClipPosition
+from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video.file import (
     PLAUSIBLE_FPS,
     StreamInfo,
@@ -98,11 +99,16 @@ class _Clock(NamedTuple):
 
 
 def transcode(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], settings: TranscodeSettings
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    settings: TranscodeSettings,
+    images: Images | None = None,
 ) -> int:
     """Prepare a video, or a folder of extracted frames, as `target`, an `.mp4`.
 
     The folder of `target` must exist; `target` itself appears only when it is complete.
+
+    `images` are those of a folder that are meant; None for all.
 
     Damage that training would put up with is an error: in the result, it couldn't be told.
 
@@ -114,7 +120,8 @@ def transcode(
         UserError: the target can't be written, as no other could.
     """
     name, target = os.fspath(source), Path(target)
-    clock, frames = _open_folder(name, settings) if Path(name).is_dir() else _open_file(name)
+    folder = Path(name).is_dir()
+    clock, frames = _open_folder(name, settings, images) if folder else _open_file(name)
     try:
         with written_whole(target) as partial:
             count = _write(partial, name, clock, frames, settings)
@@ -158,24 +165,27 @@ def _decode(path: str, info: StreamInfo) -> Frames:
             yield info.pts(frame, number), frame
 
 
-def _open_folder(path: str, settings: TranscodeSettings) -> tuple[_Clock, Frames]:
+def _open_folder(
+    path: str, settings: TranscodeSettings, images: Images | None
+) -> tuple[_Clock, Frames]:
     fps = Fraction(settings.frames_fps).limit_denominator(1001)
-    images = (VideoFrame.from_ndarray(image, format="rgb24") for image in read_folder(path))
-    frames = ((i * FRAME_TICKS, image) for i, image in enumerate(images))
+    found = read_folder(path, images)
+    made = (VideoFrame.from_ndarray(image, format="rgb24") for image in found)
+    frames = ((i * FRAME_TICKS, image) for i, image in enumerate(made))
     return _Clock(1 / (fps * FRAME_TICKS), fps), frames
 
 
-def read_folder(folder: str) -> Iterator[np.ndarray]:
-    """Yield every image of a folder of frames: uint8 RGB (H, W, 3).
+def read_folder(folder: str, images: Images | None = None) -> Iterator[np.ndarray]:
+    """Yield every image of a folder of frames, or those that are meant: uint8 RGB (H, W, 3).
 
     Raises:
-        VideoError: the folder has no frames, or one of them can't be read.
+        VideoError: the folder hasn't these frames, or one of them can't be read.
     """
-    count = len(list_frames(folder))
+    count = len(list_frames(folder, images))
     for first in range(0, count, FRAMES_AT_ONCE):
         numbers = tuple(range(first, min(first + FRAMES_AT_ONCE, count)))
         position = ClipPosition(0.0, float(count), numbers, timed=False)
-        yield from load_clips(folder, lambda *_, p=position: [p], 1.0).frames[0].numpy()
+        yield from load_clips(folder, lambda *_, p=position: [p], 1.0, (), images).frames[0].numpy()
 
 
 def _write(

@@ -13,6 +13,7 @@ from timesformer.clips.sampling import RateSampler
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue import diving48
+from timesformer.datasets.lists.records import Record
 from timesformer.utils.errors import AnnotationError, ConfigError
 
 ENTRY = {"vid_name": "a_0", "label": 5, "start_frame": 2, "end_frame": 9}
@@ -52,7 +53,7 @@ def test_segments_and_given_names(tmp_path: Path) -> None:
     save(tmp_path / "Diving48_V2_train.json", ENTRY)
     options = {"TRIM_TO_SEGMENT": True, "CLASS_NAMES": "diving48", "PATH_PREFIX": "/videos"}
     train = build_dataset("diving48", make_cfg(tmp_path, **options), "train")
-    assert train.records[0] == ("/videos/a_0.mp4", 5, 2, 9)
+    assert train.records[0] == Record("/videos/a_0.mp4", 5, 2, 9)
     assert train.class_names == tuple(shipped_names("diving48"))
     save(tmp_path / "Diving48_V2_train.json", {"vid_name": "a_0", "label": 5})
     assert len(build_dataset("diving48", make_cfg(tmp_path), "train")) == 1  # frames are optional

@@ -20,6 +20,7 @@ from timesformer.datasets.catalogue.ssv2 import read_answers
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.datasets.lists.frame_rows import read_frame_list
 from timesformer.datasets.lists.json_entries import read_json
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.lists.rows import read_list
 from timesformer.utils.errors import AnnotationError, ConfigError
 
@@ -29,12 +30,12 @@ PROVIDER = "label,youtube_id,time_start,time_end\n"
 HUGE = "9" * 5000
 # Rows, options of read_list, and the records: (path, label) or (path, label, start, end).
 READ: list[tuple[str, dict, list[tuple]]] = [
-    ("frames/abc 300 17", {}, [("frames/abc", 17)]),
-    ("frames/abc 12 300 17", {}, [("frames/abc", 17, 12, 312)]),
-    ("frames/abc\t12\t300\t17\r\n", {}, [("frames/abc", 17, 12, 312)]),
+    ("frames/abc 300 17", {}, [("frames/abc", 17, 0, 300)]),
+    ("frames/abc 12 300 17", {}, [("frames/abc", 17, 12, 300)]),
+    ("frames/abc\t12\t300\t17\r\n", {}, [("frames/abc", 17, 12, 300)]),
     ('"frames/abc 3" 17', {}, [("frames/abc 3", 17)]),
-    ('"frames/abc 3",300,17', {}, [("frames/abc 3", 17)]),
-    ('"frames, a","12","300","17"', {}, [("frames, a", 17, 12, 312)]),
+    ('"frames/abc 3",300,17', {}, [("frames/abc 3", 17, 0, 300)]),
+    ('"frames, a","12","300","17"', {}, [("frames, a", 17, 12, 300)]),
     ('"a ""b"".mp4"\t17', {}, [('a "b".mp4', 17)]),
     ("frames/abc 3,17", {"separator": ","}, [("frames/abc 3", 17)]),
     ("frames/abc 3,17", {"multi_label": True}, [("frames/abc", (3, 17))]),
@@ -51,7 +52,7 @@ READ: list[tuple[str, dict, list[tuple]]] = [
     ("a.mp4 air_drumming", {"class_names": NAMES}, [("a.mp4", 1)]),
     ('yoga.mp4,"arranging, flowers"', {"class_names": NAMES}, [("yoga.mp4", 3)]),
     ('"x yoga" drumming', {"class_names": NAMES}, [("x yoga", 2)]),
-    ("path,num_frames,label\na,5,3", {}, [("a", 3)]),
+    ("path,num_frames,label\na,5,3", {}, [("a", 3, 0, 5)]),
     (f"{PROVIDER}yoga,xy,1.5,2", {"class_names": NAMES}, [("xy_000001_000002.mp4", 4)]),
     ("x\u2028y.mp4 3", {}, [("x\u2028y.mp4", 3)]),
 ]
@@ -138,7 +139,10 @@ def test_lists_that_are_read(tmp_path: Path, rows: str, options: dict, expected:
     path = tmp_path / "train.csv"
     path.write_bytes(rows.encode())
     records = read_list(path, **{"num_classes": 18, **options})
-    assert list(records) == [(*record, 0, None)[:4] for record in expected]
+    assert list(records) == [
+        Record(path, label, images=Images(*images) if images else None)
+        for path, label, *images in expected
+    ]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +194,10 @@ def test_lists_that_are_no_files(
         (f"7 0 0 7/1.jpg {HUGE}\n", 2, "label must be a number from 0 to 1"),
         ("7 0 0 7/1.jpg 1,0\n", 2, "label must be a number from 0 to 1"),
         ("7 0 0 my 7/1.jpg 1\n", 2, "must have 5 columns"),
+        ("7 0 0 7/a.jpg 1\n", 2, "'7/a.jpg' must be an image with a number"),
+        ("7 0 0 7/1.jpg 1\n7 0 1 7/2.jpg 1\n7 0 2 7/4.jpg 1\n", 4, "image 4 after 2: .* one after"),
+        ("7 0 0 7/1.jpg 1\n7 0 1 7/1.jpg 1\n", 3, "image 1 after 1: .* folder of their own"),
+        ("7 0 0 7/1.jpg 1\n7 0 1 7/2.jpg 1\n8 0 1 8/1.jpg 2\n", 4, "label must be"),
         ("7\t0\t0\t7/1.jpg\t1\n7\t0\t1\t7/2.jpg\n", 3, "must have 5 columns"),
         ("7 0 0 7/1.jpg 1 " + "x" * 1_000_000, 2, "must have 5 columns"),
     ],
@@ -207,7 +215,23 @@ def test_frame_lists_that_are_read(tmp_path: Path, end: str, separator: str) -> 
     text = end.join([FRAMES.strip(), *rows]).replace(" ", separator)
     (tmp_path / "train.csv").write_bytes(codecs.BOM_UTF8 + text.encode())
     records = build_dataset("ssv2", ssv2(tmp_path), "train").records
-    assert [(Path(r.path).name, r.label) for r in records] == [("7", 1), ("8", 0)]
+    assert [(Path(r.path).name, r.label, r.images) for r in records] == [
+        ("7", 1, Images(0, 3, numbered=True)),
+        ("8", 0, Images(0, 3, numbered=True)),
+    ]
+    assert [records.where(i)[-6:] for i in range(2)] == ["line 2", "line 5"]
+
+
+@pytest.mark.parametrize("name", ["%d.jpg", "img_%05d.jpg", "a%%d_%d_x.jpg", "12345678901%03d.jpg"])
+def test_frame_lists_know_which_images_they_name(tmp_path: Path, name: str) -> None:
+    """Rows may differ in what says nothing, and numbers may get longer."""
+    rows = [f"7 0 {n} 7/{name % n} 1{' ' * (n % 3 == 0)}" for n in range(7, 112)]
+    rows.insert(50, "")
+    (tmp_path / "train.csv").write_text(FRAMES + "\n".join(rows))
+    ((_, _, _, _, images),) = read_frame_list(tmp_path / "train.csv", 2, tmp_path)
+    assert images is not None
+    assert images[1:] == (105, True)
+    assert images.first % 1000 == 7
 
 
 DEEP = '[{"id": ' + "[" * 100_000 + "]" * 100_000 + ', "template": "Turning"}]'

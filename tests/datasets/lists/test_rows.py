@@ -9,6 +9,7 @@ import pytest
 
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.lists.rows import read_list
 from timesformer.utils.errors import AnnotationError
 
@@ -111,6 +112,8 @@ def test_a_class_may_be_called_as_a_column(tmp_path: Path) -> None:
 )
 def test_frame_counts(tmp_path: Path, row: str, expected: tuple) -> None:
     assert rows(tmp_path, row, class_names=NAMES) == [expected]
+    (record,) = read_list(tmp_path / "train.csv", 5, class_names=NAMES)
+    assert record.images == (Images(0, 300) if "300" in row else None)
 
 
 @pytest.mark.parametrize(
@@ -159,8 +162,9 @@ def test_several_labels_that_are_not_joined_with_commas(tmp_path: Path) -> None:
     """As mmaction2 writes them; after a folder they could be its frames."""
     assert rows(tmp_path, "a.mp4 1 2 3", multi_label=True) == [("a.mp4", (1, 2, 3))]
     assert rows(tmp_path, "test.mp4 0 2 4", multi_label=True) == [("test.mp4", (0, 2, 4))]
-    with pytest.raises(AnnotationError, match=r"line 1: 2 before the labels: join .* commas"):
-        rows(tmp_path, "frames/a 1 2 3", multi_label=True)
+    for row in ("frames/a 1 2 3", "frames/a 1 2,3", '"frames/a" 1 2,3', "a.mp4 1 2,3"):
+        with pytest.raises(AnnotationError, match=r"before the labels: join .* commas .*frames"):
+            rows(tmp_path, row, multi_label=True)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_several_labels_where_one_is_expected(tmp_path: Path, row: str) -> None:
 def test_offset_and_number_of_frames(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("some/directory-1 163 12 2\n")
     (record,) = read_list(tmp_path / "train.csv", 5)
-    assert record == ("some/directory-1", 2, 163, 175)
+    assert record == Record("some/directory-1", 2, images=Images(163, 12))
 
 
 def test_a_list_keeps_its_separator(tmp_path: Path) -> None:

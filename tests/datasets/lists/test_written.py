@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.lists.rows import read_list
 from timesformer.datasets.lists.written import list_path, write_list
 from timesformer.utils.errors import AnnotationError
@@ -35,9 +35,21 @@ def test_paths_are_written_as_they_were_read() -> None:
 def test_names_that_could_be_parted_are_read_back(tmp_path: Path, separator: str) -> None:
     """Without quotes "frames/abc 3" and its label 17 would be three fields, or two labels."""
     paths = ["frames/abc 3", "take 1,2", "a|b", ' "x" ', "1,a.mp4", "a.mp4 drumming", "x;3", "a:"]
-    written = [Record(path, 17) for path in paths] + [Record("frames/c", 1, 5, 12)]
+    written = [Record(path, 17) for path in paths] + [
+        Record("frames/c", 1, images=Images(5, 7)),
+        Record("frames/d 1", 1, images=Images(0, 7)),
+        Record("e.mp4", 1, images=Images(0, 7)),
+    ]
     write_list(tmp_path / "train.csv", written, separator, multi_label=False)
     assert list(read_list(tmp_path / "train.csv", 18, separator=separator)) == written
+
+
+def test_parts_and_numbered_images_are_written_as_images(tmp_path: Path) -> None:
+    numbered = [Record(f"n{i}", 2, images=Images(i, 9, numbered=True)) for i in (0, 1, 4)]
+    records = [Record("frames/c", 1, 5, 12), Record("a.mp4", 1, 5, 12), *numbered]
+    write_list(tmp_path / "train.csv", records, " ", multi_label=False)
+    found = [record.images for record in read_list(tmp_path / "train.csv", 18)]
+    assert found == [(5, 7, False), None, (0, 9, False), (0, 9, False), (3, 9, False)]
 
 
 def test_a_name_with_a_line_break(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Frame lists as PySlowFast reads them: a row for each extracted frame of each video.
 
 `original_vido_id video_id frame_id path labels` (sic), with spaces between; `path` is that of an
-image, `labels` the number of a class.
+image, `labels` the number of a class. The images of a video must be numbered one after the other.
 """
 
 from __future__ import annotations
@@ -10,84 +10,144 @@ import codecs
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.records import Images, Records
 from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import open_regular
 from timesformer.utils.retry import persistently
 
 LONGEST = 1 << 16  # bytes of a row
+IMAGE_NUMBER = re.compile(r"(.*?)([0-9]{1,9})([^0-9.]*\.[^.]*)")  # the last one in an image's name
+
+
+class Run(NamedTuple):
+    """Rows that say the same of images whose numbers follow each other.
+
+    Attributes:
+        line: of the first row.
+        where: its file and line.
+        video: what stands first in each of them.
+        folder: of the images.
+        label: as text.
+        first: number in the name of the first image.
+        rows: how many they are.
+    """
+
+    line: int
+    where: str
+    video: bytes
+    folder: PurePosixPath
+    label: str
+    first: int
+    rows: int
 
 
 def read_frame_list(path: Path, classes: int, media: Path) -> Records:
     """Read a list with a row for each frame; the frames of a video are one record, their folder.
 
     Raises:
-        AnnotationError: a row is malformed, the rows of a video aren't consecutive, or they have
-            another folder or label than its first one.
+        AnnotationError: a row is malformed, the rows or images of a video don't follow each other,
+            or they have another folder or label than its first one.
     """
     records, seen = Records(str(path)), set()
-    before: tuple[bytes, PurePosixPath, str] | None = None
-    for line, where, video, frame, label in changing_rows(path):
-        folder = PurePosixPath(frame).parent
-        if not folder.name or ".." in folder.parts:
-            raise AnnotationError(f"{where}: {frame!r:.60} must be an image in a folder")
-        if before and video == before[0]:
-            if before[1:] != (folder, label):
-                raise AnnotationError(
-                    f"{where}: folder {str(folder)!r:.60} and label {label!r:.60}, but "
-                    f"{str(before[1])!r:.60} and {before[2]!r:.60} in the video's first row"
-                )
+    video: Run | None = None
+
+    def add(video: Run) -> None:
+        images = Images(video.first, video.rows, numbered=True)
+        records.append(str(media / video.folder), int(video.label), line=video.line, images=images)
+
+    for run in runs(path):
+        if video and run.video == video.video:
+            video = _joined(video, run)
             continue
-        if folder in seen:
+        if video:
+            add(video)
+        if run.folder in seen:
             raise AnnotationError(
-                f"{where}: other rows of {str(folder)!r:.60} came before; sort them"
+                f"{run.where}: other rows of {str(run.folder)!r:.60} came before; sort them"
             )
-        if not re.fullmatch("[0-9]{1,9}", label) or int(label) >= classes:
+        if not re.fullmatch("[0-9]{1,9}", run.label) or int(run.label) >= classes:
             raise AnnotationError(
-                f"{where}: the label must be a number from 0 to {classes - 1}, not {label!r:.60}; "
-                "lists without labels need labels.json and train.json or validation.json"
+                f"{run.where}: the label must be a number from 0 to {classes - 1}, not "
+                f"{run.label!r:.60}; lists without labels need labels.json and train.json or "
+                "validation.json"
             )
-        seen.add(folder)
-        before = video, folder, label
-        records.append(str(media / folder), int(label), line=line)
-    if not records:
+        seen.add(run.folder)
+        video = run
+    if not video:
         raise AnnotationError(f"{path}: the list has no videos")
+    add(video)
     return records
 
 
-def changing_rows(path: Path) -> Iterator[tuple[int, str, bytes, str, str]]:
-    """Yield (line, its name, video, frame, label) for the first row of each video.
+def _joined(video: Run, run: Run) -> Run:
+    """Join further rows of a video, which are written in another way, to those before."""
+    if (run.folder, run.label) != (video.folder, video.label):
+        raise AnnotationError(
+            f"{run.where}: folder {str(run.folder)!r:.60} and label {run.label!r:.60}, but "
+            f"{str(video.folder)!r:.60} and {video.label!r:.60} in the video's first row"
+        )
+    if run.first != video.first + video.rows:
+        raise AnnotationError(
+            f"{run.where}: image {run.first} after {video.first + video.rows - 1}: the images of "
+            "a video must be numbered one after the other; to choose some of them, copy or link "
+            "them to a folder of their own"
+        )
+    return video._replace(rows=video.rows + run.rows)
 
-    So for any other row that doesn't clearly say the same as the one before: rows are millions.
+
+def runs(path: Path) -> Iterator[Run]:
+    """Yield rows together that clearly say the same of image after image: rows are millions.
+
+    Raises:
+        AnnotationError: the list can't be read, or a row is malformed.
     """
     try:
         file = persistently(lambda: open_regular(path), path)
         with file:
-            yield from _rows(path, file)
+            yield from _runs(path, file)
     except OSError as error:
         raise AnnotationError(f"{path}: can't be read: {error.strerror}") from None
 
 
-def _rows(path: Path, file: BinaryIO) -> Iterator[tuple[int, str, bytes, str, str]]:
+def _runs(path: Path, file: BinaryIO) -> Iterator[Run]:
     header = file.readline(LONGEST).removeprefix(codecs.BOM_UTF8).split()
     if header.count(b"path") != 1 or header.count(b"labels") != 1:
         raise AnnotationError(
             f"{path}, line 1: must be `original_vido_id video_id frame_id path labels`"
         )
-    video, folder, end, line = b"\n", b"", b"", 1
+    run: Run | None = None
+    begin, end, line, number = b"\n", b"%d", 1, 0  # how a row begins and ends that goes on
     while row := file.readline(LONGEST):
         line += 1
-        if (row.startswith(video) and folder in row and row.endswith(end)) or row.isspace():
+        if row.startswith(begin) and row.endswith(end % (number + 1)):
+            number += 1
             continue
+        if row.isspace():
+            continue
+        if run:
+            yield run._replace(rows=number - run.first + 1)
         cells, where = row.split(), f"{path}, line {line}"
         if len(row) == LONGEST or len(cells) != len(header) or b"\0" in row:
             raise AnnotationError(f"{where}: must have {len(header)} columns")
         image, label = cells[header.index(b"path")], cells[header.index(b"labels")]
-        video, folder = cells[0] + b" ", b" %s/" % image.rpartition(b"/")[0]
-        end = b" " + label + row[len(row.rstrip()) :]
         try:
-            yield line, where, cells[0], image.decode(), label.decode().strip('"')
+            name, text = image.decode(), label.decode().strip('"')
         except UnicodeDecodeError:
             raise AnnotationError(f"{where}: not UTF-8 text") from None
+        folder = PurePosixPath(name).parent
+        if not folder.name or ".." in folder.parts:
+            raise AnnotationError(f"{where}: {name!r:.60} must be an image in a folder")
+        found = IMAGE_NUMBER.fullmatch(name.rpartition("/")[2])
+        if not found:
+            raise AnnotationError(f"{where}: {name!r:.60} must be an image with a number")
+        number = int(found[2])
+        run = Run(line, where, cells[0], folder, text, number, 1)
+        begin = cells[0] + b" "
+        before = b" " + image[: len(image) - len((found[2] + found[3]).encode())]
+        after = found[3].encode() + b" " + label + row[len(row.rstrip()) :]
+        digits = b"%%0%dd" % len(found[2])
+        end = before.replace(b"%", b"%%") + digits + after.replace(b"%", b"%%")
+    if run:
+        yield run._replace(rows=number - run.first + 1)

@@ -27,8 +27,8 @@ class ProviderParser:
             if self.columns.count(column) != 1:
                 raise BadRowError(f"there is no column {column!r}, or several")
 
-    def __call__(self, row: str) -> tuple[str, Label, tuple[int, None]]:
-        """Return path, label and span of a whole video."""
+    def __call__(self, row: str) -> tuple[str, Label, None]:
+        """Return path and label of a whole video."""
         fields = dict(zip(self.columns, csv_fields(row), strict=False))
         try:
             name, video, *times = (fields[column] for column in COLUMNS)
@@ -46,7 +46,7 @@ class ProviderParser:
         return (
             f"{folder}{_class_folder(form, name)}{video}_{start:06d}_{end:06d}.mp4",
             label,
-            (0, None),
+            None,
         )
 
     def _find_folder(self, name: str, split: str) -> tuple[str, str]:

@@ -9,6 +9,20 @@ from typing import NamedTuple, overload
 TO_THE_END = -1
 
 
+class Images(NamedTuple):
+    """Which images of a folder are a video; all of them must be there. A file has none.
+
+    Attributes:
+        first: the place of the first one among the folder's, from 0; or the number in its name.
+        length: how many follow each other.
+        numbered: `first` is the number in a name.
+    """
+
+    first: int
+    length: int
+    numbered: bool = False
+
+
 class Record(NamedTuple):
     """One video, or a part of one, and its class.
 
@@ -17,12 +31,14 @@ class Record(NamedTuple):
         label: its class; a tuple of classes where a video has several.
         start: first frame of the part.
         end: frame after the last one; None for the end of the video.
+        images: those that count where the video is a folder; None for all.
     """
 
     path: str
     label: int | tuple[int, ...]
     start: int = 0
     end: int | None = None
+    images: Images | None = None
 
 
 class Records(Sequence[Record]):
@@ -47,7 +63,8 @@ class Records(Sequence[Record]):
         self._labels = array("i")
         self._label_ends = array("q", [0])  # used with several labels only
         self._lines = array("i")
-        self._spans = array("i")  # start, end, start, end, …
+        # start, end, start, end, …; or of images first, as -1 - first if numbered, and -1 - length
+        self._spans = array("i")
 
     def append(
         self,
@@ -57,8 +74,12 @@ class Records(Sequence[Record]):
         line: int = 0,
         start: int = 0,
         end: int | None = None,
+        images: Images | None = None,
     ) -> None:
-        """Add a record; `line` is its place in the source, from 1, or 0 for none."""
+        """Add a record, a part of a video or images of a folder.
+
+        `line` is its place in the source, from 1, or 0 for none.
+        """
         self._paths += path.encode("utf-8", "surrogateescape")
         self._path_ends.append(len(self._paths))
         if self.multi_label:
@@ -69,6 +90,9 @@ class Records(Sequence[Record]):
             assert isinstance(label, int)
             self._labels.append(label)
         self._lines.append(line)
+        if images is not None:
+            start = -1 - images.first if images.numbered else images.first
+            end = -1 - images.length
         self._spans.extend((start, TO_THE_END if end is None else end))
 
     def __len__(self) -> int:
@@ -111,6 +135,8 @@ class Records(Sequence[Record]):
             label = tuple(self._labels[self._label_ends[index] : self._label_ends[index + 1]])
         else:
             label = self._labels[index]
-        return Record(
-            path.decode("utf-8", "surrogateescape"), label, start, None if end < 0 else end
-        )
+        text = path.decode("utf-8", "surrogateescape")
+        if end < TO_THE_END:
+            first, numbered = (-1 - start, True) if start < 0 else (start, False)
+            return Record(text, label, images=Images(first, -1 - end, numbered))
+        return Record(text, label, start, None if end < 0 else end)

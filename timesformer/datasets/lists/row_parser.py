@@ -1,4 +1,4 @@
-"""From a row of a list to a path, a label and a span of frames."""
+"""From a row of a list to a path, a label and, where it says so, images of a folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from timesformer.datasets.lists.label_reader import REMEMBERED, BadRowError, Label, LabelReader
+from timesformer.datasets.lists.records import Images
 from timesformer.datasets.lists.row_paths import (
     MOST_WORDS,
     PLAIN,
@@ -18,15 +19,16 @@ from timesformer.datasets.lists.row_paths import (
     is_plain_ascii,
 )
 
-Span = tuple[int, int | None]  # frames [start, end); None: to the end
-WHOLE: Span = (0, None)
-Row = tuple[str, Label, Span]
+Row = tuple[str, Label, Images | None]
 BLANKS = " \t"
 LABEL_COLUMNS = {"label", "labels", "class", "label_id", "class_id", "class_name", "target", "tag"}
 FRAME_COLUMNS = ("frame", "num", "n_", "total", "offset", "start", "length", "count")
 QUOTED = r'"((?:[^"]|"")*)"'
-PLAIN_QUOTED = re.compile(r'"([^"\s][^"\x00-\x1f\x7f]*)"(?:::|\t|,| ) *([0-9]{1,9})\r?')
 FEW = 9  # digits of a number of frames
+PARTING = r"(?:::|\t|,| ) *"
+# One separator, and between it and others like it perhaps an offset, and a number of frames.
+NUMBERS = rf"(?:(::|\t|,| )(?:([0-9]{{1,{FEW}}})\2)?([1-9][0-9]{{0,{FEW - 1}}})\2|{PARTING})"
+PLAIN_QUOTED = re.compile(rf'"([^"\s][^"\x00-\x1f\x7f]*)"{NUMBERS}([0-9]{{1,9}})\r?')
 
 
 class RowParser:
@@ -50,36 +52,35 @@ class RowParser:
         names = self.read_label.index
         if self.configured not in (*SEPARATORS, ";", "|"):
             return never, never
-        blanks = r"(?:::|\t| ) *" if self.read_label.multi_label else r"(?:::|\t|,| ) *"
+        blanks = r"(?:::|\t| ) *" if self.read_label.multi_label else PARTING
         named = re.compile(rf"({PLAIN_FILE}){blanks}(\S[^\x00-\x1f\x7f]*)\r?") if names else never
         if any("/" in name or re.search(r"[\s,:]\S*[0-9]$", name) for name in names):
             return never, never
         if self.read_label.multi_label:
             return re.compile(rf"({PLAIN}){blanks}([0-9]{{1,9}}(?:,[0-9]{{1,9}})*)\r?"), named
-        parting = rf"(?:(::|\t|,| )[1-9][0-9]{{0,{FEW - 1}}}\2|{blanks})"
-        return re.compile(rf"({PLAIN}){parting}([0-9]{{1,9}})\r?"), named
+        return re.compile(rf"({PLAIN}){NUMBERS}([0-9]{{1,9}})\r?"), named
 
-    def plain(self, line: str) -> tuple[str, Label] | None:
-        """Return path and label of a row that is plain, else None."""
+    def plain(self, line: str) -> Row | None:
+        """Return what a row says that is plain, else None."""
         path, _, text = line.rpartition(self.separators[0])
         label = self._plain_labels.get(text)
         if label is not None and is_plain_ascii(path):  # what PLAIN says, and several times faster
-            return path, label
+            return path, label, None
         if line.startswith('"'):
             match = PLAIN_QUOTED.fullmatch(line)
-            label = self.read_label(match[2]) if match else None
-            return (match[1], label) if match and label is not None else None
+            label = self.read_label(match[5]) if match else None
+            return _plain_row(match, label) if match and label is not None else None
         match = self._plain.fullmatch(line) or self._plain_named.fullmatch(line)
         if match is None:
             return None
         label = self.read_label(match[match.lastindex or 0])
-        if label is None:
+        if label is None or (row := _plain_row(match, label)) is None:
             return None
         separator = line[match.end(1)]
         self._keep("::" if separator == ":" else separator)
         if match.re is self._plain and len(self._plain_labels) < REMEMBERED:
             self._plain_labels[line[match.start(match.lastindex or 0) :]] = label  # "\r" and all
-        return match[1], label
+        return row
 
     def __call__(self, row: str) -> Row:
         if row.startswith('"'):
@@ -113,13 +114,13 @@ class RowParser:
             raise BadRowError("no path before the label")
         gap = video[len(path) :] + separator
         trusted = separator == self.configured != " "
-        found: Row = path, label, WHOLE
+        found: Row = path, label, None
         path, numbers, gaps = behind(path, separator)
         gaps.append(gap)
         if numbers and has_extension(path):
             found = self._behind_file(path, numbers, gaps, separator, label)
         elif numbers and isinstance(label, tuple) and not trusted:
-            raise BadRowError(f"{numbers[-1]:.60} before the labels: join labels with commas")
+            raise _before_labels(numbers)
         elif numbers and isinstance(label, int) and all(_are(gap, separator) for gap in gaps):
             found = _behind_folder(path, numbers, separator, label)
         check_path(found[0], separator, self.read_label, trusted)
@@ -140,11 +141,13 @@ class RowParser:
             several = {*label}
             for number in numbers:
                 several.update(self.read_label(number) or ())  # type: ignore[arg-type]
-            if all(_are(f"{gap.replace(',', '')}{separator}", separator) for gap in gaps):
-                return path, tuple(sorted(several)), WHOLE
-            raise BadRowError(f"{numbers[-1]:.60} before the labels: join labels with commas")
-        if len(numbers) == 1 and _count(numbers[0]) and all(_are(g, separator) for g in gaps):
-            return path, label, WHOLE  # what is left out is the number of frames
+            alike = all(_are(f"{gap.replace(',', '')}{separator}", separator) for gap in gaps)
+            if alike and len(label) == 1:  # "163 1,3" may be a number of frames and two labels
+                return path, tuple(sorted(several)), None
+            raise _before_labels(numbers)
+        count = _count(numbers[0]) if len(numbers) == 1 else None
+        if count and all(_are(gap, separator) for gap in gaps):
+            return path, label, Images(0, count)
         joined = ", ".join((*numbers, str(label)))
         raise BadRowError(
             f"several labels ({joined:.60}): set DATA.MULTI_LABEL True and MODEL.LOSS_FUNC bce, or "
@@ -169,7 +172,7 @@ class RowParser:
         if quoted := re.fullmatch(QUOTED, text):
             text = _unquoted(quoted[1])
         if (label := self.read_label(text)) is not None:
-            return path, label, WHOLE
+            return path, label, None
         fields = [field.strip() for field in text.split(separator.strip() or None)]
         fields = [f[1:-1] if re.fullmatch(r'"[^"]*"', f) else f for f in fields]
         for i in range(1, min(len(fields), 4)):
@@ -178,8 +181,8 @@ class RowParser:
                 if has_extension(path):
                     return self._behind_file(path, fields[:i], (separator,), separator, label)
                 # The path may hold separators: its quotes say where it ends.
-                _, _, span = _behind_folder("", fields[:i], separator, label)
-                return path, label, span
+                _, _, images = _behind_folder("", fields[:i], separator, label)
+                return path, label, images
         raise self.read_label.unknown(text)
 
     def _with_quoted_label(self, video: str, text: str) -> Row:
@@ -207,7 +210,7 @@ class RowParser:
             )
         if not quoted:
             check_path(video, "", self.read_label, trusted=False)
-        return video, (label,) if self.read_label.multi_label else label, WHOLE
+        return video, (label,) if self.read_label.multi_label else label, None
 
 
 def is_header(row: str, separators: Sequence[str], read_label: LabelReader) -> bool:
@@ -237,16 +240,34 @@ def _names_path(column: str) -> bool:
 
 
 def _behind_folder(path: str, numbers: Sequence[str], separator: str, label: Label) -> Row:
+    if isinstance(label, tuple):
+        raise _before_labels(numbers)
     offset = _count(numbers[0], least=0) if len(numbers) == 2 else 0
     count = _count(numbers[-1]) if len(numbers) <= 2 else None
-    if separator not in path and isinstance(label, int) and offset is not None and count:
-        return path, label, (offset, offset + count) if len(numbers) == 2 else WHOLE
+    if separator not in path and offset is not None and count:
+        return path, label, Images(offset, count)
     joined = " ".join(numbers)
     raise BadRowError(
         f"{joined:.60} before the label: neither a number of frames nor offset and number of "
         f"frames of a folder whose path has no {separator!r}. {QUOTE_IT}; several labels need "
         "DATA.MULTI_LABEL True and commas"
     )
+
+
+def _before_labels(numbers: Sequence[str]) -> BadRowError:
+    return BadRowError(
+        f"{numbers[-1]:.60} before the labels: join labels with commas (3,17), and leave a number "
+        "of frames out; of a folder all images count then"
+    )
+
+
+def _plain_row(match: re.Match[str], label: Label) -> Row | None:
+    """Return what a match of NUMBERS between path and label says, None if that isn't plain."""
+    if match.re.groups < 5 or not (count := match[4]):
+        return match[1], label, None
+    if not isinstance(label, int) or (match[3] and has_extension(match[1])):
+        return None
+    return match[1], label, Images(int(match[3] or 0), int(count))
 
 
 def _are(gap: str, separator: str) -> bool:

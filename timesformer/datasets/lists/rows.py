@@ -6,13 +6,15 @@ A row is `path label`. The label is what follows the last separator, so a path m
     my videos/abc.mp4,17          DATA.PATH_LABEL_SEPARATOR says: the separators are tried in the
     "a, b.mp4",17                 order configured, `::`, tab, comma, space, and the first that
     videos/abc.mp4::17            leaves a label wins, and is tried first in the rows below
-    videos/abc.mp4 300 17         the number of frames is ignored: an integer before the label,
-    frames/abc 300 17             after a file extension or in a row of just three fields
-    frames/abc 12 300 17          offset, number of frames, label: extracted frames of mmaction2
+    frames/abc 300 17             number of frames, label, as in mmaction2: the first 300 images
+    frames/abc 12 300 17          offset, number of frames, label: 300 images after the first 12
+    videos/abc.mp4 300 17         the number says nothing of a file; there is no offset
     videos/abc.mp4 air drumming   a class name (DATA.CLASS_NAMES), also written air_drumming
     air_drumming/abc.mp4          no label: the folder is the class, as in UCF101's testlist
     videos/abc.mp4 3,17           several labels (DATA.MULTI_LABEL), numbers or names; after a file
     videos/abc.mp4 3 17 5         extension spaces do as well. Without MULTI_LABEL both are refused
+
+Numbers of frames hold where the path is a folder of images, and all that they say must be there.
 
 What could be read in two ways is refused, not guessed: a path that ends in a number or a class
 name apart ("frames/abc 3,17", "frames/abc air drumming 17"), text behind a file's extension, a
@@ -38,10 +40,10 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from timesformer.datasets.lists.label_reader import BadRowError, Label, LabelReader
+from timesformer.datasets.lists.label_reader import BadRowError, LabelReader
 from timesformer.datasets.lists.provider_rows import ProviderParser, is_provider_header
 from timesformer.datasets.lists.records import Records
-from timesformer.datasets.lists.row_parser import WHOLE, Row, RowParser, is_header
+from timesformer.datasets.lists.row_parser import Row, RowParser, is_header
 from timesformer.datasets.lists.row_paths import CONTROL
 from timesformer.datasets.lists.text_file import read_text
 from timesformer.utils.errors import AnnotationError
@@ -75,14 +77,14 @@ def read_list(
     read_label = LabelReader(num_classes, class_names, multi_label)
     rows = RowParser(separator, read_label)
     parse: Callable[[str], Row] = rows
-    plain: Callable[[str], tuple[str, Label] | None] | None = rows.plain
+    plain: Callable[[str], Row | None] | None = rows.plain
     begun = False
     folder = os.path.join(prefix, "") if prefix else ""  # noqa: PTH118
     line_of: dict[str, int] = {}
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         try:
             if found := plain and plain(line):
-                (video, label), span = found, WHOLE
+                video, label, images = found
             else:
                 row = line.strip(" \t\r")
                 if not row:
@@ -96,7 +98,7 @@ def read_list(
                         continue
                     if is_header(row, rows.separators, read_label):
                         continue
-                video, label, span = parse(row)
+                video, label, images = parse(row)
             begun = True
             if folder:
                 video = _inside(prefix, folder, video)
@@ -106,7 +108,7 @@ def read_list(
                 raise BadRowError(f"{video!r:.200} is in line {first} already; remove one of them")
         except BadRowError as error:
             raise AnnotationError(f"{path}, line {number}: {error}") from None
-        records.append(video, label, line=number, start=span[0], end=span[1])
+        records.append(video, label, line=number, images=images)
     if not records:
         raise AnnotationError(f"{path}: the list has no videos")
     return records

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.lists.row_paths import CONTROL, PLAIN, has_extension
 from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import written_whole
@@ -25,8 +25,10 @@ def list_path(path: str, prefix: str) -> str:
 def write_list(path: Path, records: Iterable[Record], separator: str, multi_label: bool) -> None:
     """Write rows `path label`, or `path 3,17`, for `read_list` with the same arguments.
 
-    A path that could be parted in another way is put in quotes. Folders of frames keep their parts;
-    of a part of a file, which lists have no form for, the whole file is written.
+    A path that could be parted in another way is put in quotes. Folders of frames keep their parts,
+    but not with several labels, and images that are known by their numbers count from 1, or from 0
+    if the first one does; of a part of a file, which lists have no form for, the whole file is
+    written.
 
     Raises:
         AnnotationError: a path has a line break or another control character.
@@ -37,14 +39,17 @@ def write_list(path: Path, records: Iterable[Record], separator: str, multi_labe
         written_whole(path) as partial,
         partial.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
     ):
-        for video, label, start, end in records:
+        for video, label, start, end, images in records:
             if CONTROL.search(video):
                 raise AnnotationError(
                     f"{video!r:.200}: a list can't have such a name: rename the file"
                 )
             fields = [_quoted(video, separator)]
-            if end is not None and not multi_label and not has_extension(video):
-                fields += [str(start), str(end - start)]
+            if images is None and end is not None and not has_extension(video):
+                images = Images(start, end - start)
+            if images is not None and not multi_label:
+                first = max(images.first - images.numbered, 0)
+                fields += [str(first), str(images.length)] if first else [str(images.length)]
             fields.append(str(label) if isinstance(label, int) else ",".join(map(str, label)))
             file.write(separator.join(fields) + "\n")
 

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from timesformer.clips.frames import upright_rgb
+from timesformer.datasets.lists.frame_rows import IMAGE_NUMBER
+from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import StreamInfo, check_size
 from timesformer.datasets.video.index import FrameIndex
@@ -25,11 +27,16 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 TICKS = 1 << 16  # of the clock in a frame, fine as that of a video: clips start between frames
 
 
-def list_frames(folder: str) -> list[str]:
+def list_frames(folder: str, images: Images | None = None) -> list[str]:
     """Names of the image files of a folder in the order of their numbers (2 before 10).
 
+    Args:
+        folder: the frames.
+        images: those that are meant; None for all.
+
     Raises:
-        VideoError: it can't be read, has none, or has those of several videos.
+        VideoError: it can't be read, has none, has those of several videos, or not all that are
+            meant.
     """
     try:
         found = os.listdir(folder)  # noqa: PTH208
@@ -46,10 +53,32 @@ def list_frames(folder: str) -> list[str]:
             f"images of several kinds ({', '.join(many[:3])}): frames of one video lie in a folder "
             "of their own, without optical flow or copies",
         )
-    return sorted(names, key=_by_number)
+    names.sort(key=_by_number)
+    return names if images is None else _chosen(folder, names, images)
 
 
-def load_clips(folder: str, place: Place, fps: float, cuts: Sequence[Cut] = ()) -> Clips:
+def _chosen(folder: str, names: Sequence[str], images: Images) -> list[str]:
+    """Return the names of these images; others would be silently another video."""
+    wanted = range(images.first, images.first + images.length)
+    if images.numbered:
+        there = {int(m[2]): n for n in names if (m := IMAGE_NUMBER.fullmatch(n))}
+        if absent := next((str(n) for n in wanted if n not in there), None):
+            raise VideoError(
+                folder, f"image {absent} isn't there, of {images.length} that its list names"
+            )
+        return [there[number] for number in wanted]
+    if wanted.stop > len(names):
+        raise VideoError(folder, f"{len(names)} images, but its list says {wanted.stop}")
+    return list(names[wanted.start : wanted.stop])
+
+
+def load_clips(
+    folder: str,
+    place: Place,
+    fps: float,
+    cuts: Sequence[Cut] = (),
+    images: Images | None = None,
+) -> Clips:
     """Read several clips of one folder of frames; as `decode.load_clips` does of a file.
 
     Args:
@@ -57,11 +86,12 @@ def load_clips(folder: str, place: Place, fps: float, cuts: Sequence[Cut] = ()) 
         place: told the number of frames and frames per second, says where the clips lie.
         fps: rate at which the frames were extracted.
         cuts: see there.
+        images: those that are meant; None for all.
 
     Raises:
-        VideoError: a frame can't be read, or their sizes differ.
+        VideoError: a frame can't be read or isn't there, or their sizes differ.
     """
-    names = list_frames(folder)
+    names = list_frames(folder, images)
     index = FrameIndex(TICKS * np.arange(len(names)), np.arange(len(names)), seekable=True)
     info = StreamInfo(len(names), fps, 0, float(TICKS), len(names), index)
     requests = [Numbers(frame_numbers(info, position)) for position in place(len(names), fps)]

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from timesformer.clips.sampling import ClipPosition
+from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
 from timesformer.datasets.video.requests import Cut
+from timesformer.utils.errors import VideoError
 from timesformer.utils.retry import persistently
 
 
@@ -31,7 +33,9 @@ class VideoReader:
         if self.backend == "torchcodec":
             torchcodec.check_torchcodec()
 
-    def __call__(self, path: str, place: Place, cuts: Sequence[Cut] = ()) -> Clips:
+    def __call__(
+        self, path: str, place: Place, cuts: Sequence[Cut] = (), images: Images | None = None
+    ) -> Clips:
         """Read clips in one pass over a file, or from a folder of frames.
 
         Errors of storage that may pass are waited for (`utils.retry`).
@@ -41,9 +45,10 @@ class VideoReader:
             place: told the number of frames and frames per second, says where the clips lie.
             cuts: for each clip, what makes of a frame (H, W, 3) the tensor that is kept of it;
                 none for the frames themselves.
+            images: those of a folder that are meant; None for all.
 
         Raises:
-            VideoError: it can't be read.
+            VideoError: it can't be read, or hasn't these images.
         """
         places: list[ClipPosition] = []
 
@@ -52,11 +57,13 @@ class VideoReader:
             places[:] = places or place(frames, fps)
             return places
 
-        return persistently(lambda: self._read(path, place_once, cuts), path)
+        return persistently(lambda: self._read(path, place_once, cuts, images), path)
 
-    def _read(self, path: str, place: Place, cuts: Sequence[Cut]) -> Clips:
+    def _read(self, path: str, place: Place, cuts: Sequence[Cut], images: Images | None) -> Clips:
         if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
-            return frame_folder.load_clips(path, place, self.frames_fps, cuts)
+            return frame_folder.load_clips(path, place, self.frames_fps, cuts, images)
+        if images and (images.first or images.numbered) and os.path.isfile(path):  # noqa: PTH113
+            raise VideoError(path, "a file, but its list says which images of a folder are meant")
         if self.backend == "torchcodec":
             return torchcodec.load_clips(path, place, self.timeout, cuts)
         return decode.load_clips(path, place, self.timeout, cuts)
