@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from timesformer.config.defaults import get_cfg
+from timesformer.config.layout import BatchLayout, batch_layout, ranks
 from timesformer.config.node import CfgNode
-from timesformer.config.validate import BatchLayout, batch_layout, check, check_devices, ranks
+from timesformer.config.validate import check, check_devices
 from timesformer.utils.errors import ConfigError
 
 # A config that passes all checks and is easy to break: CPU, 8 clips a pass, 16 a step.

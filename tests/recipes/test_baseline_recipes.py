@@ -10,8 +10,9 @@ import torchvision
 from recipe_files import header, load
 
 from timesformer.config.defaults import get_cfg
+from timesformer.config.layout import batch_layout, ranks
 from timesformer.config.node import CfgNode
-from timesformer.config.validate import batch_layout, check, ranks
+from timesformer.config.validate import check
 from timesformer.models.build import make_model
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "Baselines"

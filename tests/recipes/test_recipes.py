@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from recipe_files import header, load
 
+from timesformer.config.layout import batch_layout, ranks
 from timesformer.config.node import CfgNode
 from timesformer.config.strict_yaml import BASE_KEY, parse
-from timesformer.config.validate import batch_layout, check, ranks
+from timesformer.config.validate import check
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"), key=str)

@@ -9,10 +9,16 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, PATHS, RANGES
 from timesformer.config.defaults import get_cfg
+from timesformer.config.layout import (
+    batch_layout,
+    nearest_multiples,
+    per_rank,
+    ranks,
+    under_torchrun,
+)
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
@@ -22,15 +28,6 @@ SCRATCH_OVERWRITTEN = (
     "TIMESFORMER.INIT scratch would be overwritten by the image weights of "
     "TIMESFORMER.PRETRAINED_MODEL: set that to '' or INIT to image"
 )
-
-
-class BatchLayout(NamedTuple):
-    """How one optimizer step's clips are spread; the product of the first three is the last."""
-
-    per_rank: int  # clips in one forward pass of one process
-    ranks: int  # processes over all nodes
-    accumulation: int  # forward passes of each process for one optimizer step
-    global_batch: int  # clips for one optimizer step
 
 
 def check(cfg: CfgNode) -> None:
@@ -64,50 +61,12 @@ def check_devices(cfg: CfgNode) -> None:
 
     wanted, found = ranks(cfg)[0], torch.cuda.device_count()
     if wanted > found:
-        cause = "torchrun started processes for" if _under_torchrun() else "NUM_GPUS asks for"
+        cause = "torchrun started processes for" if under_torchrun() else "NUM_GPUS asks for"
         raise ConfigError(
             f"NUM_GPUS {cfg.NUM_GPUS}: {cause} {wanted} on this node, which has {found} usable "
             f"GPU{'s' * (found != 1)}; "
             + (f"use at most {found}" if found else "NUM_GPUS 0 runs on the CPU")
         )
-
-
-def ranks(cfg: CfgNode) -> tuple[int, int]:
-    """Return (processes on each node, nodes). Under torchrun its environment decides."""
-    if not _under_torchrun():
-        return max(1, cfg.NUM_GPUS), cfg.NUM_SHARDS
-    world = int(os.environ["WORLD_SIZE"])
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    if world % local:
-        raise ConfigError(
-            f"torchrun: {world} processes don't spread evenly over nodes of {local}; "
-            "give every node the same --nproc-per-node"
-        )
-    return local, world // local
-
-
-def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
-    """Work out how GLOBAL_BATCH_SIZE is reached.
-
-    Args:
-        cfg: reads TRAIN.BATCH_SIZE (clips per node and forward) and GLOBAL_BATCH_SIZE.
-        ranks_per_node: processes on each node.
-        nodes: nodes that take part.
-
-    Raises:
-        ConfigError: either doesn't divide, with the nearest values that do.
-    """
-    per_rank = _per_rank(cfg, "TRAIN", ranks_per_node)
-    forward, wanted = cfg.TRAIN.BATCH_SIZE * nodes, cfg.GLOBAL_BATCH_SIZE or None
-    if wanted is None:
-        return BatchLayout(per_rank, ranks_per_node * nodes, 1, forward)
-    if wanted % forward:
-        raise ConfigError(
-            f"GLOBAL_BATCH_SIZE {wanted} is not a multiple of the {forward} clips of one forward "
-            f"pass (TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} x nodes {nodes}); nearest: "
-            f"{_nearest_multiples(wanted, forward)}, or 0 for a step after every forward pass"
-        )
-    return BatchLayout(per_rank, ranks_per_node * nodes, wanted // forward, wanted)
 
 
 def _check_values(cfg: CfgNode) -> None:
@@ -140,7 +99,7 @@ def _check_processes(cfg: CfgNode) -> None:
         if cfg[part].ENABLE:
             if cfg[part].AMP == "fp16" and cfg.NUM_GPUS == 0:
                 raise ConfigError(f"{part}.AMP fp16 needs a GPU, and NUM_GPUS is 0: use bf16")
-            _per_rank(cfg, part, ranks(cfg)[0])
+            per_rank(cfg, part, ranks(cfg)[0])
 
 
 def _check_model(cfg: CfgNode) -> None:
@@ -160,7 +119,7 @@ def _check_model(cfg: CfgNode) -> None:
         if size % patch:
             raise ConfigError(
                 f"DATA.{key} {size} is not divisible by TIMESFORMER.PATCH_SIZE {patch}; "
-                f"nearest: {_nearest_multiples(size, patch)}"
+                f"nearest: {nearest_multiples(size, patch)}"
             )
 
 
@@ -289,22 +248,3 @@ def _check_test(cfg: CfgNode) -> None:
 def _check_file(key: str, path: str) -> None:
     if path and not path.startswith(HUBS) and not Path(path).exists():
         raise ConfigError(f"{key}: there is no file {path}")
-
-
-def _per_rank(cfg: CfgNode, part: str, ranks_per_node: int) -> int:
-    batch = cfg[part].BATCH_SIZE
-    if batch % ranks_per_node:
-        raise ConfigError(
-            f"{part}.BATCH_SIZE {batch} does not split evenly over the {ranks_per_node} "
-            f"processes of a node; nearest: {_nearest_multiples(batch, ranks_per_node)}"
-        )
-    return batch // ranks_per_node
-
-
-def _nearest_multiples(value: int, step: int) -> str:
-    below = value // step * step
-    return f"{below} or {below + step}" if below else str(step)
-
-
-def _under_torchrun() -> bool:
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

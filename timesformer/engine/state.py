@@ -11,7 +11,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.clips.augment import ClipAugment
-from timesformer.config.validate import BatchLayout
+from timesformer.config.layout import BatchLayout
 from timesformer.datasets.build import build_preprocessing
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.losses import ClipMixup

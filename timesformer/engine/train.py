@@ -11,7 +11,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from timesformer.config.validate import batch_layout
+from timesformer.config.layout import batch_layout
 from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors

@@ -1,0 +1,82 @@
+"""How many processes a run has, and how the clips of a step are spread over them."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from timesformer.config.node import CfgNode
+from timesformer.utils.errors import ConfigError
+
+
+class BatchLayout(NamedTuple):
+    """How one optimizer step's clips are spread; the product of the first three is the last."""
+
+    per_rank: int  # clips in one forward pass of one process
+    ranks: int  # processes over all nodes
+    accumulation: int  # forward passes of each process for one optimizer step
+    global_batch: int  # clips for one optimizer step
+
+
+def ranks(cfg: CfgNode) -> tuple[int, int]:
+    """Return (processes on each node, nodes). Under torchrun its environment decides."""
+    if not under_torchrun():
+        return max(1, cfg.NUM_GPUS), cfg.NUM_SHARDS
+    world = int(os.environ["WORLD_SIZE"])
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    if world % local:
+        raise ConfigError(
+            f"torchrun: {world} processes don't spread evenly over nodes of {local}; "
+            "give every node the same --nproc-per-node"
+        )
+    return local, world // local
+
+
+def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
+    """Work out how GLOBAL_BATCH_SIZE is reached.
+
+    Args:
+        cfg: reads TRAIN.BATCH_SIZE (clips per node and forward) and GLOBAL_BATCH_SIZE.
+        ranks_per_node: processes on each node.
+        nodes: nodes that take part.
+
+    Raises:
+        ConfigError: either doesn't divide, with the nearest values that do.
+    """
+    clips = per_rank(cfg, "TRAIN", ranks_per_node)
+    forward, wanted = cfg.TRAIN.BATCH_SIZE * nodes, cfg.GLOBAL_BATCH_SIZE or None
+    if wanted is None:
+        return BatchLayout(clips, ranks_per_node * nodes, 1, forward)
+    if wanted % forward:
+        raise ConfigError(
+            f"GLOBAL_BATCH_SIZE {wanted} is not a multiple of the {forward} clips of one forward "
+            f"pass (TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} x nodes {nodes}); nearest: "
+            f"{nearest_multiples(wanted, forward)}, or 0 for a step after every forward pass"
+        )
+    return BatchLayout(clips, ranks_per_node * nodes, wanted // forward, wanted)
+
+
+def per_rank(cfg: CfgNode, part: str, ranks_per_node: int) -> int:
+    """Return the clips in one forward pass of a process, in TRAIN or TEST.
+
+    Raises:
+        ConfigError: those of a node don't spread evenly, with the nearest numbers that do.
+    """
+    batch = cfg[part].BATCH_SIZE
+    if batch % ranks_per_node:
+        raise ConfigError(
+            f"{part}.BATCH_SIZE {batch} does not split evenly over the {ranks_per_node} "
+            f"processes of a node; nearest: {nearest_multiples(batch, ranks_per_node)}"
+        )
+    return batch // ranks_per_node
+
+
+def nearest_multiples(value: int, step: int) -> str:
+    """Return in words the multiples of `step` around a value."""
+    below = value // step * step
+    return f"{below} or {below + step}" if below else str(step)
+
+
+def under_torchrun() -> bool:
+    """Tell whether torchrun has started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
