@@ -16,6 +16,8 @@ from recipe_files import header, load
 from timesformer.__main__ import command_names
 from timesformer.config.defaults import get_cfg
 from timesformer.config.validate import check
+from timesformer.datasets.build import build_preprocessing
+from timesformer.models.architecture import Architecture
 from timesformer.models.build import make_model
 from timesformer.models.create import RECIPES
 from timesformer.models.profiling import count_macs
@@ -147,6 +149,17 @@ def test_says_what_was_measured_and_whose_weights_these_are(card: Path) -> None:
     assert len(titles) == len(SECTIONS)
     assert all(a.startswith(b) for a, b in zip(titles, SECTIONS, strict=True)), titles
     assert 40 <= len(text.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_models_by_name_are_those_of_the_recipes(name: str) -> None:
+    _, *middle, data = name.split("_")
+    folder = "SSv2" if data == "SSv2" else "Kinetics"
+    file = "_".join(["TimeSformer", *middle, *(["K600"] if data == "K600" else [])])
+    cfg = load(f"configs/{folder}/{file}.yaml")
+    assert RECIPES[name].architecture == Architecture.from_cfg(cfg)
+    assert RECIPES[name].preprocessing == build_preprocessing(cfg, "test")
+    assert RECIPES[name].labels == cfg.DATA.CLASS_NAMES
 
 
 def test_published_weights_are_those_that_can_be_made() -> None:

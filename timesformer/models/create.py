@@ -59,55 +59,56 @@ class Recipe:
         return read_class_names(self.labels, self.architecture.num_classes)
 
 
-def _recipe(data: str, frames: int, rate: int | None, size: int, scheme: str) -> Recipe:
-    labels, classes = {
-        "K400": ("kinetics400", 400),
-        "K600": ("kinetics600", 600),
-        "SSv2": ("ssv2", 174),
-    }[data]
-    preprocessing = Preprocessing(
-        mean=(0.45,) * 3,
-        std=(0.225,) * 3,
-        channel_order="BGR" if data == "SSv2" else "RGB",
-        num_frames=frames,
-        sampling="rate" if rate else "segments",
-        sampling_rate=rate,
-        target_fps=30.0 if rate else None,
-        short_side=size,  # tested on three crops of full height
-        crop_size=size,
-    )
-    architecture = Architecture(
-        img_size=size, num_classes=classes, num_frames=frames, attention_type=scheme
-    )
-    return Recipe(architecture, preprocessing, labels)
-
-
+_DATA = {"K400": ("kinetics400", 400), "K600": ("kinetics600", 600), "SSv2": ("ssv2", 174)}
 _SCHEMES = {
     "divST": "divided_space_time",
     "jointST": "joint_space_time",
     "spaceOnly": "space_only",
 }
 
+
+def _recipe(name: str) -> Recipe:
+    _, scheme, clip, size, data = name.split("_")
+    frames, _, rate = clip.partition("x")  # Something-Something has no rate
+    labels, classes = _DATA[data]
+    preprocessing = Preprocessing(
+        mean=(0.45,) * 3,
+        std=(0.225,) * 3,
+        channel_order="BGR" if data == "SSv2" else "RGB",
+        num_frames=int(frames),
+        sampling="rate" if rate else "segments",
+        sampling_rate=int(rate) if rate else None,
+        target_fps=30.0 if rate else None,
+        short_side=int(size),  # tested on three crops of full height
+        crop_size=int(size),
+    )
+    architecture = Architecture(
+        img_size=int(size),
+        num_classes=classes,
+        num_frames=int(frames),
+        attention_type=_SCHEMES[scheme],
+    )
+    return Recipe(architecture, preprocessing, labels)
+
+
 RECIPES: dict[str, Recipe] = {
-    **{
-        f"timesformer_divST_{frames}x{rate}_{size}_{data}": _recipe(
-            data, frames, rate, size, _SCHEMES["divST"]
-        )
-        for data in ("K400", "K600")
-        for frames, rate, size in ((8, 32, 224), (16, 16, 448), (96, 4, 224))
-    },
-    **{
-        f"timesformer_{short}_8x32_224_K400": _recipe("K400", 8, 32, 224, _SCHEMES[short])
-        for short in ("jointST", "spaceOnly")
-    },
-    **{
-        f"timesformer_divST_{frames}_{size}_SSv2": _recipe(
-            "SSv2", frames, None, size, _SCHEMES["divST"]
-        )
-        for frames, size in ((8, 224), (16, 448), (64, 224))
-    },
+    name: _recipe(name)
+    for name in (
+        "timesformer_divST_8x32_224_K400",
+        "timesformer_divST_16x16_448_K400",
+        "timesformer_divST_96x4_224_K400",
+        "timesformer_divST_8x32_224_K600",
+        "timesformer_divST_16x16_448_K600",
+        "timesformer_divST_96x4_224_K600",
+        "timesformer_jointST_8x32_224_K400",
+        "timesformer_spaceOnly_8x32_224_K400",
+        "timesformer_divST_8_224_SSv2",
+        "timesformer_divST_16_448_SSv2",
+        "timesformer_divST_64_224_SSv2",
+    )
 }
-"""Architecture and preprocessing of the paper's models, under the names of their config files."""
+"""Architecture and preprocessing of the paper's models, as in their config files: without reading
+those, since that takes a data set, whose video library a model does without."""
 
 
 def list_models(filter: str = "") -> list[str]:
