@@ -92,14 +92,16 @@ def _records(cfg):
     return build_dataset("synthetic", cfg, "test").records
 
 
+def score(data, output, checkpoint, **changes):
+    options = {"TEST__CHECKPOINT_FILE_PATH": checkpoint, "TRAIN__ENABLE": False}
+    return run_test(small_cfg(data, output, **options, **changes))
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 12])
 def test_scores_do_not_depend_on_the_batch(synthetic_dir, tmp_path, checkpoint, batch_size):
-    cfg = small_cfg(
-        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False
-    )
-    reference = run_test(cfg).per_view
-    cfg.TEST.BATCH_SIZE = batch_size
-    torch.testing.assert_close(run_test(cfg).per_view, reference, atol=1e-5, rtol=0)
+    reference = score(synthetic_dir, tmp_path, checkpoint)
+    other = score(synthetic_dir, tmp_path, checkpoint, TEST__BATCH_SIZE=batch_size)
+    torch.testing.assert_close(other.per_view, reference.per_view, atol=1e-5, rtol=0)
 
 
 def test_a_view_that_is_missing_is_an_error_that_names_it(synthetic_dir, tmp_path):
@@ -122,16 +124,12 @@ def test_image_weights_are_not_tested_as_a_video_model(synthetic_dir, tmp_path, 
     state = read_checkpoint(checkpoint)["model_state"]
     image = {k: v for k, v in state.items() if "tempor" not in k and "time_embed" not in k}
     torch.save(image, tmp_path / "image.pth")
-    cfg = small_cfg(
-        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=tmp_path / "image.pth",
-        TRAIN__ENABLE=False,
-    )  # fmt: skip
     with pytest.raises(WeightsError, match=r"image\.pth: not a checkpoint of this model.*lacks"):
-        run_test(cfg)
+        score(synthetic_dir, tmp_path, tmp_path / "image.pth")
     other_head = dict(state) | {"model.head.weight": torch.zeros(9, 24)}
     torch.save(other_head, tmp_path / "image.pth")
     with pytest.raises(WeightsError, match=r"head.*MODEL\.NUM_CLASSES"):
-        run_test(cfg)
+        score(synthetic_dir, tmp_path, tmp_path / "image.pth")
 
 
 def test_other_preprocessing_than_in_training_is_refused(synthetic_dir, tmp_path, checkpoint):
@@ -152,12 +150,8 @@ def test_other_preprocessing_than_in_training_is_refused(synthetic_dir, tmp_path
     ],
 )
 def test_a_model_of_equal_shapes_is_refused_by_key(synthetic_dir, tmp_path, checkpoint, key, value):
-    cfg = small_cfg(
-        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False,
-        **{key: value},
-    )  # fmt: skip
     with pytest.raises(ConfigError, match=rf"{key.replace('__', '.')}: .* → {value}"):
-        run_test(cfg)
+        score(synthetic_dir, tmp_path, checkpoint, **{key: value})
 
 
 @pytest.mark.parametrize(
@@ -177,12 +171,8 @@ def test_weights_that_no_training_makes_are_refused(
         content["model_state"]["model.head.weight"]
     )
     write_checkpoint(tmp_path / "odd.pyth", content)
-    cfg = small_cfg(
-        synthetic_dir, tmp_path, TEST__CHECKPOINT_FILE_PATH=tmp_path / "odd.pyth",
-        TRAIN__ENABLE=False,
-    )  # fmt: skip
     with pytest.raises(WeightsError, match=rf"odd\.pyth: head\.weight .*{said}"):
-        run_test(cfg)
+        score(synthetic_dir, tmp_path, tmp_path / "odd.pyth")
     with pytest.raises(WeightsError, match=rf"odd\.pyth: head\.weight .*{said}"):
         from_pretrained(tmp_path / "odd.pyth")
 
@@ -259,22 +249,14 @@ def test_videos_that_cannot_be_read_are_never_substituted(synthetic_dir, tmp_pat
 def test_nothing_to_read_is_an_error(synthetic_dir, tmp_path, checkpoint):
     for name in ("train.csv", "val.csv", "test.csv", "classes.txt"):
         (tmp_path / name).write_text((synthetic_dir / name).read_text())
-    cfg = small_cfg(
-        tmp_path, tmp_path / "run", TEST__CHECKPOINT_FILE_PATH=checkpoint, TRAIN__ENABLE=False
-    )
     with pytest.raises(TrainingError, match=r"none of the 12 test videos.*00000\.mp4: no such"):
-        run_test(cfg)
+        score(tmp_path, tmp_path / "run", checkpoint)
 
 
 def test_unknown_dataset_names_the_key(synthetic_dir, tmp_path):
     cfg = small_cfg(synthetic_dir, tmp_path, TEST__DATASET="kinetcs", TRAIN__ENABLE=False)
     with pytest.raises(ConfigError, match=r"TEST\.DATASET"):
         run_test(cfg)
-
-
-def score(data, output, checkpoint, **changes):
-    options = {"TEST__CHECKPOINT_FILE_PATH": checkpoint, "TRAIN__ENABLE": False}
-    return run_test(small_cfg(data, output, **options, **changes))
 
 
 @pytest.mark.parametrize("key", ["SAMPLING_RATE", "TARGET_FPS", "NUM_FRAMES"])

@@ -19,6 +19,7 @@ from timesformer.engine.fit import (
     resizing,
 )
 from timesformer.models.weights.load import load_pretrained
+from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, get_last_checkpoint, get_path_to_best
 from timesformer.utils.distributed import from_main, is_main, together
@@ -111,7 +112,7 @@ def _compare_model(cfg: CfgNode, path: str, content: Mapping[str, Any], model: n
 def _compare_input(cfg: CfgNode, path: str, content: Mapping[str, Any]) -> None:
     """Hold the pixels and frames that the weights expect against those of the config."""
     differing = differing_input(cfg, path, content.get("preprocessing"))
-    statistics = {n: v for n, v in differing.items() if n in ("mean", "std", "channel_order")}
+    statistics = {n: v for n, v in differing.items() if n in PREPROCESSING_KEYS}
     if statistics and "architecture" in content:  # a file of ours: what it says it was trained with
         changes = {KEYS[name]: values for name, values in statistics.items()}
         raise ConfigError(
