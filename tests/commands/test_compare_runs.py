@@ -53,7 +53,7 @@ def test_mistakes(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr()
     assert printed.out.splitlines()[1].split()[0] == "axial"
     assert "skipped: " in printed.err
-    assert "stats.jsonl: can't be read" in printed.err
+    assert "not a run; a run's folder holds stats.jsonl, run.log and checkpoints/" in printed.err
     with pytest.raises(UserError, match="none of the runs has been tested"):
         main([str(runs[0]), "--plot", str(tmp_path / "x.png")])
 

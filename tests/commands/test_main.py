@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import errno
+import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +21,7 @@ import timesformer
 from timesformer import commands
 from timesformer.__main__ import command_names, dispatch, summary
 from timesformer.utils.checkpoint import get_last_checkpoint
-from timesformer.utils.errors import UserError, run_tool
+from timesformer.utils.errors import UserError, interrupt_ends_at_once, run_tool
 
 COMMANDS = command_names()
 TOOLS = {
@@ -154,7 +156,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     (tmp_path / "file").touch()
     assert status(lambda: dispatch([*words, str(tmp_path / "file" / "x" / "y")])) == 2
     out, error = capsys.readouterr()
-    assert "can't make this folder: Not a directory" in error
+    assert "can't make this folder: " in error
+    assert "file is no folder" in error
     assert (out, error.count("\n")) == ("", 1)
 
 
@@ -294,6 +297,17 @@ def test_what_isnt_the_commands_fault_is_one_line(raised, code, said, capsys) ->
     assert error.count("\n") == 1
     with pytest.raises(FileNotFoundError):  # a bug of ours keeps its traceback
         run_tool(lambda: Path("/nowhere/at all").read_text())
+
+
+def test_an_interrupt_of_imports_ends_at_once(monkeypatch, capfd) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(os, "_exit", lambda code: codes.append(code))
+    codes: list[int] = []
+    with interrupt_ends_at_once():
+        signal.raise_signal(signal.SIGINT)
+    assert codes == [130]
+    assert capfd.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:

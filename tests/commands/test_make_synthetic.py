@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from timesformer.prepare import synthetic_writer
 from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
 from timesformer.utils.errors import UserError
 
@@ -71,3 +72,15 @@ def test_the_harder_pair_makes_eight_classes() -> None:
     assert spec.class_names[6:] == ("turning clockwise", "turning counter-clockwise")
     assert {spec.label(i) for i in range(16)} == set(range(8))
     assert spec.frames("train", 7).shape[1:] == (64, 80, 3)
+
+
+def test_a_process_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`in_processes`, whose workers outlive no interrupt, tells of those that end by themselves."""
+
+    def all_die(function, items, workers, crashed):
+        assert workers == 2
+        yield from ((item, crashed(item)) for item in items)
+
+    monkeypatch.setattr(synthetic_writer, "in_processes", all_die)
+    with pytest.raises(UserError, match="the process that writes train video 0 and those after"):
+        write_dataset(tmp_path, SPEC, processes=2)

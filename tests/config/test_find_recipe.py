@@ -69,3 +69,14 @@ def test_an_installed_package_has_its_own(tmp_path: Path) -> None:
     (package / "configs").mkdir(parents=True)
     assert recipes_dir(package) == package / "configs"
     assert not (CONFIGS.parent / "timesformer" / "configs").exists()
+
+
+def test_folders_say_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a folder, not a YAML file: give a recipe, or a run \("):
+        find_recipe(tmp_path)
+    (tmp_path / "my.yaml").touch()
+    with pytest.raises(ConfigError, match=r"give a recipe, e\.g\. \S+/my\.yaml"):
+        find_recipe(tmp_path)
+    (tmp_path / "stats.jsonl").touch()
+    with pytest.raises(ConfigError, match="a run that has no checkpoint yet"):
+        find_recipe(tmp_path)

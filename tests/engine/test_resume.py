@@ -258,6 +258,20 @@ def test_a_run_that_goes_back_keeps_where_it_starts(
     assert [path.name for path in source.parent.glob("*.pyth")] == [source.name]
 
 
+@pytest.mark.parametrize("key", ["TRAIN__CHECKPOINT_FILE_PATH", "TIMESFORMER__PRETRAINED_MODEL"])
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_run_that_starts_over_doesnt_take_its_start_away(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], key: str, what: str
+) -> None:
+    """The file that is read would be set aside, and replaced by what is trained from it."""
+    source = put(tmp_path, trained)
+    named = source if what == "file" else tmp_path
+    options = ONE | {"TRAIN__AUTO_RESUME": False, "TRAIN__CHECKPOINT_EPOCH_RESET": True}
+    with pytest.raises(ConfigError, match=r"itself, .*: take another OUTPUT_DIR"):
+        train(small_cfg(synthetic_dir, tmp_path, **options, **{key: named}))
+    assert list(source.parent.iterdir()) == [source]
+
+
 @pytest.mark.parametrize("line", [b"{not json\n", b"7\n", b"\xff\xfe\n"])
 def test_figures_that_cant_be_read_stop_no_run(
     synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any], line: bytes

@@ -24,8 +24,16 @@ from timesformer.utils.run_lock import run_lock
 ONE = {"SOLVER__MAX_EPOCH": 1, "SOLVER__WARMUP_EPOCHS": 0, "TRAIN__EVAL_PERIOD": 0}
 
 
-@pytest.mark.parametrize("kind", ["a file", "below a file", "dangling", "too long"])
-def test_folders_that_cant_be(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("a file", "is there and is no folder"),
+        ("below a file", r"can't make this folder: \S*file is no folder"),
+        ("dangling", "is there and is no folder"),
+        ("too long", "can't make this folder: File name too long"),
+    ],
+)
+def test_folders_that_cant_be(tmp_path: Path, kind: str, said: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "folder")
     folder = {
@@ -34,7 +42,7 @@ def test_folders_that_cant_be(tmp_path: Path, kind: str) -> None:
         "dangling": "dangling",
         "too long": "x" * 300,
     }[kind]
-    with pytest.raises(ConfigError, match=r"OUTPUT_DIR .*: can't be written"):
+    with pytest.raises(ConfigError, match=f"OUTPUT_DIR .*: {said}"):
         setup_logging(str(tmp_path / folder))
 
 
@@ -128,20 +136,30 @@ def test_a_full_disk_for_the_figures_doesnt_end_the_run(
     assert '{"split": "val"}' in shown
 
 
-@pytest.mark.parametrize("name", ["run.log", "stats.jsonl", ".lock", "broken_videos.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("run.log", "stats.jsonl", ".lock", "broken_videos.csv"),
+        *("scores.npz", "scores.before.npz", "scores.csv"),
+        *("checkpoints/checkpoint_best.pyth", "checkpoints/checkpoint_epoch_00001.pyth"),
+    ],
+)
 def test_pipes_where_a_run_writes_are_refused_at_once(
     tmp_path: Path, make_fifo: Callable[[Path], None], name: str
 ) -> None:
+    (tmp_path / "checkpoints").mkdir()
     make_fifo(tmp_path / name)
     cfg = get_cfg()
     cfg.OUTPUT_DIR = str(tmp_path)
-    with pytest.raises(ConfigError, match=re.escape(name)), run_scope(cfg):
+    cfg.TEST.SAVE_RESULTS_PATH = "scores.npz, scores.csv"
+    with pytest.raises(UserError, match=f"{re.escape(name)}: not a regular"), run_scope(cfg):
         pass
+    assert (tmp_path / name).is_fifo()
 
 
 def test_what_lies_where_checkpoints_go_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("")
     cfg = get_cfg()
     cfg.OUTPUT_DIR = str(tmp_path)
-    with pytest.raises(ConfigError, match="checkpoints: is there and is no folder"), run_scope(cfg):
+    with pytest.raises(UserError, match="checkpoints: is there and is no folder"), run_scope(cfg):
         pass

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from timesformer.config.defaults import get_cfg
+from timesformer.utils.checkpoint import write_checkpoint
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.parser import CommandParser, load_config, load_recipe, parse_args
 
@@ -165,3 +167,16 @@ def test_a_wrong_config_is_found_without_importing_torch(cfg_file: str) -> None:
     words = [sys.executable, "-c", code, "--cfg", cfg_file, "NUM_GPU", "0"]
     out = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert out.strip() == "command line: unknown key NUM_GPU; did you mean NUM_GPUS? False"
+
+
+def test_a_run_that_only_trained_is_tested(tmp_path: Path) -> None:
+    """Its config says TEST.ENABLE False, as `timesformer train` made it."""
+    cfg = get_cfg()
+    cfg.NUM_GPUS, cfg.TEST.ENABLE = 0, False
+    (tmp_path / "checkpoints").mkdir()
+    write_checkpoint(tmp_path / "checkpoints" / "checkpoint_epoch_00001.pyth", {"cfg": cfg.dump()})
+    words = ["--cfg", str(tmp_path)]
+    assert load_config(parse_args(words), only="test").TEST.ENABLE
+    assert not load_config(parse_args(words)).TEST.ENABLE
+    with pytest.raises(ConfigError, match=r"TEST.ENABLE is False"):
+        load_config(parse_args([*words, "TEST.ENABLE", "False"]), only="test")

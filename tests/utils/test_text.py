@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from timesformer.utils.text import did_you_mean, format_table
+from timesformer.utils.text import did_you_mean, format_table, not_known
 
 
 def test_numbers_to_the_right_and_text_to_the_left() -> None:
@@ -48,3 +48,11 @@ def test_cells_stay_as_they_are_written() -> None:
 )
 def test_the_nearest_name(name: str, known: list[str], hint: str) -> None:
     assert did_you_mean(name, known) == hint
+
+
+def test_a_name_that_isnt_known() -> None:
+    names = ["kinetics", "VideoFolder"]
+    assert not_known("KEY", "videofoldr", names) == (
+        "KEY 'videofoldr' is not known; did you mean VideoFolder?"
+    )
+    assert not_known("KEY", "x", names).endswith("; choose from kinetics, VideoFolder")

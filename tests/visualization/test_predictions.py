@@ -190,3 +190,11 @@ def test_torn_results_are_one_line(tmp_path: Path) -> None:
             path.write_bytes(data)
             with contextlib.suppress(UserError):
                 Predictions.load(path)
+
+
+def test_a_folder_is_no_results(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a folder, .*; test with TEST\.SAVE_RESULTS_PATH scores"):
+        Predictions.load(tmp_path)
+    (tmp_path / "scores.npz").touch()
+    with pytest.raises(UserError, match=r"a folder, .*; give \S+/scores\.npz"):
+        Predictions.load(tmp_path)

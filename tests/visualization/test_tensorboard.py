@@ -13,7 +13,7 @@ from timesformer.visualization.tensorboard import TensorboardWriter
 @pytest.mark.parametrize("place", ["file", "file/x", "x" * 300, "/proc/x/y"])
 def test_a_folder_that_cannot_be_is_one_line(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="can't make this folder"):
+    with pytest.raises(UserError, match=r"can't make this folder|is there and is no folder"):
         TensorboardWriter(str(tmp_path / place))
 
 

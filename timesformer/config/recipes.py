@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.files import NOT_REGULAR, expand_home, is_file, is_folder
+from timesformer.utils.files import NOT_REGULAR, RUN_HOLDS, expand_home, is_file, is_folder
 from timesformer.utils.text import did_you_mean
 
 SUFFIX = ".yaml"
@@ -48,7 +48,7 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
     if is_file(path):
         return path
     if is_folder(path) and os.fspath(name).strip():
-        raise ConfigError(f"{name}: a folder, not a YAML file")
+        raise ConfigError(f"{name}: {_what_folder(path)}")
     if os.path.exists(path) and os.fspath(name).strip():  # noqa: PTH110
         raise ConfigError(f"{name}: {NOT_REGULAR}")
     bare = os.fspath(name).removeprefix("./").removeprefix("configs/").removesuffix(SUFFIX)
@@ -59,6 +59,15 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
             "`timesformer recipes` lists them"
         )
     return RECIPES_DIR / f"{bare}{SUFFIX}"
+
+
+def _what_folder(path: Path) -> str:
+    """Say of a folder that isn't a run's, or has no checkpoint yet, what to give instead."""
+    if is_file(path / "stats.jsonl"):
+        return "a run that has no checkpoint yet, which would say its config: give the recipe"
+    inside = sorted(path.glob(f"*{SUFFIX}"))
+    hint = f", e.g. {inside[0]}" if inside else ""
+    return f"a folder, not a YAML file: give a recipe{hint}, or a run ({RUN_HOLDS})"
 
 
 def recipe_summary(name: str) -> str:

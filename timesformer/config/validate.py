@@ -21,7 +21,7 @@ from timesformer.config.layout import (
 )
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.text import did_you_mean
+from timesformer.utils.text import not_known
 
 LONGEST_NAME = 240  # bytes: file systems take 255, of which the names of temporary files take some
 SCRATCH_OVERWRITTEN = (
@@ -73,8 +73,7 @@ def _check_values(cfg: CfgNode) -> None:
     values = dict(cfg.leaves())
     for key, choices in CHOICES.items():
         if values[key] not in choices:
-            hint = did_you_mean(values[key], choices) or f"; choose from {', '.join(choices)}"
-            raise ConfigError(f"{key} {values[key]!r} is not known{hint}")
+            raise ConfigError(not_known(key, values[key], choices))
     for key in NOT_EMPTY:
         if not values[key]:
             raise ConfigError(f"{key} must not be empty")

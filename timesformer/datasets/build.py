@@ -23,6 +23,7 @@ from timesformer.datasets.parts import (
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import not_known
 
 __all__ = [
     "DATASET_REGISTRY",
@@ -135,9 +136,8 @@ def _registered(name: str, split: str) -> Callable[[CfgNode, str], Dataset]:
         raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
     known = {registered.lower(): entry for registered, entry in DATASET_REGISTRY}
     if name.lower() not in known:
-        raise ConfigError(
-            f"{_group(split)}.DATASET {name!r} is not known; choose from {', '.join(sorted(known))}"
-        )
+        names = sorted(registered for registered, _ in DATASET_REGISTRY)
+        raise ConfigError(not_known(f"{_group(split)}.DATASET", name, names))
     return known[name.lower()]
 
 

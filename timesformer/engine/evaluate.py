@@ -15,7 +15,7 @@ from torch import nn
 
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
-from timesformer.engine.results import Results, save_results
+from timesformer.engine.results import Results, name_before, result_files, save_results
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope
 from timesformer.engine.scoring import Table, score_videos
@@ -123,7 +123,7 @@ def perform_test(
         num_classes=cfg.MODEL.NUM_CLASSES,
         clips=cfg.TEST.BATCH_SIZE // get_world().local_size,
         method=cfg.DATA.ENSEMBLE_METHOD,
-        keep_views=any(path.suffix == ".npz" for path in _result_files(cfg)),
+        keep_views=any(path.suffix == ".npz" for path in result_files(cfg)),
         amp=cfg.TEST.AMP,
     )
     return None if table is None else collect(table, loader, broken)
@@ -190,21 +190,15 @@ def _report_test(
     log_json_stats(stats, cfg.OUTPUT_DIR)
 
 
-def _result_files(cfg: CfgNode) -> list[Path]:
-    """Return the files that TEST.SAVE_RESULTS_PATH asks for."""
-    names = (name.strip() for name in cfg.TEST.SAVE_RESULTS_PATH.split(","))
-    return [Path(cfg.OUTPUT_DIR) / name for name in names if name]
-
-
 def _rename_former_results(cfg: CfgNode) -> None:
     """Rename a former test's files: should this one fail, they mustn't pass for its own.
 
     Raises:
         UserError: they can't be renamed.
     """
-    for path in _result_files(cfg):
+    for path in result_files(cfg):
         if is_main() and path.exists():
-            before = path.with_name(f"{path.stem}.before{path.suffix}")
+            before = name_before(path)
             try:
                 path.replace(before)
             except OSError as error:
@@ -220,7 +214,7 @@ def _save(
     Raises:
         UserError: a file can't be written.
     """
-    for path in _result_files(cfg):
+    for path in result_files(cfg):
         source = (weights.path, weights.digest)
         try:
             save_results(path, results, class_names, cfg.DATA.ENSEMBLE_METHOD, source, cfg.dump())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from timesformer.utils.files import make_folder, write_csv, written_whole
@@ -75,6 +76,17 @@ class Results:
         if stats["failed_videos"]:
             stats |= {f"{name}_readable": x for name, x in self.readable.metrics().items()}
         return stats
+
+
+def result_files(cfg: CfgNode) -> list[Path]:
+    """Return the files that TEST.SAVE_RESULTS_PATH asks for."""
+    names = (name.strip() for name in cfg.TEST.SAVE_RESULTS_PATH.split(","))
+    return [Path(cfg.OUTPUT_DIR) / name for name in names if name]
+
+
+def name_before(path: Path) -> Path:
+    """Return where a former test's file goes when another test writes one of its name."""
+    return path.with_name(f"{path.stem}.before{path.suffix}")
 
 
 def ensemble(per_view: Tensor, method: str, multi_label: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import count_macs
 from timesformer.utils.checkpoint import BEST, epoch_of, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import open_regular
+from timesformer.utils.files import RUN_HOLDS, is_folder, open_regular
 
 COLUMNS = (
     "run", "model", "params", "GMACs/clip", "epochs", "step", "train", "val top-1", "top-1",
@@ -46,8 +46,11 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
     try:
         with open_regular(path) as file:
             text = file.read().decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        what = "not a run" if is_folder(run) else "no such folder"
+        raise UserError(f"{run}: {what}; {RUN_HOLDS}") from None
     except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror}); is {run} a run?") from error
+        raise UserError(f"{path}: can't be read ({error.strerror})") from error
     stats, lines = [], text.splitlines()
     for number, line in enumerate(lines, 1):
         try:

@@ -10,10 +10,11 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from timesformer.engine.broken import FILE_NAME
-from timesformer.utils.checkpoint import get_checkpoint_dir
+from timesformer.engine.results import name_before, result_files
+from timesformer.utils.checkpoint import former_checkpoints, get_checkpoint_dir
 from timesformer.utils.distributed import gather_objects, is_main, together
-from timesformer.utils.errors import ConfigError
-from timesformer.utils.files import require_regular
+from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.files import require_place
 from timesformer.utils.logging import errors_in_log, setup_logging
 from timesformer.utils.run_lock import NAME, run_lock
 
@@ -47,19 +48,20 @@ def check_places(cfg: CfgNode) -> None:
     """Make sure that a run's folder has no pipe or device where it will write, hours from now.
 
     Raises:
-        ConfigError: naming it.
+        UserError: naming it.
     """
     folder = Path(cfg.OUTPUT_DIR)
     checkpoints = get_checkpoint_dir(folder)
     if os.path.lexists(checkpoints) and not checkpoints.is_dir():
-        raise ConfigError(f"{checkpoints}: is there and is no folder; checkpoints go there")
-    for name in ("run.log", "stats.jsonl", FILE_NAME, NAME):
-        path = folder / name
-        try:
-            if os.path.lexists(path):
-                require_regular(path)
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}; this run writes there") from error
+        raise UserError(f"{checkpoints}: is there and is no folder; checkpoints go there")
+    written = [folder / name for name in ("run.log", "stats.jsonl", FILE_NAME, NAME)]
+    if cfg.TRAIN.ENABLE:
+        written += former_checkpoints(folder)
+    if cfg.TEST.ENABLE:
+        for path in result_files(cfg):
+            written += (path, name_before(path))
+    for path in written:
+        require_place(path)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import (
     bare,
+    former_checkpoints,
     get_last_checkpoint,
     read_checkpoint,
     restore,
@@ -96,10 +97,33 @@ def begin(
         _say_what_is_passed_over(cfg, last)
         epoch = together(lambda: _go_on(cfg, path, bool(last), model, optimizer, scaler, videos))
     else:
+        together(lambda: _refuse_own(cfg))
         together(lambda: _start(cfg, model, class_names))
         epoch = 0
     compare_ranks(model, optimizer)
     return Start(epoch, bool(last))
+
+
+def _refuse_own(cfg: CfgNode) -> None:
+    """Refuse to start at epoch 0 from a checkpoint that lies where this run puts its own.
+
+    It would be set aside with the others, and the same command, run again, would find nothing
+    there, or what this run has saved under its name since.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    keys = ("TRAIN.CHECKPOINT_FILE_PATH", "TIMESFORMER.PRETRAINED_MODEL")
+    values = dict(cfg.leaves())
+    key = next((key for key in keys if values[key]), "")
+    former = former_checkpoints(cfg.OUTPUT_DIR)
+    own = {path.resolve() for path in (Path(cfg.OUTPUT_DIR), *former)} if former else set()
+    if key and Path(values[key]).resolve() in own:
+        raise ConfigError(
+            f"{key} {values[key]}: is of OUTPUT_DIR {cfg.OUTPUT_DIR} itself, whose checkpoints "
+            "make room for those of a run that starts at epoch 0: take another OUTPUT_DIR, or move "
+            "the file out of checkpoints/ and name it there"
+        )
 
 
 def _say_what_is_passed_over(cfg: CfgNode, last: Path | None) -> None:

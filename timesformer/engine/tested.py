@@ -24,6 +24,7 @@ from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, get_last_checkpoint, get_path_to_best
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
+from timesformer.utils.files import RUN_HOLDS
 from timesformer.utils.logging import get_logger
 from timesformer.utils.torch_file import stored_digest
 
@@ -52,7 +53,7 @@ def load_test_checkpoint(cfg: CfgNode, model: nn.Module) -> TestWeights:
     path = from_main(together(lambda: choose_tested(cfg) if is_main() else ""))
     if not path:
         raise WeightsError(
-            f"nothing to test: {cfg.OUTPUT_DIR} holds no checkpoint; set "
+            f"nothing to test: OUTPUT_DIR {cfg.OUTPUT_DIR} has no checkpoint ({RUN_HOLDS}); set "
             "TEST.CHECKPOINT_FILE_PATH to one, or train first (TRAIN.ENABLE True)"
         )
     weights = together(lambda: _load(cfg, model, path))

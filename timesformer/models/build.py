@@ -18,7 +18,7 @@ from timesformer.models.base import VideoModel
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.text import did_you_mean
+from timesformer.utils.text import not_known
 
 __all__ = [
     "MODEL_REGISTRY",
@@ -76,9 +76,7 @@ def make_model(cfg: CfgNode, strict: bool = True) -> nn.Module:
         ("TIMESFORMER.ATTENTION_TYPE", cfg.TIMESFORMER.ATTENTION_TYPE, ATTENTION_REGISTRY),
     ):
         if value not in registry:
-            names = sorted(name for name, _ in registry)
-            hint = did_you_mean(value, names) or f"; choose from {', '.join(names)}"
-            raise ConfigError(f"{key} {value!r} is not registered{hint}")
+            raise ConfigError(not_known(key, value, sorted(name for name, _ in registry)))
     architecture = Architecture.from_cfg(cfg)
     try:
         model = MODEL_REGISTRY.get(architecture.model)(cfg)

@@ -12,11 +12,11 @@ bytes, and whatever an interrupted run left is completed rather than made again.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from timesformer.datasets.lists.json_entries import read_json, shown
 from timesformer.prepare.synthetic_video import MOTIONS, draw_trajectory, render, write_video
 from timesformer.utils.errors import AnnotationError, UserError
 from timesformer.utils.files import make_folder, write_text
-from timesformer.utils.processes import at_most
+from timesformer.utils.processes import in_processes
 
 SPLITS = ("train", "val", "test")
 MANIFEST = "synthetic.json"
@@ -120,11 +120,10 @@ def write_dataset(
 
     tasks = [missing[i : i + VIDEOS_PER_TASK] for i in range(0, len(missing), VIDEOS_PER_TASK)]
     processes = min(processes or os.cpu_count() or 1, len(tasks))
-    if processes > 1:
-        _write_in_parallel(output, spec, tasks, processes, progress)
-    else:
-        for task in tasks:
-            progress(_write_videos(output, spec, task))
+    write = partial(_write_videos, output, spec)
+    with closing(in_processes(write, tasks, processes if processes > 1 else 0, _crashed)) as done:
+        for _, count in done:
+            progress(count)
 
     for split in SPLITS:
         rows = [
@@ -157,26 +156,15 @@ def _claim(output: Path, spec: SyntheticSpec) -> None:
         )
 
 
-def _write_in_parallel(
-    output: Path,
-    spec: SyntheticSpec,
-    tasks: Sequence[Sequence[tuple[str, int]]],
-    processes: int,
-    progress: Callable[[int], object],
-) -> None:
-    # Forking a process that has threads (tqdm's, torch's) may deadlock.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes and at_most(processes), mp_context=context) as pool:
-        futures = [pool.submit(_write_videos, output, spec, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                progress(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _write_videos(output: Path, spec: SyntheticSpec, videos: Sequence[tuple[str, int]]) -> int:
     for split, index in videos:
         write_video(output / spec.path(split, index), spec.frames(split, index))
     return len(videos)
+
+
+def _crashed(videos: Sequence[tuple[str, int]]) -> int:
+    split, index = videos[0]
+    raise UserError(
+        f"the process that writes {split} video {index} and those after it dies: is there memory "
+        "enough? --processes 1 takes the least"
+    )

@@ -26,6 +26,7 @@ __all__ = [
     "differences",
     "epoch_checkpoints",
     "epoch_of",
+    "former_checkpoints",
     "get_checkpoint_dir",
     "get_last_checkpoint",
     "get_path_to_best",
@@ -103,6 +104,12 @@ def prune_checkpoints(path_to_job: str | Path, keep: int, newest: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def former_checkpoints(path_to_job: str | Path) -> list[Path]:
+    """Files of epochs and the best one, as far as they are there, sound or not."""
+    best = get_path_to_best(path_to_job)
+    return [*epoch_checkpoints(path_to_job), *([best] if best.exists() else [])]
+
+
 def set_aside_checkpoints(path_to_job: str | Path, but: str | Path = "") -> Path | None:
     """Move a former run's checkpoints into a folder of their own, and return it; None: no such.
 
@@ -110,7 +117,7 @@ def set_aside_checkpoints(path_to_job: str | Path, but: str | Path = "") -> Path
         path_to_job: OUTPUT_DIR.
         but: a file that stays, if it is among them.
     """
-    paths = [*epoch_checkpoints(path_to_job), get_path_to_best(path_to_job)]
+    paths = former_checkpoints(path_to_job)
     paths = [path for path in paths if path.exists() and path.resolve() != Path(but).resolve()]
     if not paths:
         return None

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -75,8 +78,30 @@ class VideoError(UserError, RuntimeError):
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 }
+INTERRUPTED = "interrupted\n"
 # What an extra of setup.py installs, and the extra.
 _EXTRAS = {"matplotlib": "viz", "huggingface_hub": "hub", "torchcodec": "torchcodec"}
+
+
+@contextmanager
+def interrupt_ends_at_once() -> Iterator[None]:
+    """Let an interrupt end this process as it ends `run_tool`, but without unwinding.
+
+    For imports: an exception that comes up in the C++ of torch's aborts the process.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which has all signals
+        yield
+        return
+
+    def end(*_: object) -> None:
+        os.write(2, INTERRUPTED.encode())
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -97,7 +122,7 @@ def run_tool(main: Callable[[], None]) -> None:
             raise
         complaint = f"{error}: pip install 'timesformer[{_EXTRAS[error.name]}]'"
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr, end="")
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read the output has enough of it; what is buffered mustn't be written at the end.

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from timesformer.utils.errors import UserError
 
 NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
+RUN_HOLDS = "a run's folder holds stats.jsonl, run.log and checkpoints/"
 
 
 def expand_home(path: str | os.PathLike[str]) -> str:
@@ -39,6 +40,11 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"{path}: is there and is no folder; name another place") from None
+    except NotADirectoryError:
+        file = next(p for p in path.parents if os.path.lexists(p))
+        raise UserError(f"{path}: can't make this folder: {file} is no folder") from None
     except OSError as error:
         raise UserError(f"{path}: can't make this folder: {error.strerror}") from error
     try:
@@ -56,7 +62,7 @@ def make_place(path: Path) -> Path:
         UserError: no file can be written there. Ask before the work is done whose results it has.
     """
     make_folder(path.parent)
-    _require_place(path)
+    require_place(path)
     partial = temporary_of(path)
     try:
         partial.touch()
@@ -66,12 +72,16 @@ def make_place(path: Path) -> Path:
     return path
 
 
-def _require_place(path: Path) -> None:
-    """Refuse what a file mustn't replace."""
+def require_place(path: Path) -> None:
+    """Refuse what a file of results mustn't replace.
+
+    Raises:
+        UserError: a folder, a FIFO or a device is there.
+    """
     if is_folder(path):
-        raise UserError(f"{path}: is a folder; name a file")
+        raise UserError(f"{path}: is a folder, and a file is to be written there")
     if os.path.exists(path) and not is_file(path):  # noqa: PTH110  (/dev/null)
-        raise UserError(f"{path}: {NOT_REGULAR}")
+        raise UserError(f"{path}: {NOT_REGULAR}, and a file is to be written there")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -151,7 +161,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         UserError: a folder or a device is there.
     """
-    _require_place(path)
+    require_place(path)
     partial = temporary_of(path)
     try:
         yield partial

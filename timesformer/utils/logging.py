@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from timesformer.utils.distributed import get_rank, is_main
 from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.files import make_folder
 
 T = TypeVar("T")
 
@@ -78,8 +79,10 @@ def setup_logging(output_dir: str) -> None:
     if is_main():
         logger.setLevel(logging.INFO)
         try:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(output_dir))
             file = _LogFile(Path(output_dir) / "run.log", encoding="utf-8")
+        except UserError as error:
+            raise ConfigError(f"OUTPUT_DIR {error}") from error
         except OSError as error:
             raise ConfigError(
                 f"OUTPUT_DIR {output_dir:.200}: can't be written: {error.strerror}"

@@ -212,7 +212,7 @@ def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
     Raises:
         ConfigError: in one line, what to change.
     """
-    cfg = _merge(args)
+    cfg = _merge(args, only=only)
     if args.num_shards is not None:
         cfg.NUM_SHARDS = args.num_shards
     if args.shard_id is not None:
@@ -224,12 +224,16 @@ def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
     return cfg
 
 
-def _merge(args: argparse.Namespace, stored: tuple[str, str] = ("", "")) -> CfgNode:
+def _merge(
+    args: argparse.Namespace, stored: tuple[str, str] = ("", ""), only: str | None = None
+) -> CfgNode:
     cfg, path = get_cfg(), Path(expand_home(args.cfg_file or ""))
     if args.cfg_file is None:
         cfg.merge_from_string(*stored)
     elif path.suffix == ".pyth" or is_folder(path / "checkpoints"):
         _merge_stored(cfg, path)
+        if only:  # `timesformer train` stored that it doesn't test
+            cfg[only.upper()].ENABLE = True
     else:
         cfg.merge_from_file(find_recipe(args.cfg_file))
     cfg.merge_from_list(args.opts or [])

@@ -54,5 +54,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {upper[near[0]]}?" if near else ""
 
 
+def not_known(what: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that isn't in a registry: the nearest one, or all there are."""
+    names = list(known)
+    hint = did_you_mean(name, names) or f"; choose from {', '.join(names)}"
+    return f"{what} {name!r:.200} is not known{hint}"
+
+
 def _last_part(name: str) -> str:
     return name.replace("/", ".").rpartition(".")[2]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import open_regular
+from timesformer.utils.files import is_folder, open_regular
 
+SAVED = "TEST.SAVE_RESULTS_PATH scores.npz"
 # What numpy and zipfile raise where a file is torn or isn't theirs.
 _DAMAGE = (
     *(ValueError, OSError, EOFError, MemoryError, RuntimeError, BadZipFile),
@@ -30,8 +31,11 @@ def read_results(path: Path) -> dict[str, Any]:
         UserError: if the file is missing or isn't one, or videos have several labels.
     """
     if path.suffix == ".csv":
-        wanted = "the .npz that TEST.SAVE_RESULTS_PATH scores.npz writes"
-        raise UserError(f"{path}: a table for people; give {wanted}")
+        raise UserError(f"{path}: a table for people; give the .npz that {SAVED} writes")
+    if is_folder(path):
+        found = sorted(path.glob("*.npz"))
+        hint = f"give {found[0]}" if found else f"test with {SAVED}, which puts it into OUTPUT_DIR"
+        raise UserError(f"{path}: a folder, not the .npz of a test; {hint}")
     names = ("scores", "per_view", "labels", "paths", "failed", "class_names")
     try:
         with open_regular(path) as file:
@@ -41,8 +45,7 @@ def read_results(path: Path) -> dict[str, Any]:
             fields: dict[str, Any] = {name: arrays[name] for name in names}
             fields["config"] = str(arrays["config"]) if "config" in arrays else ""
     except FileNotFoundError:
-        hint = "test with TEST.SAVE_RESULTS_PATH scores.npz"
-        raise UserError(f"{path}: no such file; {hint}") from None
+        raise UserError(f"{path}: no such file; test with {SAVED}") from None
     except KeyError as error:
         raise UserError(f"{path}: not the .npz of a test: {error.args[0]}") from error
     except _DAMAGE as error:

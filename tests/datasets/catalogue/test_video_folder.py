@@ -168,3 +168,9 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         found(tmp_path, "train")
     with pytest.raises(ConfigError, match="has no videos for val or test"):
         found(tmp_path, "test", classes=4)  # one video a class: all of them train
+
+
+@pytest.mark.parametrize("name", ["videofoldr", "VideoFolders", "video_folder"])
+def test_a_name_that_is_nearly_right(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"TRAIN.DATASET .*; did you mean VideoFolder\?"):
+        build_dataset(name, make_cfg(tmp_path), "train")

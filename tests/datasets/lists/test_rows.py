@@ -275,9 +275,9 @@ def test_bad_provider_lists(tmp_path: Path, content: str, message: str) -> None:
         ("a.mp4 -1\n", r"line 1: label -1 is not in 0..4; MODEL.NUM_CLASSES is 5$"),
         (f"a.mp4 {'0' * 30}1\n", r"line 1: label 0{30}1 is not in"),
         (f"a.mp4 {'9' * 5000}\n", r"line 1: label 9{60} is not in"),
-        ("", r"train.csv: the list has no videos"),
-        ("\n \n", r"train.csv: the list has no videos"),
-        ("path,label\n", r"train.csv: the list has no videos"),
+        ("", r"train.csv: the list has no videos: it is empty"),
+        ("\n \n", r"train.csv: the list has no videos: it is empty"),
+        ("path,label\n", r"train.csv: the list has no videos: nothing but a header"),
         (b"a.mp4 0\nb\0.mp4 1\n", r"line 2: a NUL character"),
         (b"a.mp4 0\n\xff.mp4 1\n", r"line 2: not UTF-8"),
         ("a.mp4 0\nb.mp4 1\na.mp4 1\n", r"line 3: 'a.mp4' is in line 1 already"),
@@ -338,3 +338,12 @@ def test_kinetics_reads_csv_or_txt_as_configured(tmp_path: Path) -> None:
     dataset = build_dataset("kinetics", cfg, "val")
     assert [tuple(r[:2]) for r in dataset.records] == [("v/a.mp4", (0, 1))]
     assert dataset.class_names == ("left", "right")
+
+
+@pytest.mark.parametrize("row", ["a/b c.mp4{}3", '"a/b c.mp4"{}3', "a/b c.mp4 {} 3"])
+@pytest.mark.parametrize("separator", [";", "|"])
+def test_another_separator_is_seen(tmp_path: Path, row: str, separator: str) -> None:
+    text = row.format(separator)
+    with pytest.raises(AnnotationError, match=r"line 2: .* from the label 3: set DATA.PATH_LABEL"):
+        rows(tmp_path, f"path{separator}label\n{text}\n")
+    assert rows(tmp_path, text, separator=separator) == [("a/b c.mp4", 3)]

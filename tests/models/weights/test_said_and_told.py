@@ -65,7 +65,7 @@ def test_a_stored_architecture_that_its_weights_deny_is_an_error(wrong, tmp_path
         ({"num_heads": 7}, "num_heads 7 doesn't divide"),
         ({"num_heads": 0}, "num_heads must be at least 1"),
         ({"attention_type": "x"}, "no attention scheme is called 'x'"),
-        ({"model": "x"}, "'x' is not registered"),
+        ({"model": "x"}, "'x' is not known"),
         ({"mlp_ratio": 2.0}, "its architecture says mlp_ratio 2.0, its weights 4.0"),
         ({"mlp_ratio": 1e308}, r"its architecture says mlp_ratio 1e\+308, its weights 4.0"),
         ({"drop_path_rate": float("inf")}, "drop_path_rate must be"),

@@ -24,6 +24,7 @@ BLANKS = " \t"
 LABEL_COLUMNS = {"label", "labels", "class", "label_id", "class_id", "class_name", "target", "tag"}
 FRAME_COLUMNS = ("frame", "num", "n_", "total", "offset", "start", "length", "count")
 QUOTED = r'"((?:[^"]|"")*)"'
+OTHERS = (";", "|")  # taken where DATA.PATH_LABEL_SEPARATOR says so; parts of a path else
 FEW = 9  # digits of a number of frames
 PARTING = r"(?:::|\t|,| ) *"
 # One separator, and between it and others like it perhaps an offset, and a number of frames.
@@ -50,7 +51,7 @@ class RowParser:
         """Patterns of plain rows with numbers, and of those with names, of which a match may be."""
         never = re.compile("(?!)")
         names = self.read_label.index
-        if self.configured not in (*SEPARATORS, ";", "|"):
+        if self.configured not in (*SEPARATORS, *OTHERS):
             return never, never
         blanks = r"(?:::|\t| ) *" if self.read_label.multi_label else PARTING
         named = re.compile(rf"({PLAIN_FILE}){blanks}(\S[^\x00-\x1f\x7f]*)\r?") if names else never
@@ -83,6 +84,14 @@ class RowParser:
         return row
 
     def __call__(self, row: str) -> Row:
+        try:
+            return self._parse(row)
+        except BadRowError as error:
+            if found := self._other_separator(row):
+                raise BadRowError(found) from error
+            raise
+
+    def _parse(self, row: str) -> Row:
         if row.startswith('"'):
             return self._quoted(row)
         start = max(0, row.find('"'))
@@ -100,6 +109,24 @@ class RowParser:
                     self._keep(separator)
                     return self._without_numbers(video, separator, label)
         return self._labelled_by_folder(row)
+
+    def _other_separator(self, row: str) -> str:
+        """Say which separator a row that couldn't be parted seems to have; "" if none is seen."""
+        for other in OTHERS:
+            if other not in row or other in self.separators:
+                continue
+            parser = RowParser(other, self.read_label)
+            try:
+                path, label, _ = parser._parse(row)
+            except BadRowError:
+                continue
+            if parser.separators[0] != other:  # another one parted it
+                continue
+            return (
+                f"{other!r} seems to part the path {path!r:.200} from the label {label}: set "
+                f"DATA.PATH_LABEL_SEPARATOR '{other}'"
+            )
+        return ""
 
     def _keep(self, separator: str) -> None:
         """Try first what stood in the row before: a list has one separator."""
@@ -219,7 +246,7 @@ def is_header(row: str, separators: Sequence[str], read_label: LabelReader) -> b
     Raises:
         BadRowError: it does, and there are others, which would be taken for parts of a path.
     """
-    for separator in (*separators, '"', ";", "|"):
+    for separator in (*separators, '"', *OTHERS):
         row = row.replace(separator, " ")
     *others, last = row.lower().split() or [""]
     if last not in LABEL_COLUMNS or read_label.named(last) is not None:

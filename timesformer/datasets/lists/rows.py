@@ -110,7 +110,8 @@ def read_list(
             raise AnnotationError(f"{path}, line {number}: {error}") from None
         records.append(video, label, line=number, images=images)
     if not records:
-        raise AnnotationError(f"{path}: the list has no videos")
+        what = "nothing but a header" if begun else "it is empty"
+        raise AnnotationError(f"{path}: the list has no videos: {what}")
     return records
 
 

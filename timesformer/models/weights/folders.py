@@ -16,6 +16,7 @@ from timesformer.models.weights.files import SAID, read_file, read_json
 from timesformer.models.weights.formats import hf_processor, hugging_face
 from timesformer.utils.checkpoint import get_checkpoint_dir, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.files import RUN_HOLDS
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ def read_folder(folder: Path) -> Mapping[str, Any]:
         return _read_run(folder)
     else:
         raise WeightsError(
-            f"{folder}: holds no weights: neither {' nor '.join(_FILES)}, nor a run's checkpoints"
+            f"{folder}: holds no weights: neither {' nor '.join(_FILES)}, nor checkpoints "
+            f"({RUN_HOLDS})"
         )
     config = read_json(folder / "config.json")
     if config.get("model_type") == "timesformer":
