@@ -70,11 +70,17 @@ def test_a_long_tail_and_the_clip_are_noted() -> None:
     assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(100)
     assert [line.get_xdata()[0] for line in axes.lines] == [9.5]
     assert not draw_report(data, "", clip_seconds=60.0).axes[2].lines
+    (note,) = (text.get_text() for text in draw_report(data, "", 901.0).axes[2].texts)
+    assert "a training clip, 901 s, is longer than all of them" in note
 
 
 def test_classes_are_sorted_in_each_split() -> None:
     data = [split("train", counts=(1, 5, 3)), split("val", counts=(2, 0, 0))]
-    lines = draw_report(data, "").axes[3].lines
+    axes = draw_report(data, "").axes[3]
+    lines, legend = axes.lines, axes.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["train", "val"]
+    assert [text.get_color() for text in legend.get_texts()] == [line.get_color() for line in lines]
     assert [line.get_ydata().tolist() for line in lines] == [[5, 3, 1, 1], [2, 0, 0, 0]]
 
 

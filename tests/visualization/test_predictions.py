@@ -22,6 +22,7 @@ from timesformer.visualization.predictions import (
     to_frames,
     write_animation,
 )
+from timesformer.visualization.style import write_png
 
 NAMES = ("up", "down", "still")
 
@@ -42,10 +43,24 @@ def clips(count: int, frames: int = 4, size: tuple[int, int] = (16, 24)):
     return [(i, rng.integers(0, 255, (frames, *size, 3)).astype(np.uint8)) for i in range(count)]
 
 
-def test_probabilities_average_the_softmax_of_views(predictions: Predictions) -> None:
-    views = np.exp(predictions.per_view)
-    expected = (views / views.sum(-1, keepdims=True)).mean(1)
-    np.testing.assert_allclose(predictions.probabilities, expected)
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("method", ["sum", "max", "prob"])
+def test_probabilities_rank_as_the_scores_do(predictions: Predictions, method: str) -> None:
+    views = np.random.default_rng(3).normal(size=(12, 2, 3)) * 3
+    scores, expected = {
+        "sum": (views.sum(1), softmax(views.mean(1))),
+        "max": (views.max(1), softmax(views.max(1))),
+        "prob": (softmax(views).mean(1), softmax(views).mean(1)),
+    }[method]
+    predictions = replace(predictions, per_view=views, scores=scores)
+    np.testing.assert_allclose(predictions.probabilities, expected, rtol=1e-6)
+    assert (predictions.probabilities.argmax(1) == predictions.predicted).all()
+
+
+def test_what_is_right(predictions: Predictions) -> None:
     assert predictions.correct.sum() == 11
 
 
@@ -76,7 +91,8 @@ def test_grid_says_what_is_right_and_wrong(predictions: Predictions, tmp_path: P
     titles = {axes.get_title(loc="left"): axes for axes in figure.axes}
     said = [text for text in titles if text]
     assert [text[0] for text in said] == ["✓", "✗", "✓"]
-    assert "is: still" in said[1]
+    assert said[1].splitlines()[1].startswith("is: still  ")
+    assert said[1].endswith(" %, place 3 of 3")
     assert titles[said[1]]._left_title.get_color() == WRONG
     assert titles[said[0]]._left_title.get_color() == RIGHT
     assert "91.7 % top-1 on 12 videos" in figure.texts[1].get_text()
@@ -198,3 +214,37 @@ def test_a_folder_is_no_results(tmp_path: Path) -> None:
     (tmp_path / "scores.npz").touch()
     with pytest.raises(UserError, match=r"a folder, .*; give \S+/scores\.npz"):
         Predictions.load(tmp_path)
+
+
+LONG = [f"a ${i} name that is $ {'very ' * 40}long, of class {i}" for i in range(3)]
+
+
+def test_long_names_stay_in_their_places(predictions: Predictions, tmp_path: Path) -> None:
+    """Shortened in the middle; dollars are no formula."""
+    figure = draw_grid(predictions, clips(6), LONG, "a title")
+    write_png(tmp_path / "a.png", figure)
+    width = figure.bbox.width
+    texts = [text for axes in figure.axes for text in (axes._left_title, *axes.texts)]
+    names = [text for text in texts if "a $" in text.get_text()]
+    assert len(names) >= 4 * 6
+    for text in names:
+        assert "…" in text.get_text()
+        assert "class " in text.get_text()
+        assert text.get_window_extent().x1 <= width
+    for axes in figure.axes[1::2]:
+        rows = list(zip(axes.texts[::2], axes.texts[1::2], strict=True))
+        assert len(rows) == 3
+        for name, percent in rows:
+            assert name.get_window_extent().x1 < percent.get_window_extent().x0
+    write_animation(tmp_path / "a.gif", predictions, clips(6), LONG)
+
+
+def test_letters_without_a_font_are_told_once(
+    predictions: Predictions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("\U0001f9ff\U0001f9ff", "\ue001 \U0001f9ff", "still")
+    write_png(tmp_path / "a.png", draw_grid(predictions, clips(3), names, ""))
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path / 'a.png'}: boxes stand for letters that no font here has (")
+    write_animation(tmp_path / "a.gif", predictions, clips(3), names)
+    assert len(caplog.messages) == 2

@@ -6,9 +6,11 @@ Shape letters: V videos, n views of each, K classes, T frames, H×W pixels.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,9 +18,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from timesformer.utils.errors import in_one_line
 from timesformer.utils.files import written_whole
 from timesformer.visualization.results import read_results
-from timesformer.visualization.style import INK, OTHER, RIGHT, WRONG, blank_figure
+from timesformer.visualization.style import (
+    INK,
+    OTHER,
+    RIGHT,
+    WRONG,
+    all_scripts,
+    blank_figure,
+    fitted,
+    missing_letters,
+)
 
 TOP = 3  # classes in each bar chart
 
@@ -64,11 +76,18 @@ class Predictions:
         """Whether it is the true one (V,)."""
         return (self.predicted == self.labels) & ~self.failed
 
-    @property
+    @cached_property
     def probabilities(self) -> NDArray[np.floating]:
-        """Softmax, averaged over views (V, K)."""
-        shifted = np.exp(self.per_view - self.per_view.max(axis=2, keepdims=True))
-        return (shifted / shifted.sum(axis=2, keepdims=True)).mean(axis=1)
+        """Class probabilities that rank classes as the scores do (V, K), as in the `.csv`.
+
+        Which DATA.ENSEMBLE_METHOD made the scores they tell themselves.
+        """
+        if np.allclose(self.scores, _softmax(self.per_view).mean(axis=1), 0, 1e-4, equal_nan=True):
+            return self.scores
+        summed = self.per_view.sum(axis=1)
+        views = self.per_view.shape[1]
+        is_sum = np.allclose(self.scores, summed, rtol=1e-3, atol=1e-3, equal_nan=True)
+        return _softmax(self.scores / views if is_sum else self.scores)
 
     def choose(self, count: int, mistakes: int = 0, seed: int = 0) -> list[int]:
         """Pick random videos, one class after the other, then some of the mistakes.
@@ -92,11 +111,17 @@ class Predictions:
         return [i for _, _, i in turns[: count - len(wrong)]] + wrong
 
 
+def _softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
 def to_frames(clip: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Make a picture of pixel values 0..255, (3, T, H, W) -> RGB (T, H, W, 3)."""
     return np.moveaxis(clip, 0, -1).round().clip(0, 255).astype(np.uint8)
 
 
+@all_scripts()
 def draw_grid(
     predictions: Predictions,
     clips: Sequence[tuple[int, NDArray[np.uint8]]],
@@ -105,6 +130,8 @@ def draw_grid(
     columns: int = 2,
 ) -> Figure:
     """Draw each clip as a strip of frames, with true and predicted class and a bar chart.
+
+    Of a mistake it says how probable the true class was, and its place among all.
 
     Args:
         predictions: of the whole test.
@@ -118,7 +145,7 @@ def draw_grid(
     aspect = max(strip.shape[1] / strip.shape[0] for strip in strips)
     strip_width, bars_width = 6.4, 2.5  # inches
     height = strip_width / aspect + 0.52
-    figure = blank_figure(columns * (strip_width + bars_width + 0.2), rows * height + 0.85)
+    figure = blank_figure(columns * (strip_width + bars_width + 0.2), rows * height + 1)
     figure.text(0.012, 1 - 0.36 / figure.get_figheight(), title, size=17, weight="bold", color=INK)
     figure.text(
         0.012,
@@ -134,7 +161,7 @@ def draw_grid(
         width_ratios=[strip_width, bars_width] * columns,
         left=0.012,
         right=0.988,
-        top=1 - 1.08 / figure.get_figheight(),
+        top=1 - 1.23 / figure.get_figheight(),
         bottom=0.1 / figure.get_figheight(),
         wspace=0.03,
         hspace=0.52 / (height - 0.52),
@@ -145,13 +172,16 @@ def draw_grid(
         axes = figure.add_subplot(grid[row, 2 * column])
         axes.imshow(strip, interpolation="antialiased", aspect="equal")
         axes.set_axis_off()
-        text, colour = _verdict(predictions, index, class_names)
-        axes.set_title(text, loc="left", size=11.5, color=colour, weight="bold", pad=4)
         bars = figure.add_subplot(grid[row, 2 * column + 1])
+        inches = (bars.get_position().x1 - axes.get_position().x0) * figure.get_figwidth()
+        font: dict[str, Any] = {"size": 11, "weight": "bold"}
+        text, colour = _verdict(figure, predictions, index, class_names, inches, font)
+        axes.set_title(text, loc="left", color=colour, pad=4, parse_math=False, **font)
         _draw_bars(bars, probabilities[index], int(predictions.labels[index]), class_names)
     return figure
 
 
+@all_scripts()
 def write_animation(
     path: Path,
     predictions: Predictions,
@@ -179,17 +209,19 @@ def write_animation(
         axes = figure.add_subplot(rows, columns, place + 1)
         images.append(axes.imshow(frames[0], interpolation="bicubic"))
         axes.set_axis_off()
-        text, colour = _verdict(predictions, index, class_names, separator="\n")
-        figure.canvas.draw()
+        inches = figure.get_figwidth() / columns - 0.1
+        font: dict[str, Any] = {"size": 9.5, "weight": "bold"}
+        text, colour = _verdict(figure, predictions, index, class_names, inches, font, place=False)
         axes.text(
-            0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", size=9.5,
-            color=colour, weight="bold", linespacing=1.25,
+            0.5, -0.03, text, transform=axes.transAxes, ha="center", va="top", color=colour,
+            linespacing=1.25, parse_math=False, **font,
         )  # fmt: skip
     pictures = []
-    for t in range(len(clips[0][1])):
-        for image, (_, frames) in zip(images, clips, strict=True):
-            image.set_data(frames[t])
-        pictures.append(_rasterise(figure).quantize(128, dither=Image.Dither.NONE))
+    with missing_letters(path):
+        for t in range(len(clips[0][1])):
+            for image, (_, frames) in zip(images, clips, strict=True):
+                image.set_data(frames[t])
+            pictures.append(_rasterise(figure).quantize(128, dither=Image.Dither.NONE))
     durations = [milliseconds] * (len(pictures) - 1) + [4 * milliseconds]
     with written_whole(path) as partial:
         pictures[0].save(
@@ -213,34 +245,58 @@ def _strip(frames: NDArray[np.uint8], gap: int = 2) -> NDArray[np.uint8]:
 
 
 def _name(class_names: Sequence[str], label: int) -> str:
-    return class_names[label] if label < len(class_names) else f"class {label}"
+    return in_one_line(class_names[label]) if label < len(class_names) else f"class {label}"
 
 
 def _verdict(
-    predictions: Predictions, index: int, class_names: Sequence[str], separator: str = "   "
+    figure: Figure,
+    predictions: Predictions,
+    index: int,
+    class_names: Sequence[str],
+    inches: float,
+    font: Mapping[str, Any],
+    place: bool = True,
 ) -> tuple[str, str]:
-    """Return what the model said, what is true when it differs, and the colour for it."""
+    """Return what the model said, what is true when it differs, and the colour for it.
+
+    Args:
+        figure: where it is drawn.
+        predictions: of the whole test.
+        index: the video.
+        class_names: in label order; empty shows numbers.
+        inches: how wide each of the two lines may be.
+        font: of both.
+        place: say which place the true class has, too.
+    """
     predicted, label = int(predictions.predicted[index]), int(predictions.labels[index])
-    probability = f"{100 * predictions.probabilities[index, predicted]:.0f} %"
-    said = f"{_name(class_names, predicted)}  {probability}"
+
+    def line(mark: str, k: int, note: str = "") -> str:
+        note = f"  {100 * predictions.probabilities[index, k]:.0f} %{note}"
+        return mark + fitted(figure, _name(class_names, k), inches, mark + note, **font) + note
+
     if predicted == label:
-        return f"✓ {said}", RIGHT
-    return f"✗ {said}{separator}is: {_name(class_names, label)}", WRONG
+        return line("✓ ", predicted), RIGHT
+    scores = predictions.scores[index]
+    rank = 1 + int((scores > scores[label]).sum())
+    truth = line("is: ", label, f", place {rank} of {len(scores)}" if place else "")
+    return f"{line('✗ ', predicted)}\n{truth}", WRONG
 
 
 def _draw_bars(
     axes: Axes, probabilities: NDArray[np.floating], label: int, class_names: Sequence[str]
 ) -> None:
     """Bar chart of the most probable classes; the true one in green."""
-    top = np.argsort(-probabilities)[:TOP]
+    top = np.argsort(-probabilities, kind="stable")[:TOP]
     rows = np.arange(len(top))
     colours = [RIGHT if k == label else OTHER for k in top]
     axes.barh(rows, probabilities[top], height=0.82, color=colours, alpha=0.3)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    inches = 0.96 * axes.get_position().width * figure.get_figwidth()
     for row, k in enumerate(top):
-        name = _name(class_names, int(k))
-        axes.text(0.02, row, name[:30], va="center", size=9, color=INK)
-        axes.text(
-            0.99, row, f"{100 * probabilities[k]:.0f} %", va="center", ha="right", size=9, color=INK
-        )
+        percent = f"{100 * probabilities[k]:.0f} %"
+        name = fitted(figure, _name(class_names, int(k)), inches, f"  {percent}", size=9)
+        axes.text(0.02, row, name, va="center", size=9, color=INK, parse_math=False)
+        axes.text(0.99, row, percent, va="center", ha="right", size=9, color=INK)
     axes.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5))
     axes.set_axis_off()

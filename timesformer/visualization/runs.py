@@ -8,7 +8,16 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from timesformer.visualization.style import COLOURS, FAINT, GRID, INK, blank_figure
+from timesformer.utils.errors import in_one_line
+from timesformer.visualization.style import (
+    COLOURS,
+    FAINT,
+    GRID,
+    INK,
+    all_scripts,
+    blank_figure,
+    fitted,
+)
 
 
 class Point(NamedTuple):
@@ -27,6 +36,7 @@ class Point(NamedTuple):
     params: int
 
 
+@all_scripts()
 def draw_runs(points: Sequence[Point], title: str) -> Figure:
     """Draw a row a run, in their order: accuracy, multiply-adds and parameters as bars."""
     rows = len(points)
@@ -43,7 +53,8 @@ def draw_runs(points: Sequence[Point], title: str) -> Figure:
     )
     for axes, (name, numbers, form), colour in zip(panels, values, COLOURS, strict=True):
         _bars(axes, name, numbers, form, colour)
-    panels[0].set_yticks(range(rows), [point.name for point in points], color=INK, size=10)
+    names = [fitted(figure, in_one_line(point.name), 2.1, size=10) for point in points]
+    panels[0].set_yticks(range(rows), names, color=INK, size=10, parse_math=False)
     panels[0].invert_yaxis()
     figure.text(0.02, 1 - 0.4 / figure.get_figheight(), title, size=16, weight="bold", color=INK)
     return figure
