@@ -31,20 +31,25 @@ class ClipPosition:
         offsets: sampled frames counted from the clip's first one, ascending, T integers.
         timed: the position stands for moments of time, which matters where the frame rate varies;
             else for frame numbers, counted from 0.
+        exact: the offsets before they were rounded down, for where frames differ in length; () for
+            the offsets as they are.
     """
 
     start: float
     span: float
     offsets: tuple[int, ...]
     timed: bool = True
+    exact: tuple[float, ...] = ()
 
     def within(self, start: int, end: int) -> ClipPosition:
         """Move a clip placed in a part of a video to that part, frames [start, end)."""
         first = start + math.ceil(self.start)
-        offsets = tuple(min(offset, max(end - 1 - first, 0)) for offset in self.offsets)
+        last = max(end - 1 - first, 0)
+        offsets = tuple(min(offset, last) for offset in self.offsets)
         if not self.timed:
             return replace(self, offsets=tuple(start + offset for offset in offsets))
-        return replace(self, start=start + self.start, offsets=offsets)
+        exact = tuple(min(offset, last) for offset in self.exact)
+        return replace(self, start=start + self.start, offsets=offsets, exact=exact)
 
 
 class ClipSampler(Protocol):
@@ -111,7 +116,8 @@ class RateSampler:
             start = float(rng.uniform(0.0, delta))
         else:
             raise ValueError("a random clip (view=None) needs an rng")
-        return ClipPosition(start, span, frame_offsets(self.num_frames, span))
+        exact = frame_points(self.num_frames, span)
+        return ClipPosition(start, span, tuple(map(int, exact)), exact=exact)
 
 
 def view_start(delta: float, view: tuple[int, int], placement: str) -> float:
@@ -173,8 +179,13 @@ def frame_offsets(num_frames: int, span: float) -> tuple[int, ...]:
     32-bit steps, because a point that falls on a whole frame may round to the frame before it and
     the published models were trained with that rounding.
     """
+    return tuple(map(int, frame_points(num_frames, span)))
+
+
+def frame_points(num_frames: int, span: float) -> tuple[float, ...]:
+    """Return the points that `frame_offsets` rounds down."""
     points = torch.linspace(0, max(span - 1, 0.0), num_frames, dtype=torch.float32)
-    return tuple(points.long().tolist())
+    return tuple(points.tolist())
 
 
 @dataclass(frozen=True)

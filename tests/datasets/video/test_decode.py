@@ -179,6 +179,18 @@ def test_a_variable_rate_is_sampled_by_time(tmp_path: Path, suffix: str) -> None
     assert probe(write_video(tmp_path / f"steady{suffix}", numbered_frames(30))).constant_rate
 
 
+def test_moments_at_a_variable_rate_are_not_rounded(tmp_path: Path) -> None:
+    """Frames of 1/30 s, then of 1 s: half a mean frame is many of the short ones."""
+    times = [*range(30), *range(30, 330, 30)]
+    path = write_video(tmp_path / "video.mkv", numbered_frames(40), times=times)
+    mean = (times[-1] - times[0]) / 39 / 30  # seconds; a clip of 7 frames spans 10 mean frames
+    moments = [30 * mean * 9 / 6 * i for i in range(7)]
+    shown = [max(n for n, time in enumerate(times) if time <= moment) for moment in moments]
+    assert shown == [0, 11, 23, 30, 30, 30, 31]  # 0, 7, 23, … where offsets are whole
+    rate = 10 / 7 * mean * 30
+    assert numbers(load_clip(path, 7, 1, target_fps=30 / rate)) == shown
+
+
 def test_probe(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", numbered_frames(50), fps=25, options={"g": "10"})
     info = probe(path)

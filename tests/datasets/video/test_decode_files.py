@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
-from timesformer.datasets.decoder import VideoError, load_clip
+from timesformer.clips.sampling import SegmentSampler
+from timesformer.datasets.decoder import VideoError, load_clip, load_clips, probe
 
 UNREADABLE = {
     "decord__corrupted.mp4",  # fails after 28 of 50 frames
@@ -56,6 +60,47 @@ def test_every_file_gives_frames_or_a_video_error(shared_videos: Path) -> None:
 def test_rotation_is_undone(shared_videos: Path, name: str) -> None:
     frame = load_clip(shared_videos / name, 1, 1)[0]
     assert (tuple(frame.shape[:2]), zlib.crc32(frame.numpy().tobytes())) == UPRIGHT[name]
+
+
+def write_gaps(path: Path, times: Sequence[int], codec: str, options: dict[str, str]) -> Path:
+    """Write an AVI of 30 frames/s whose frame of time t, in frames, is grey 4 t."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for time in times:
+            frame = av.VideoFrame(64, 48, "gray8")
+            frame.planes[0].update(bytes([4 * time]) * (64 * 48))
+            frame.pts, frame.time_base = time, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codec", "options", "delay"),
+    [
+        ("mpeg4", {"qmin": "1", "qmax": "1"}, 0),
+        ("libx264", {"bf": "0"}, 0),
+        ("libx264", {"bf": "3"}, 2),
+    ],
+)
+def test_dropped_frames_of_an_avi(
+    tmp_path: Path, codec: str, options: dict[str, str], delay: int
+) -> None:
+    """Its index counts them, the decoder doesn't: a clip keeps its pace all the same."""
+    times = [*range(10), *range(25, 40), 47, 48, 49, *range(57, 60)]
+    path = write_gaps(tmp_path / "a.avi", times, codec, options)
+    info = probe(path)
+    assert (info.frames, info.constant_rate, info.damage) == (31, False, "")
+    assert info.duration == pytest.approx(2.0, abs=delay / 30)
+    clip = load_clip(path, 20, 3, clip_sampling="center")
+    found = [min(times, key=lambda t: abs(4 * t - grey)) for grey in clip[:, 24, 32, 0].tolist()]
+    moments = [round(60 / 31 * 30 / 19 * i + 1e-3, 6) for i in range(20)]
+    shown = [max(t for t in times if t <= moment) for moment in moments]
+    off = [times.index(a) - times.index(b) for a, b in zip(found, shown, strict=True)]
+    assert max(map(abs, off)) <= delay
+    (part,) = load_clips(path, lambda n, _: [SegmentSampler(31).place(n, 1.0, (0, 1))]).frames
+    assert len({int(grey) for grey in part[:, 24, 32, 0]}) == 30  # all but the last
 
 
 def test_avi_is_read_in_decoder_order(shared_videos: Path) -> None:

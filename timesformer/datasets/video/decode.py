@@ -272,7 +272,7 @@ def _frames(
             raise
         if frame is None:
             return
-        if index is None:
+        if index is None or index.counted:
             number += 1
         else:
             before, number = number, index.number(frame.pts)

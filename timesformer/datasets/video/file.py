@@ -149,6 +149,8 @@ def read_info(
         return _cache[key], False
     index, damage = index_of_header(container, stream), ""
     frames, ticks = stream.frames, 0.0
+    if index is not None and index.counted:
+        frames = len(index.pts)
     if frames > 0:
         ticks = (stream.duration or 0) / frames
     # The packets of an AVI would only say what its header says, see `read_packets`.
@@ -201,7 +203,7 @@ def _make_info(
         fps=fps,
         first_pts=stream.start_time or 0,
         frame_ticks=ticks,
-        expected=max(stream.frames, frames),
+        expected=frames if index is not None and index.counted else max(stream.frames, frames),
         index=index,
         damage=damage,
     )

@@ -45,11 +45,13 @@ class FrameIndex:
         pts: timestamp of each frame, ascending.
         keys: numbers of the frames that decoding can start from, ascending.
         seekable: the container finds a frame by its timestamp.
+        counted: what the decoder puts out is told by counting, not by its timestamps.
     """
 
     pts: np.ndarray
     keys: np.ndarray
     seekable: bool
+    counted: bool = False
 
     @cached_property
     def constant_rate(self) -> bool:
@@ -75,8 +77,11 @@ def index_of_header(container: InputContainer, stream: VideoStream) -> FrameInde
     """Index of an mp4 or mov of constant rate: its header lists all frames, nothing is read.
 
     The list has times of decoding; at a constant rate those of display are the same ones, moved.
+    Of an AVI see `_index_of_gaps`.
     """
     entries = getattr(stream, "index_entries", None)  # PyAV from 16 on
+    if container.format.name == "avi" and entries is not None:
+        return _index_of_gaps([(e.timestamp, e.is_keyframe) for e in entries if e.size])
     if "mp4" not in container.format.name or entries is None:
         return None
     if not (
@@ -89,6 +94,19 @@ def index_of_header(container: InputContainer, stream: VideoStream) -> FrameInde
         return None
     pts = stream.start_time + steps[0] * np.arange(len(rows))
     return FrameIndex(pts, np.flatnonzero(rows[:, 1]), seekable=True)
+
+
+def _index_of_gaps(entries: Sequence[tuple[int, bool]]) -> FrameIndex | None:
+    """Index of an AVI of (time, keyframe), if its rate varies.
+
+    A chunk without content stands for a frame that was dropped, of which the decoder knows nothing.
+    The times are those of decoding: right without B-frames, else up to their delay too early.
+    """
+    rows = np.array(entries, np.int64).reshape(-1, 2)
+    if len(rows) < 2 or np.diff(rows[:, 0]).min() < 1:
+        return None
+    index = FrameIndex(rows[:, 0], np.flatnonzero(rows[:, 1]), seekable=False, counted=True)
+    return None if index.constant_rate else index
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
         start, beyond = np.searchsorted(pts, first), np.searchsorted(pts, last, side="right")
         numbers = [min(int(start) + offset, int(beyond)) for offset in position.offsets]
     else:  # the frame on show at each moment
-        moments = info.first_pts + (position.start + np.array(position.offsets)) * info.frame_ticks
+        offsets = np.array(position.exact or position.offsets)
+        moments = info.first_pts + (position.start + offsets) * info.frame_ticks
         numbers = np.maximum(np.searchsorted(pts, moments, side="right") - 1, 0).tolist()
     return [min(number, len(pts) - 1) for number in numbers]
 

@@ -58,7 +58,7 @@ def load_clips(path: str, place: Place, timeout: float, cuts: Sequence[Cut] = ()
     with typed_errors(path), open_video(path) as (container, stream):
         info, _ = read_info(path, container, stream, Deadline(path, timeout))
         number, size = stream.index, (stream.codec_context.width, stream.codec_context.height)
-    if info.index is None or any(side % 2 for side in size):
+    if info.index is None or info.index.counted or any(side % 2 for side in size):
         return decode.load_clips(path, place, timeout, cuts)
     positions = place(info.frames, info.fps)
     clips = [frame_numbers(info, position) for position in positions]
