@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,17 +19,16 @@ from timesformer.config.node import CfgNode
 from timesformer.datasets.catalogue.kinetics import Kinetics
 from timesformer.datasets.catalogue.synthetic import Synthetic
 from timesformer.datasets.catalogue.video_folder import VideoFolder
-from timesformer.datasets.lists.json_entries import read_json, shown
 from timesformer.datasets.lists.records import Images, Records
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.datasets.lists.written import write_list
 from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.prepare.claim import claim
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
-from timesformer.utils.errors import AnnotationError, UserError, VideoError
+from timesformer.utils.errors import UserError, VideoError
 from timesformer.utils.files import (
     is_folder,
     is_inside,
-    make_folder,
     temporary_of,
     write_csv,
     write_text,
@@ -172,35 +170,11 @@ def make_copies(
     Raises:
         UserError: the folder has something else in it, or can't be written.
     """
-    claim(output, settings)
+    claim(output / MANIFEST, {"format": FORMAT, **asdict(settings)})
     try:
         return _run(jobs, settings, workers)
     finally:
         sweep(output)
-
-
-def claim(output: Path, settings: TranscodeSettings) -> None:
-    """Note in the folder how its videos are made, unless they were made otherwise."""
-    wanted = {"format": FORMAT, **asdict(settings)}
-    manifest = output / MANIFEST
-    if not os.path.lexists(manifest):
-        make_folder(output)
-        if any(output.iterdir()):  # perhaps lists that would be overwritten
-            raise UserError(f"{output} isn't empty: choose another --output")
-        write_text(manifest, json.dumps(wanted, indent=2) + "\n")
-        return
-    try:
-        found = read_json(manifest)
-    except AnnotationError as error:
-        raise UserError(f"{error}; choose another --output") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{manifest}: damaged; choose another --output")
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise UserError(
-                f"{output} holds videos made with {key} {shown(found.get(key))}, not {value}: "
-                "choose another --output"
-            )
 
 
 def sweep(output: Path) -> None:

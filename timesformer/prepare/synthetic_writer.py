@@ -11,7 +11,6 @@ bytes, and whatever an interrupted run left is completed rather than made again.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -22,10 +21,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer.datasets.lists.json_entries import read_json, shown
+from timesformer.prepare.claim import claim
 from timesformer.prepare.synthetic_video import MOTIONS, draw_trajectory, render, write_video
-from timesformer.utils.errors import AnnotationError, UserError
-from timesformer.utils.files import make_folder, write_text
+from timesformer.utils.errors import UserError
+from timesformer.utils.files import write_text
 from timesformer.utils.processes import in_processes
 
 SPLITS = ("train", "val", "test")
@@ -111,7 +110,7 @@ def write_dataset(
     Raises:
         UserError: if the folder holds something else; nothing is changed then.
     """
-    _claim(output, spec)
+    claim(output / MANIFEST, {"format": FORMAT, **asdict(spec)})
     videos = [(split, i) for split in SPLITS for i in range(getattr(spec, split))]
     missing = [video for video in videos if not (output / spec.path(*video)).is_file()]
     progress(len(videos) - len(missing))
@@ -133,27 +132,6 @@ def write_dataset(
         write_text(output / f"{split}.csv", "".join(rows))
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in spec.class_names))
     return len(missing)
-
-
-def _claim(output: Path, spec: SyntheticSpec) -> None:
-    """Note in the folder what it is for, unless it is for something else already."""
-    wanted = {"format": FORMAT, **asdict(spec)}
-    manifest = output / MANIFEST
-    if not os.path.lexists(manifest):
-        make_folder(output)
-        if any(output.iterdir()):  # perhaps somebody's videos, among which ours would be lost
-            raise UserError(f"{output} isn't empty: choose another --output")
-        write_text(manifest, json.dumps(wanted) + "\n")
-        return
-    try:
-        found = read_json(manifest)
-    except AnnotationError as error:
-        raise UserError(f"{error}: delete {output}, or choose another --output") from error
-    if found != wanted:
-        raise UserError(
-            f"{output} holds videos made with other parameters ({shown(found, 500)}): "
-            "delete it, or choose another --output"
-        )
 
 
 def _write_videos(output: Path, spec: SyntheticSpec, videos: Sequence[tuple[str, int]]) -> int:
