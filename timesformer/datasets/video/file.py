@@ -151,7 +151,8 @@ def read_info(
     frames, ticks = stream.frames, 0.0
     if index is not None and index.counted:
         frames = len(index.pts)
-    if frames > 0:
+        ticks = float(index.pts[-1] - index.pts[0]) / (frames - 1)
+    elif frames > 0:
         ticks = (stream.duration or 0) / frames
     # The packets of an AVI would only say what its header says, see `read_packets`.
     by_packets = index is None and not (container.format.name == "avi" and ticks)

@@ -81,7 +81,8 @@ def index_of_header(container: InputContainer, stream: VideoStream) -> FrameInde
     """
     entries = getattr(stream, "index_entries", None)  # PyAV from 16 on
     if container.format.name == "avi" and entries is not None:
-        return _index_of_gaps([(e.timestamp, e.is_keyframe) for e in entries if e.size])
+        rows = [(e.timestamp, e.is_keyframe) for e in entries if e.size]
+        return _index_of_gaps(rows, stream.frames)
     if "mp4" not in container.format.name or entries is None:
         return None
     if not (
@@ -96,14 +97,14 @@ def index_of_header(container: InputContainer, stream: VideoStream) -> FrameInde
     return FrameIndex(pts, np.flatnonzero(rows[:, 1]), seekable=True)
 
 
-def _index_of_gaps(entries: Sequence[tuple[int, bool]]) -> FrameIndex | None:
-    """Index of an AVI of (time, keyframe), if its rate varies.
+def _index_of_gaps(entries: Sequence[tuple[int, bool]], chunks: int) -> FrameIndex | None:
+    """Index of an AVI of (time, keyframe), if its rate varies and nearly all chunks are there.
 
     A chunk without content stands for a frame that was dropped, of which the decoder knows nothing.
     The times are those of decoding: right without B-frames, else up to their delay too early.
     """
     rows = np.array(entries, np.int64).reshape(-1, 2)
-    if len(rows) < 2 or np.diff(rows[:, 0]).min() < 1:
+    if len(rows) < 2 or np.diff(rows[:, 0]).min() < 1 or rows[-1, 0] + 1 < CUT_SHORT * chunks:
         return None
     index = FrameIndex(rows[:, 0], np.flatnonzero(rows[:, 1]), seekable=False, counted=True)
     return None if index.constant_rate else index
