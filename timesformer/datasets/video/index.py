@@ -81,8 +81,8 @@ def index_of_header(container: InputContainer, stream: VideoStream) -> FrameInde
     """
     entries = getattr(stream, "index_entries", None)  # PyAV from 16 on
     if container.format.name == "avi" and entries is not None:
-        rows = [(e.timestamp, e.is_keyframe) for e in entries if e.size]
-        return _index_of_gaps(rows, stream.frames)
+        filled = [(e.timestamp, e.is_keyframe) for e in entries if e.size]
+        return _index_of_gaps(filled, stream.frames)
     if "mp4" not in container.format.name or entries is None:
         return None
     if not (
