@@ -17,6 +17,7 @@ from timesformer.clips.training import TrainTransform
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.kinetics import Kinetics
+from timesformer.datasets.decoder import load_clip
 from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.parts import build_transform
 from timesformer.datasets.video.reader import VideoReader
@@ -209,6 +210,12 @@ def test_damage_is_told(cfg: CfgNode) -> None:
 def test_frames_of_a_folder_are_those_of_the_video(cfg: CfgNode, tmp_path: Path) -> None:
     for i, pixels in enumerate(numbered_frames(50)):
         Image.fromarray(pixels).save(tmp_path / f"img_{i + 1}.png")
+    path = build_dataset("kinetics", cfg, "val").records[0].path
+    for sampling in ({"sampling_rate": 4, "view": (1, 3)}, {"sampling_rate": None}):
+        clips = [load_clip(video, 8, **sampling) for video in (path, tmp_path, str(tmp_path))]
+        assert clips[1].equal(clips[0])
+        assert clips[2].equal(clips[0])
+    assert not load_clip(tmp_path, 8, 4, frames_fps=15.0).equal(load_clip(path, 8, 4))
     for mode in ("train", "val", "test"):
         dataset = build_dataset("kinetics", cfg, mode)
         video = dataset[(0, 2)][0] if mode == "train" else dataset[0][0]

@@ -339,7 +339,7 @@ def _audio_only(path: Path) -> None:
         ("empty.mp4", "not a video"),
         ("text.mp4", "not a video"),
         ("audio.mp4", "no video stream"),
-        (".", "is a directory"),
+        (".", "a folder without frames"),
         ("nul\0.mp4", "NUL"),
         ("cut.mp4", "not a video"),
         ("playlist.m3u8", "invalid data"),

@@ -23,13 +23,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from timesformer.clips.sampling import (
-    ClipPosition,
-    ClipSampler,
-    RateSampler,
-    SegmentSampler,
-    view_start,
-)
+from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video.file import (
     StreamInfo,
     check_size,
@@ -41,7 +35,7 @@ from timesformer.datasets.video.index import CUT_SHORT, Deadline, FrameIndex, st
 from timesformer.datasets.video.requests import Cut, Numbers, Request, request_for
 from timesformer.utils.errors import VideoError
 
-__all__ = ["Clips", "decode_all", "load_clip", "load_clips", "load_frames"]
+__all__ = ["Clips", "decode_all", "load_clips", "load_frames"]
 
 TIMEOUT = 120.0  # seconds for one file
 WORTH_A_SEEK = 3  # frames; decoding so many costs more than a seek
@@ -60,45 +54,6 @@ class Clips:
 
     frames: list[torch.Tensor]
     damage: str = ""
-
-
-def load_clip(
-    path: str | os.PathLike[str],
-    num_frames: int,
-    sampling_rate: int | None,
-    view: tuple[int, int] | None = (0, 1),
-    target_fps: float = 30.0,
-    rng: np.random.Generator | None = None,
-    clip_sampling: str = "legacy",
-) -> torch.Tensor:
-    """Read one clip of `num_frames` frames, `sampling_rate` frames apart at `target_fps`.
-
-    `load_clip(path, **model.sampling)` reads the frames that a model was trained on.
-
-    Args:
-        path: a video file.
-        num_frames: T.
-        sampling_rate: distance of the frames, in frames at `target_fps`; None for one frame of each
-            of T equal parts of the video, as for Something-Something.
-        view: (i, n) for view i of n along time, None for a random clip.
-        target_fps: the frame rate that `sampling_rate` counts in.
-        rng: source of the random clip; a fresh, unseeded one when None.
-        clip_sampling: where the n views lie: legacy, center, uniform or tiled (see `RateSampler`).
-
-    Returns:
-        Uint8 RGB frames (T, H, W, 3), upright. A video that ends early repeats its last frame.
-
-    Raises:
-        VideoError: the file can't be read; nothing else is raised for any content of a file.
-    """
-    if view is None and rng is None:
-        rng = np.random.default_rng()
-    sampler: ClipSampler = SegmentSampler(num_frames)
-    if sampling_rate is not None:
-        sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
-    if view is not None:
-        view_start(0.0, view, clip_sampling)  # a view that isn't there is no fault of the file
-    return load_clips(path, lambda n, fps: [sampler.place(n, fps, view, rng)]).frames[0]
 
 
 def load_clips(

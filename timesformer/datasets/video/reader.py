@@ -6,7 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from timesformer.clips.sampling import ClipPosition
+import numpy as np
+import torch
+
+from timesformer.clips.sampling import (
+    ClipPosition,
+    ClipSampler,
+    RateSampler,
+    SegmentSampler,
+    view_start,
+)
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
@@ -67,3 +76,45 @@ class VideoReader:
         if self.backend == "torchcodec":
             return torchcodec.load_clips(path, place, self.timeout, cuts)
         return decode.load_clips(path, place, self.timeout, cuts)
+
+
+def load_clip(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    sampling_rate: int | None,
+    view: tuple[int, int] | None = (0, 1),
+    target_fps: float = 30.0,
+    rng: np.random.Generator | None = None,
+    clip_sampling: str = "legacy",
+    frames_fps: float = 30.0,
+) -> torch.Tensor:
+    """Read one clip of `num_frames` frames, `sampling_rate` frames apart at `target_fps`.
+
+    `load_clip(path, **model.sampling)` reads the frames that a model was trained on.
+
+    Args:
+        path: a video file, or a folder of extracted frames.
+        num_frames: T.
+        sampling_rate: distance of the frames, in frames at `target_fps`; None for one frame of each
+            of T equal parts of the video, as for Something-Something.
+        view: (i, n) for view i of n along time, None for a random clip.
+        target_fps: the frame rate that `sampling_rate` counts in.
+        rng: source of the random clip; a fresh, unseeded one when None.
+        clip_sampling: where the n views lie: legacy, center, uniform or tiled (see `RateSampler`).
+        frames_fps: rate in frames/s at which a folder of frames was extracted.
+
+    Returns:
+        Uint8 RGB frames (T, H, W, 3), upright. A video that ends early repeats its last frame.
+
+    Raises:
+        VideoError: the video can't be read; nothing else is raised for any content of a file.
+    """
+    if view is None and rng is None:
+        rng = np.random.default_rng()
+    sampler: ClipSampler = SegmentSampler(num_frames)
+    if sampling_rate is not None:
+        sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
+    if view is not None:
+        view_start(0.0, view, clip_sampling)  # a view that isn't there is no fault of the file
+    read = VideoReader(frames_fps=frames_fps)
+    return read(os.fspath(path), lambda n, fps: [sampler.place(n, fps, view, rng)]).frames[0]
