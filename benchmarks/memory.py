@@ -28,7 +28,7 @@ from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.engine.results import ensemble
-from timesformer.engine.scoring import Rows, join_rows
+from timesformer.engine.scoring import Rows
 from timesformer.utils.text import format_table
 
 V, VIEWS, K = 35_000, 48, 1_059  # HowTo100M's test set, the views and classes of its recipe
@@ -61,7 +61,7 @@ def rows(video: str) -> None:
         batch = torch.randn(count, VIEWS, K, generator=generator)
         index = torch.arange(start, start + count).repeat_interleave(VIEWS)
         kept.add(index, views.repeat(count), batch.flatten(0, 1))
-    join_rows([kept.found()], (V, VIEWS, K), [])
+    kept.joined([], [])
 
 
 def full_frames(video: str) -> None:

@@ -17,7 +17,7 @@ from small_run import small_cfg, stats
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import test
 from timesformer.engine.results import ensemble
-from timesformer.engine.scoring import Rows, join_rows, score_videos
+from timesformer.engine.scoring import Rows, score_videos
 from timesformer.engine.train import train
 from timesformer.models.build import build_model
 from timesformer.models.create import from_pretrained
@@ -303,17 +303,18 @@ def test_rows_of_any_batches_and_ranks_make_the_same_table(method):
                 order = torch.randperm(n, generator=generator)
                 index = torch.full((n,), video)
                 parts[video % ranks].add(index, order, scores[video, order])
-        table = join_rows([p.found() for p in parts], (V, n, K), [5])
+        table = parts[0].joined([p.found() for p in parts[1:]], [5])
+        assert table.per_view.data_ptr() == parts[0].per_view.data_ptr()  # no second one in memory
         good = [v for v in range(V) if v != 5]
         assert table.per_view[good].equal(scores[good])
         torch.testing.assert_close(table.scores[good], whole[good], atol=1e-6, rtol=0)
         assert bool(table.scores[5].isnan().all())
     parts[0].add(torch.tensor([6] * n), torch.arange(n), scores[6])
     with pytest.raises(TrainingError, match="video 6: view 0 was scored 2 times"):
-        join_rows([p.found() for p in parts], (V, n, K), [5])
+        parts[0].joined([p.found() for p in parts[1:]], [5])
     parts[0].add(torch.tensor([3] * n), torch.tensor([0, 1, 1, 3]), scores[3])
     with pytest.raises(TrainingError, match="video 3: view 1 was scored 2 times"):
-        join_rows([p.found() for p in parts], (V, n, K), [5])
+        parts[0].joined([p.found() for p in parts[1:]], [5])
 
 
 def test_more_failures_than_allowed_end_in_an_error_after_all_is_written(

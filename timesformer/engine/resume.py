@@ -161,11 +161,10 @@ def list_digest(records: Sequence[Record]) -> str:
     videos in another order.
     """
     digest = hashlib.sha256()
-    for record in records:
-        name = record.path.replace("\\", "/").rpartition("/")[2]
-        images = "" if record.images is None else f"\0{tuple(record.images)}"
-        line = f"{name}\0{record.label}\0{record.start}\0{record.end}{images}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
+    for path, label, start, end, images in records:
+        name = path.replace("\\", "/").rpartition("/")[2]
+        part = f"{end}" if images is None else f"{end}\0{tuple(images)}"
+        digest.update(f"{name}\0{label}\0{start}\0{part}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

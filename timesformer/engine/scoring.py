@@ -19,7 +19,7 @@ from timesformer.datasets.loader import VideoLoader
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.results import ensemble
 from timesformer.utils.checkpoint import bare
-from timesformer.utils.distributed import gather_on_main, together
+from timesformer.utils.distributed import gather_on_main, is_main, together
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import progress
 
@@ -98,12 +98,14 @@ def score_videos(
         rows.add(index, meta["view"], torch.cat(parts).cpu())
     broken.gather()
     broken.require_some()
-    ranks = gather_on_main(rows.found())
+    # The main process has a place for every video: it fills in those of the others.
+    ranks = gather_on_main(None if is_main() else rows.found())
 
     def name(video: int) -> str:
         return dataset.records[video].path
 
-    return together(lambda: join_rows(ranks, shape, broken.failed, name) if ranks else None)
+    others = [found for found in ranks or () if found]
+    return together(lambda: rows.joined(others, broken.failed, name) if is_main() else None)
 
 
 class Rows:
@@ -152,6 +154,43 @@ class Rows:
         per_view = None if self.per_view is None else self.per_view[videos]
         return Found(videos, self.times[videos], self.scores[videos], per_view, self.wrong)
 
+    def joined(
+        self,
+        others: Sequence[Found],
+        failed: Sequence[int],
+        name: Callable[[int], str] = "video {}".format,
+    ) -> Table:
+        """Make one table of these rows and those of the other ranks, in the memory of these.
+
+        Args:
+            others: the rows of each other rank.
+            failed: videos that couldn't be read.
+            name: what a video is called in a message.
+
+        Raises:
+            TrainingError: a video isn't there exactly once.
+        """
+
+        def not_once(video: int, view: int, times: int) -> TrainingError:
+            return TrainingError(
+                f"{name(video)}: view {view} was scored {times} times instead of once"
+            )
+
+        times = self.times.clone()
+        times[list(failed)] += 1
+        for wrong in (self.wrong, *(found.wrong for found in others)):
+            if wrong:
+                raise not_once(*wrong[0])
+        for found in others:
+            times[found.videos] += found.times
+            self.scores[found.videos] = found.scores
+            if self.per_view is not None and found.per_view is not None:
+                self.per_view[found.videos] = found.per_view
+        if not bool((times == 1).all()):
+            video = int((times != 1).nonzero()[0])
+            raise not_once(video, 0, int(times[video]))
+        return Table(self.scores, self.per_view)
+
 
 class Found(NamedTuple):
     """The rows of a rank, to be sent: videos (R,), how often each came, scores (R, K), views."""
@@ -161,43 +200,3 @@ class Found(NamedTuple):
     scores: Tensor
     per_view: Tensor | None
     wrong: list[tuple[int, int, int]]
-
-
-def join_rows(
-    ranks: Sequence[Found],
-    shape: tuple[int, int, int],
-    failed: Sequence[int],
-    name: Callable[[int], str] = "video {}".format,
-) -> Table:
-    """Make one table of all ranks' rows.
-
-    Args:
-        ranks: the rows of each.
-        shape: (V, n, K).
-        failed: videos that couldn't be read.
-        name: what a video is called in a message.
-
-    Raises:
-        TrainingError: a video isn't there exactly once.
-    """
-
-    def not_once(video: int, view: int, times: int) -> TrainingError:
-        return TrainingError(f"{name(video)}: view {view} was scored {times} times instead of once")
-
-    V, _, K = shape
-    keep_views = ranks[0].per_view is not None
-    scores = torch.full((V, K), torch.nan)
-    per_view = torch.full(shape, torch.nan) if keep_views else None
-    times = torch.zeros(V, dtype=torch.long)
-    times[list(failed)] += 1
-    for found in ranks:
-        if found.wrong:
-            raise not_once(*found.wrong[0])
-        times[found.videos] += found.times
-        scores[found.videos] = found.scores
-        if per_view is not None and found.per_view is not None:
-            per_view[found.videos] = found.per_view
-    if not bool((times == 1).all()):
-        video = int((times != 1).nonzero()[0])
-        raise not_once(video, 0, int(times[video]))
-    return Table(scores, per_view)

@@ -8,7 +8,7 @@ import pytest
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.json_entries import read_json
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.records import Record, Records
 from timesformer.datasets.lists.rows import read_list
 from timesformer.utils.errors import AnnotationError, ConfigError
 
@@ -37,6 +37,14 @@ def test_nothing_is_doubtful() -> None:
     assert doubts(records, 3, NAMES) == []
     assert doubts(records, 3, ()) == []
     assert doubts([Record("a.mp4", (0, 2)), Record("b.mp4", (1,))], 3, NAMES) == []
+
+
+def test_a_list_in_buffers_and_one_of_records_are_doubted_alike() -> None:
+    records = Records()
+    for path, label in (("v/Archery/a.mp4", 1), ("Yo_Yo/b.mp4", 2), ("c.mp4", 2)):
+        records.append(path, label)
+    assert doubts(records, 4, (*NAMES, "Diving")) == doubts(list(records), 4, (*NAMES, "Diving"))
+    assert doubts(records, 4, ()) == ["classes without a video, 2: 0, 3"]
 
 
 def test_names_given_twice(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from timesformer.datasets.lists.class_names import read_class_names
-from timesformer.datasets.lists.records import Record, Records
+from timesformer.datasets.lists.records import Images, Record, Records
 from timesformer.datasets.lists.text_file import read_text
 from timesformer.utils.errors import AnnotationError, ConfigError
 
@@ -47,21 +47,27 @@ def test_records_come_back_as_they_were() -> None:
     records.append("a b/é.mp4", 3, line=2)
     records.append("not utf-8 \udcff.mp4", 0, line=7, start=5, end=9)
     records.append("", 1)
+    records.append("a", 1, images=Images(0, 1))
+    records.append("a", 1, images=Images(999_999_999, 999_999_999, numbered=True))
+    records.append("a", 1, images=Images(0, 5, numbered=True))
     expected = [
         Record("a b/é.mp4", 3),
         Record("not utf-8 \udcff.mp4", 0, 5, 9),
         Record("", 1),
+        Record("a", 1, images=Images(0, 1)),
+        Record("a", 1, images=Images(999_999_999, 999_999_999, numbered=True)),
+        Record("a", 1, images=Images(0, 5, numbered=True)),
     ]
     assert list(records) == expected
     assert records[1:] == expected[1:]
-    assert (records[-1], len(records)) == (expected[2], 3)
+    assert (records[-1], len(records)) == (expected[-1], 6)
     assert [records.where(i) for i in range(3)] == [
         "train.csv, line 2",
         "train.csv, line 7",
         "train.csv",
     ]
-    with pytest.raises(IndexError, match="record 3 of 3"):
-        records[3]
+    with pytest.raises(IndexError, match="record 6 of 6"):
+        records[6]
 
 
 def test_records_with_several_labels() -> None:
@@ -69,6 +75,7 @@ def test_records_with_several_labels() -> None:
     for labels in ((3, 17), (), (5,)):
         records.append("v.mp4", labels)
     assert [record.label for record in records] == [(3, 17), (), (5,)]
+    assert records.classes == {3, 5, 17}
 
 
 def test_records_are_small() -> None:

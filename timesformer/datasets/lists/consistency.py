@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from pathlib import PurePath
 
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.records import Record, Records
 
 SHOWN = 5  # classes named in a line
 
@@ -26,11 +26,14 @@ def doubts(records: Sequence[Record], num_classes: int, class_names: Sequence[st
 
 def _in_other_folders(records: Sequence[Record], class_names: Sequence[str]) -> Iterator[str]:
     """Compare labels with the folders of videos, where these are named after classes."""
+    if not class_names:
+        return
     index = {_plain(name): label for label, name in enumerate(class_names)}
     known, other, first = 0, 0, ""
     shifts: set[int] = set()
     for record in records:
-        label = index.get(_plain(PurePath(record.path).parent.name))
+        folder = os.path.basename(os.path.dirname(record.path))  # noqa: PTH119, PTH120
+        label = index.get(_plain(folder))
         if label is None or not isinstance(record.label, int):
             continue
         known += 1
@@ -51,8 +54,8 @@ def _in_other_folders(records: Sequence[Record], class_names: Sequence[str]) -> 
 def _without_video(
     records: Sequence[Record], num_classes: int, class_names: Sequence[str]
 ) -> Iterator[str]:
-    present: set[int] = set()
-    for record in records:
+    present: set[int] = records.classes if isinstance(records, Records) else set()
+    for record in () if present else records:
         present.update((record.label,) if isinstance(record.label, int) else record.label)
     if absent := [label for label in range(num_classes) if label not in present]:
         some = ", ".join(class_names[k] if class_names else str(k) for k in absent[:SHOWN])

@@ -117,6 +117,11 @@ class Records(Sequence[Record]):
         return map(self._record, range(len(self)))
 
     @property
+    def classes(self) -> set[int]:
+        """Labels that occur."""
+        return set(self._labels)
+
+    @property
     def nbytes(self) -> int:
         """Memory of the list in bytes."""
         arrays = (self._path_ends, self._labels, self._label_ends, self._lines, self._spans)
