@@ -101,7 +101,7 @@ def gmacs(model: str, scheme: str, tubelet: int, frames: int, crop: int, width: 
 
 def is_slow(row: Row) -> bool:
     """Convolutions and windows are counted product by product, which takes seconds a model."""
-    fast = ("vit_base_patch16_224", "vtn", "vivit_factorised_encoder")
+    fast = ("vit_base_patch16_224", "vit_tiny_patch16_224", "vtn", "vivit_factorised_encoder")
     return load(row.recipe).MODEL.MODEL_NAME not in fast
 
 

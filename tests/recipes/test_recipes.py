@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 from recipe_files import header, load
 
 from timesformer.config.layout import batch_layout, ranks
@@ -155,6 +156,18 @@ def test_small_data() -> None:
     assert "not a published number" in header(
         "configs/Finetune/TimeSformer_divST_8x32_224_small.yaml"
     )
+
+
+def test_a_first_try_on_a_laptop() -> None:
+    path = ROOT / "configs/Finetune/TimeSformer_divST_8x8_112_laptop.yaml"
+    cfg = load(path)
+    assert (cfg.TRAIN.DATASET, cfg.TEST.DATASET) == ("videofolder", "videofolder")
+    assert (cfg.NUM_GPUS, cfg.MODEL.MODEL_NAME) == (0, "vit_tiny_patch16_224")
+    weights = cfg.TIMESFORMER.PRETRAINED_MODEL.removeprefix("timm/")
+    said = timm.get_pretrained_cfg(weights)
+    assert (said.mean, said.std) == (tuple(cfg.DATA.MEAN), tuple(cfg.DATA.STD))
+    assert cfg.TRAIN.BATCH_SIZE <= 6  # 3 classes of 4 clips, divided by FOLDER_SPLIT
+    assert "not a published number" in header(path)
 
 
 @pytest.mark.parametrize(("folder", "name"), PUBLISHED)

@@ -147,11 +147,12 @@ def draw_grid(
     height = strip_width / aspect + 0.52
     figure = blank_figure(columns * (strip_width + bars_width + 0.2), rows * height + 1)
     figure.text(0.012, 1 - 0.36 / figure.get_figheight(), title, size=17, weight="bold", color=INK)
+    views = predictions.per_view.shape[1]
     figure.text(
         0.012,
         1 - 0.66 / figure.get_figheight(),
         f"{100 * predictions.correct.mean():.1f} % top-1 on {len(predictions.labels)} videos, "
-        f"{predictions.per_view.shape[1]} views each",
+        f"{views} view{'s' * (views != 1)} each",
         size=11.5,
         color=OTHER,
     )
