@@ -11,6 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Before torch is there: threads of several tests that wait for the same cores take five times
+    # as long as one thread each.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent

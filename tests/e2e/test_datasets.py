@@ -19,7 +19,7 @@ from dataset_layouts import (
     write_ssv2_frames,
     write_ssv2_webm,
 )
-from small_run import ROOT, run_tool, stats
+from small_run import ROOT, stats
 
 from timesformer.commands.run import main
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
@@ -101,10 +101,3 @@ def assert_trained_and_tested(case: Case, output: Path) -> None:
 def test_trains_and_tests(name: str, tmp_path: Path) -> None:
     main(words(CASES[name], tmp_path / "data", tmp_path / "out"))
     assert_trained_and_tested(CASES[name], tmp_path / "out")
-
-
-def test_from_the_command_line(tmp_path: Path) -> None:
-    case = CASES["ssv2_webm"]
-    done = run_tool("run_net.py", *words(case, tmp_path / "data", tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
-    assert_trained_and_tested(case, tmp_path / "out")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from small_run import PYTHONPATH, RECIPE, ROOT, run_tool, small_options, stats
+from children import command, finish, free_port, running, words
+from small_run import run_tool, stats
 
+from timesformer.commands.run import main
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.dist
@@ -21,13 +19,16 @@ def torchrun(ranks: int) -> tuple[str, ...]:
     return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}")
 
 
-def run(data, output, launcher=(), **changes):
-    done = run_tool(
-        "run_net.py",
-        *["--cfg", str(RECIPE), *small_options(data, output, **DROP_PATH, **changes)],
-        launcher=launcher,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def run(data, output, **changes):
+    """In this process."""
+    main(words(data, output, **DROP_PATH, **changes))
+
+
+def run_ranks(data, output, **changes):
+    """On two ranks, in the environment that torchrun makes."""
+    line = words(data, output, **DROP_PATH, **changes)
+    with running(command, "run", line, output=output.parent / "said", ranks=2) as ranks:
+        assert finish(ranks, 100) == [0, 0], [rank.said[-3000:] for rank in ranks]
 
 
 def losses(output):
@@ -64,7 +65,9 @@ def one_process(seven_videos, tmp_path_factory):
 
 
 def test_two_gloo_processes_equal_one(seven_videos, one_process, tmp_path):
-    run(seven_videos, tmp_path, torchrun(2))
+    line = words(seven_videos, tmp_path, **DROP_PATH)
+    done = run_tool("run_net.py", *line, launcher=torchrun(2))
+    assert done.returncode == 0, done.stderr[-3000:]
     start = stats(tmp_path, "start")[0]
     assert (start["ranks"], start["clips_per_rank"], start["global_batch"]) == (2, 4, 8)
     assert len(losses(tmp_path)) == 6
@@ -80,7 +83,8 @@ def test_two_gloo_processes_equal_one(seven_videos, one_process, tmp_path):
 def test_two_processes_score_every_video_once_and_to_the_bit(seven_videos, one_process, tmp_path):
     weights = get_last_checkpoint(one_process)
     options = {"TRAIN__ENABLE": False, "TEST__CHECKPOINT_FILE_PATH": weights}
-    run(seven_videos, tmp_path, torchrun(2), **options)
+    run_ranks(seven_videos, tmp_path / "two", **options)
+    tmp_path /= "two"
     one, two = (np.load(folder / "scores.npz") for folder in (one_process, tmp_path))
     assert one["per_view"].shape == (7, 3, 6)
     for key in ("per_view", "scores", "labels", "paths"):
@@ -94,43 +98,28 @@ def test_two_processes_score_every_video_once_and_to_the_bit(seven_videos, one_p
 def test_accumulation_on_two_ranks_equals_one_process(seven_videos, tmp_path):
     options = {"TRAIN__BATCH_SIZE": 4, "TEST__ENABLE": False}
     run(seven_videos, tmp_path / "one", **options, TRAIN__EVAL_PERIOD=0)
-    run(seven_videos, tmp_path / "two", torchrun(2), **options)
+    run_ranks(seven_videos, tmp_path / "two", **options)
     assert stats(tmp_path / "two", "start")[0]["accumulation"] == 2
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 
 
 def test_two_shards_started_by_hand(seven_videos, one_process, tmp_path):
     """As on two nodes: --num_shards, --shard_id, --init_method; each has half the batch."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"tcp://localhost:{free.getsockname()[1]}"
-    command = [
-        *[sys.executable, str(ROOT / "tools" / "run_net.py"), "--cfg", str(RECIPE)],
-        *["--num_shards", "2", "--init_method", address],
-    ]
-    options = small_options(seven_videos, tmp_path, TRAIN__BATCH_SIZE=4, **DROP_PATH)
-    shards = [
-        subprocess.Popen(
-            [*command, "--shard_id", str(i), *options],
-            env={"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    errors = [shard.communicate(timeout=200)[1] for shard in shards]
-    assert [shard.returncode for shard in shards] == [0, 0], errors
+    address = f"tcp://localhost:{free_port()}"
+    line = words(seven_videos, tmp_path / "run", TRAIN__BATCH_SIZE=4, **DROP_PATH)
+    node = ["--num_shards", "2", "--init_method", address, "--shard_id"]
+    with (
+        running(command, "run", [*node, "0", *line], output=tmp_path / "0") as first,
+        running(command, "run", [*node, "1", *line], output=tmp_path / "1") as second,
+    ):
+        assert finish([*first, *second], 100) == [0, 0], [n.said for n in (*first, *second)]
+    tmp_path /= "run"
     assert losses(tmp_path) == pytest.approx(losses(one_process), abs=1e-5)
     assert len(stats(tmp_path, "test_final")) == 1  # only rank 0 writes
 
 
-def test_error_under_torchrun_is_shown(synthetic_dir, tmp_path):
-    done = run_tool(
-        "run_net.py",
-        *["--cfg", str(RECIPE)],
-        *small_options(synthetic_dir, tmp_path, TRAIN__BATCH_SIZE=3, GLOBAL_BATCH_SIZE=3),
-        launcher=torchrun(2),
-    )
-    assert done.returncode != 0
-    assert "error: TRAIN.BATCH_SIZE" in done.stderr
+def test_error_of_ranks_is_shown(synthetic_dir, tmp_path):
+    line = words(synthetic_dir, tmp_path / "run", TRAIN__BATCH_SIZE=3, GLOBAL_BATCH_SIZE=3)
+    with running(command, "run", line, output=tmp_path / "said", ranks=2) as ranks:
+        assert finish(ranks, 100) == [2, 2]
+        assert all("error: TRAIN.BATCH_SIZE" in rank.said for rank in ranks)

@@ -6,8 +6,7 @@ import json
 import multiprocessing
 import os
 import platform
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,29 @@ def test_it_is_held_and_given_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def hold_until_killed(folder: Path) -> None:
+    with run_lock(folder):
+        print("held", flush=True)
+        signal.pause()
+
+
 def test_another_process_is_named(tmp_path: Path) -> None:
-    program = (
-        "import sys; from timesformer.utils.run_lock import run_lock\n"
-        f"with run_lock({str(tmp_path)!r}): print('held', flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert other.stdout is not None
-    assert other.stdout.readline() == "held\n"
+    from children import Run  # which skips where there is no fork
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    other = Run(hold_until_killed, folder, output=tmp_path / "said")
+    while other.said != "held\n":
+        assert other.wait(0.01) is None, other.said
     with (
         pytest.raises(UserError, match=rf"in use by another run, process {other.pid} .*OUTPUT_DIR"),
-        run_lock(tmp_path),
+        run_lock(folder),
     ):
         pass
     other.kill()
-    other.communicate()
-    with run_lock(tmp_path):  # it is gone, and left its lock
+    with run_lock(folder):  # it is gone, and left its lock
         pass
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
