@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from children import command, finish, free_port, running, words
 from small_run import run_tool, stats
 
@@ -20,8 +21,13 @@ def torchrun(ranks: int) -> tuple[str, ...]:
 
 
 def run(data, output, **changes):
-    """In this process."""
-    main(words(data, output, **DROP_PATH, **changes))
+    """In this process, on one thread as the ranks: more of them would round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        main(words(data, output, **DROP_PATH, **changes))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_ranks(data, output, **changes):
