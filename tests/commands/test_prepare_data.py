@@ -188,7 +188,7 @@ def test_a_killed_run_leaves_whole_videos_and_no_process(tmp_path: Path, name: s
     number = getattr(signal, name)  # Windows has no SIGKILL
     source, output = tmp_path / "in", tmp_path / "out"
     write_tiny(source / "a.mp4", 10)
-    long = write_tiny(source / "b.mp4", 1500, side=96)
+    long = write_tiny(source / "b.mp4", 500, side=96)
     tool = str(ROOT / "tools" / "prepare_data.py")
     words = [tool, "--input", str(source), "--output", str(output), "--workers", "1", "--crf", "0"]
     env = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}

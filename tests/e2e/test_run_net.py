@@ -53,13 +53,10 @@ def test_golden_multiview_scores(shared_videos, tmp_path, golden):
     assert saved["labels"].tolist() == numbers["labels"].tolist()
 
 
-def test_trains_and_tests(synthetic_dir, tmp_path):
-    done = run_tool(
-        "run_net.py", "--cfg", str(RECIPE),
-        *small_options(synthetic_dir, tmp_path, DATA_LOADER__NUM_WORKERS=1),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    last = json.loads(done.stdout.splitlines()[-1])
+def test_trains_and_tests(synthetic_dir, tmp_path, capsys):
+    options = small_options(synthetic_dir, tmp_path, DATA_LOADER__NUM_WORKERS=1)
+    main(["--cfg", str(RECIPE), *options])
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["split"] == "test_final"
     assert last["views"] == "1x3"
     assert {"top1_acc", "top5_acc"} <= last.keys()

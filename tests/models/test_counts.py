@@ -119,7 +119,14 @@ def attention_macs(scheme, T, h, w, D=768):
     return 2 * D * pairs[scheme]
 
 
-@pytest.mark.parametrize("shape", [(8, 224), (16, 448), (96, 224)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (8, 224),
+        pytest.param((16, 448), marks=pytest.mark.slow),
+        pytest.param((96, 224), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("scheme", ["sparse_local_global", "axial"])
 def test_sparse_attention_costs_what_it_should(scheme, shape):
     """All of ViT-B's products by hand, and attention itself far below joint attention."""

@@ -114,6 +114,7 @@ def test_the_same_frames(environment: dict[str, str], tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_same_frames_of_real_files(environment: dict[str, str], shared_videos: Path) -> None:
     paths = [path for path in sorted(shared_videos.iterdir()) if path.stat().st_size < 3e6]
     found = compare(environment, [path for path in paths if path.suffix != ".md"])
