@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmViT
 
 from timesformer.models.weights.bundle import read_bundle
 from timesformer.models.weights.files import read_file
-from timesformer.models.weights.formats import native_state
+from timesformer.models.weights.formats import hugging_face, native_state
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import write_hugging_face, write_mmaction2
 from timesformer.models.weights.sources import read_weights
@@ -236,6 +236,7 @@ def test_of_student_and_teacher_the_teacher(caplog):
         ("head_dist.weight", "a distilled DeiT"),
         ("reg_token", "register tokens"),
         ("register_tokens", "register tokens"),
+        ("encoder.layers.encoder_layer_0.ln_1.weight", "a ViT of torchvision .* take one of timm"),
         ("blocks.0.timeattn.qkv.weight", "Frozen in Time, EgoVLP or LaViLa"),
         ("visual.blocks.0.timeattn.qkv.weight", "Frozen in Time, EgoVLP or LaViLa"),
     ],
@@ -342,3 +343,39 @@ def test_a_file_that_holds_itself(tmp_path):
     torch.save(_itself(), tmp_path / "loop.pth")
     with pytest.raises(WeightsError, match="without end"):
         read_weights(tmp_path / "loop.pth")
+
+
+# ------------------------------------------------------------------------------- what is assumed
+
+
+@pytest.mark.parametrize("scheme", ["joint_space_time", "space_only"])
+def test_one_file_of_hugging_face_says_what_is_assumed(tmp_path, caplog, scheme):
+    """Without its config.json; each of the two in a line."""
+    model = video_model(embed_dim=128, num_heads=4, attention_type=scheme)
+    state = dict(model.model.state_dict())
+    state.setdefault("time_embed", torch.zeros(1, 4, 128))
+    theirs = hugging_face.from_native(state)
+    if scheme == "space_only":
+        theirs.pop("timesformer.embeddings.time_embeddings")
+    save_file({k: v.contiguous() for k, v in theirs.items()}, tmp_path / "model.safetensors")
+    with caplog.at_level(logging.WARNING):
+        architecture = read_bundle(tmp_path / "model.safetensors").architecture
+    assert (architecture.attention_type, architecture.num_heads) == (scheme, 2)
+    assert len([line for line in caplog.messages if "taken for 2, each 64 wide" in line]) == 1
+    said = [line for line in caplog.messages if "doesn't average over frames" in line]
+    assert len(said) == (scheme == "space_only")
+    caplog.clear()
+    read_bundle(tmp_path / "model.safetensors", num_heads=4)
+    assert "64 wide" not in caplog.text
+
+
+def test_vits_of_torchvision_arent_fetched_for_nothing(monkeypatch):
+    def fetched(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetched)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetched)
+    with pytest.raises(
+        WeightsError, match=r"torchvision/vit_b_16: a ViT of torchvision .* of timm"
+    ):
+        read_weights("torchvision/vit_b_16")

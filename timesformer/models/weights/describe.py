@@ -133,6 +133,11 @@ def guesses(
                 f"nothing says how many heads these weights have, and their width "
                 f"{state[PATCH].shape[0]} isn't a multiple of 64 to tell it: say num_heads"
             )
+        logger.warning(
+            "nothing says how many heads these weights have: taken for %d, each 64 wide; with "
+            "another number, which num_heads would say, scores are others",
+            guessed["num_heads"],
+        )
     if "attention_type" not in said:
         fitting = _fitting(state)
         if not fitting and not any(ATTENTION_REGISTRY.get(s).new_parts() for s in schemes):

@@ -39,7 +39,7 @@ def read_folder(folder: Path) -> Mapping[str, Any]:
         return _read_run(folder)
     else:
         raise WeightsError(
-            f"{folder}: holds no weights: neither {' nor '.join(_FILES)}, nor checkpoints "
+            f"{folder}: holds no weights: neither {' nor '.join(_FILES)}, nor a run's checkpoints "
             f"({RUN_HOLDS})"
         )
     config = read_json(folder / "config.json")
@@ -91,11 +91,7 @@ def _of_transformers(
     except ValueError as error:
         raise WeightsError(f"{folder}: {error}") from error
     if config.get("attention_type") == "space_only":
-        logger.warning(
-            "%s: space_only of transformers doesn't average over frames; here it does, as "
-            "published: scores are other than theirs",
-            folder,
-        )
+        logger.warning("%s: %s", folder, hugging_face.NOT_AVERAGED)
     return {
         "arguments": arguments,
         "state_dict": hugging_face.without_unused(state, config),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from timesformer.models.weights.folders import of_timm, read_folder
+from timesformer.models.weights.formats.foreign import TORCHVISION
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.text import did_you_mean
 
@@ -61,6 +62,8 @@ def _fetch_torchvision(name: str) -> Mapping[str, Any]:
     except ValueError as error:
         hint = _hint("torchvision", model, models.list_models())
         raise WeightsError(f"torchvision/{name}: torchvision has no model {model}{hint}") from error
+    if model.startswith("vit_"):  # before hundreds of megabytes come for nothing
+        raise WeightsError(f"torchvision/{name}: {TORCHVISION}")
     known = [weights.name for weights in choices]
     if (tag or "DEFAULT") not in choices.__members__:
         names = ", ".join(f"torchvision/{model}.{known_tag}" for known_tag in known)

@@ -5,15 +5,19 @@ Whatever the source, the content comes back as one mapping.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from timesformer.models.weights.files import read_file
 from timesformer.models.weights.folders import read_folder
+from timesformer.models.weights.formats import hugging_face
 from timesformer.models.weights.hubs import HUBS
 from timesformer.models.weights.said import completed
 from timesformer.utils.errors import WeightsError
+
+logger = logging.getLogger(__name__)
 
 
 def read_weights(source: str | Path) -> Mapping[str, Any]:
@@ -42,7 +46,10 @@ def _read(name: str) -> Mapping[str, Any]:
     if path.is_dir():
         return read_folder(path)
     if path.is_file():
-        return read_file(path)
+        content = read_file(path)
+        if hugging_face.is_space_only(content):
+            logger.warning("%s: %s", name, hugging_face.NOT_AVERAGED)
+        return content
     hub, _, rest = name.partition("/")
     if hub in HUBS and rest:
         return HUBS[hub](rest)

@@ -12,7 +12,12 @@ _DISTILLED = (
 )
 _REGISTERS = "a ViT with register tokens, which no model here has; take one without registers"
 _GATED = "a ViT with gated MLPs (SwiGLU), which no model here has; take one with plain MLPs"
+TORCHVISION = (
+    "a ViT of torchvision (vit_b_16, …): its names aren't read here, though a ViT here computes "
+    "the same; take one of timm, e.g. timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+)
 _TELLING = (
+    ("encoder.layers.encoder_layer_", TORCHVISION),
     (
         ".timeattn.",
         "the space-time transformer of Frozen in Time, EgoVLP or LaViLa: its CLS attends to all "

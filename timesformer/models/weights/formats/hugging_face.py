@@ -48,12 +48,23 @@ _DEFAULTS = {
 _HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
 
 
+NOT_AVERAGED = (
+    "space_only of transformers doesn't average over frames; here it does, as published: scores "
+    "are other than theirs"
+)
+
+
 def matches(state: Mapping[str, Tensor]) -> bool:
     """Whether these are names of theirs, with or without the head."""
     return any(
         key.removeprefix(_PREFIX).startswith("embeddings.patch_embeddings.projection.")
         for key in state
     ) and any(".attention.attention.qkv." in key for key in state)
+
+
+def is_space_only(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are weights of their space-only model, the only one without time embeddings."""
+    return matches(state) and not any("embeddings.time_embeddings" in key for key in state)
 
 
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
