@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch
 from PIL import Image
 from small_run import RECIPE, complaint_of, small_cfg
 
-from timesformer.commands.plot_predictions import main
+from timesformer.commands.plot_predictions import main, videos_of
+from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_given_videos, build_video_split
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.engine.results import Results, save_results
 
 
@@ -114,3 +116,15 @@ def test_parts_of_videos_need_their_lists(tmp_path: Path, tested: Path) -> None:
         main, *words, "DATA.TRIM_TO_SEGMENT", "True", "DATA.PATH_TO_DATA_DIR", tmp_path
     )
     assert f"{tmp_path}/test.csv: not there yet" in said
+
+
+def test_folders_of_frames_need_their_lists(tmp_path: Path) -> None:
+    """The test saw the first two images; a picture of all would be of another video."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "test.csv").write_text("a 2 1\n")
+    cfg = get_cfg()
+    cfg.DATA.PATH_TO_DATA_DIR = cfg.DATA.PATH_PREFIX = str(tmp_path)
+    tested = SimpleNamespace(paths=np.array([f"{tmp_path}/a"]), labels=np.array([1]))
+    assert videos_of(tested, cfg).records[0] == Record(f"{tmp_path}/a", 1, images=Images(0, 2))
+    tested.paths = np.array([f"{tmp_path}/gone.mp4"])
+    assert videos_of(tested, cfg).records[0] == Record(f"{tmp_path}/gone.mp4", 1)

@@ -23,7 +23,7 @@ from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.models.build import label
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import make_place
+from timesformer.utils.files import is_folder, make_place
 from timesformer.utils.parser import CommandParser, input_path, load_recipe, output_path, png_path
 
 if TYPE_CHECKING:
@@ -65,14 +65,18 @@ def config_of(predictions: Predictions, args: argparse.Namespace) -> CfgNode:
 def videos_of(predictions: Predictions, cfg: CfgNode) -> VideoDataset:
     """Return the videos that were tested, by their paths; lists are read only if these won't do.
 
+    They don't for folders of frames, of which a list may mean some images only.
+
     Raises:
         UserError: the lists are needed, and can't be read or name other videos.
     """
     paths, labels = predictions.paths.tolist(), predictions.labels.tolist()
-    try:
-        return build_given_videos(cfg, list(map(Record, paths, labels)))
-    except UserError:
-        dataset = build_video_split(cfg, "test")
+    if not is_folder(paths[0]):
+        try:
+            return build_given_videos(cfg, list(map(Record, paths, labels)))
+        except UserError:
+            pass
+    dataset = build_video_split(cfg, "test")
     if [str(record.path) for record in dataset.records] != paths:
         raise UserError("the results aren't of the videos that the lists of the config name now")
     return dataset
