@@ -154,6 +154,34 @@ def test_an_output_that_cannot_be_is_one_line(
     assert {path: path.lstat().st_mode for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        *(("check-data", file) for file in ("problems.csv", "classes.csv", "data.png", "val.csv")),
+        *(("prepare-data", file) for file in ("failed.csv", "classes.txt")),
+        ("make-synthetic", "train.csv"),
+    ],
+)
+def test_a_pipe_among_the_results_is_refused_before_any_work(
+    name: str,
+    file: str,
+    home: Path,
+    synthetic_dir: Path,
+    tmp_path: Path,
+    make_fifo: Callable[[Path], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_fifo(tmp_path / file)
+    said = words_of(FOLDERS[name], tmp_path, home, synthetic_dir)
+    with pytest.raises(SystemExit) as end:
+        run_tool(lambda: dispatch(said))
+    assert end.value.code == 2
+    printed, error = capsys.readouterr()
+    assert error.startswith(f"error: {tmp_path / file}: not a regular file")
+    assert printed == ""
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+
+
 @pytest.mark.parametrize("form", ["{option} ~/new/x.png", "{option}=~/new/x.png"])
 def test_home_is_home(
     form: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -25,6 +25,7 @@ import numpy as np
 
 from timesformer.datasets.build import SPLITS
 from timesformer.prepare.check import (
+    CLASSES,
     LEAK,
     LIST,
     OUTSIDE,
@@ -36,9 +37,11 @@ from timesformer.prepare.check import (
     write_tables,
 )
 from timesformer.prepare.inspect import BROKEN, MISSING, SplitReport
-from timesformer.utils.files import make_folder
+from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, load_recipe, output_path
 from timesformer.utils.text import format_table
+
+PICTURE = "data.png"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print what is wrong and what is worth knowing, and write lists without what is wrong."""
     args = parse_args(argv)
     cfg = load_recipe(args)
-    output = make_folder(args.output or Path(cfg.OUTPUT_DIR) / "check_data")
+    names = (PROBLEMS, CLASSES, PICTURE, *(f"{split}.csv" for split in SPLITS))
+    output = make_places(args.output or Path(cfg.OUTPUT_DIR) / "check_data", names)
     found = check_data(cfg, args.splits, args.decode, args.workers)
     print_tables(found.reports, found.problems)
     for note in found.notes:
@@ -68,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for report in found.reports:
         path, count = write_clean_list(output, report, cfg)
         print(f"wrote {path}, {count:,} of {len(report.videos):,} videos")
-    draw(output / "data.png", found.reports, cfg.TRAIN.DATASET)
+    draw(output / PICTURE, found.reports, cfg.TRAIN.DATASET)
     if found.problems:
         print(f"problems: {len(found.problems):,}, see {output / PROBLEMS}")
         sys.exit(1)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
-from timesformer.utils.files import make_folder
+from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, output_path
 
 
@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     videos = sum(getattr(spec, split) for split in SPLITS)
     with tqdm(total=videos, unit="video", desc="synthetic", disable=None) as bar:
-        written = write_dataset(make_folder(args.output), spec, args.processes, bar.update)
+        names = ("classes.txt", *(f"{split}.csv" for split in SPLITS))
+        folder = make_places(args.output, names)
+        written = write_dataset(folder, spec, args.processes, bar.update)
     if written:
         seconds = time.perf_counter() - start
         print(f"{args.output}: wrote {written} of {videos} videos in {seconds:.0f} s")

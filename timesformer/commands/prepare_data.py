@@ -24,6 +24,7 @@ from timesformer.config.node import CfgNode
 from timesformer.datasets.build import SPLITS
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.copies import (
+    NAMES,
     Job,
     Outcome,
     find_base,
@@ -38,8 +39,10 @@ from timesformer.prepare.copies import (
 from timesformer.prepare.inspect import read_splits
 from timesformer.prepare.transcode import TranscodeSettings
 from timesformer.utils.errors import AnnotationError, UserError
-from timesformer.utils.files import make_folder
+from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, input_path, load_recipe, output_path
+
+FAILED = "failed.csv"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -87,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = get_cfg()
         base, sources = args.input, dict.fromkeys(find_videos(args.input, args.output))
     settings = TranscodeSettings(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
-    jobs = plan(sources, base, make_folder(args.output))
+    names = (FAILED, NAMES, *(f"{split}.csv" for split in SPLITS))
+    jobs = plan(sources, base, make_places(args.output, names))
     try:
         outcomes = make_copies(jobs, args.output, settings, args.workers)
     except KeyboardInterrupt:
@@ -119,7 +123,7 @@ def report(outcomes: Mapping[Job, Outcome], output: Path) -> bool:
         f"{output}: {made.done:,} videos prepared, {made.skipped:,} were there, "
         f"{len(made.failed):,} failed; {before:,.1f} MB became {after:,.1f} MB"
     )
-    path = output / "failed.csv"
+    path = output / FAILED
     write_failed(path, made.failed)
     if made.failed:
         print(f"{path} says which and why; lists that are written are without them")

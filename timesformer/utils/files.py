@@ -55,6 +55,18 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def make_places(folder: Path, names: Iterable[str]) -> Path:
+    """Make a folder, as `make_folder` does, that files of results of these names will be in.
+
+    Raises:
+        UserError: as there; or something else has one of the names.
+    """
+    make_folder(folder)
+    for name in names:
+        require_place(folder / name)
+    return folder
+
+
 def make_place(path: Path) -> Path:
     """Make the folder that a file of results will be in; return the file's path.
 
