@@ -282,6 +282,7 @@ def test_bad_provider_lists(tmp_path: Path, content: str, message: str) -> None:
         (b"a.mp4 0\n\xff.mp4 1\n", r"line 2: not UTF-8"),
         ("a.mp4 0\nb.mp4 1\na.mp4 1\n", r"line 3: 'a.mp4' is in line 1 already"),
         ("a/b.mp4 0\n./a//b.mp4 0\n", r"line 2: .* is in line 1 already"),
+        ("a 9 5 0\nb 1\na 9 5 1\n", r"line 3: 'a' is in line 1 already"),
         ("/a/b.mp4 0\n/a/c/../b.mp4 0\n", r"line 2: .* is in line 1 already"),
     ],
 )
@@ -290,6 +291,13 @@ def test_bad_lists_name_file_and_line(tmp_path: Path, content: str | bytes, mess
         rows(tmp_path, content, class_names=NAMES)
     assert str(caught.value).startswith(str(tmp_path / "train.csv"))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_parts_of_a_folder_are_videos_of_their_own(tmp_path: Path) -> None:
+    found = read_list(write(tmp_path, "a 0 5 0\na 5 5 1\na 10 5 0\n"), 5)
+    assert [(r.path, r.label, r.images) for r in found] == [
+        ("a", label, Images(first, 5)) for first, label in ((0, 0), (5, 1), (10, 0))
+    ]
 
 
 def test_names_without_class_names(tmp_path: Path) -> None:

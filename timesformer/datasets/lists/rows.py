@@ -103,6 +103,8 @@ def read_list(
             if folder:
                 video = _inside(prefix, folder, video)
             same = os.path.normpath(video) if "./" in video or "//" in video else video
+            if images and images.first:  # several parts of a folder are several videos
+                same = f"{same} {images.first} {images.length}"
             first = line_of.setdefault(same, number)
             if first != number:
                 raise BadRowError(f"{video!r:.200} is in line {first} already; remove one of them")
