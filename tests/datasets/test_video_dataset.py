@@ -230,11 +230,13 @@ def test_frames_of_a_folder_are_those_of_the_video(cfg: CfgNode, tmp_path: Path)
         (None, range(1, 51)),
         (Images(0, 20), range(1, 21)),  # mmaction2 knows of no image behind
         (Images(10, 20), range(11, 31)),
-        (Images(10, 20, numbered=True), range(10, 30)),
+        (Images(10, 20, "img_10.png"), range(10, 30)),
         (Images(30, 20), range(31, 51)),
         (Images(31, 20), "50 images, but its list says 51"),
-        (Images(0, 20, numbered=True), "image 0 isn't there, of 20 that its list names"),
-        (Images(40, 20, numbered=True), "image 51 isn't there"),
+        (Images(0, 20, "img_0.png"), "img_0.png isn't there, of 20 images that its list names"),
+        (Images(40, 20, "img_40.png"), "img_51.png isn't there"),
+        (Images(10, 20, "1_10.png"), "1_10.png isn't there"),
+        (Images(10, 20, "img_10.jpg"), "img_10.jpg isn't there"),
     ],
 )
 def test_images_of_a_folder(tmp_path: Path, images: Images | None, expected: range | str) -> None:

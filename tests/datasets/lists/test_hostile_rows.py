@@ -18,7 +18,7 @@ from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.ssv2 import read_answers
 from timesformer.datasets.lists.class_names import read_class_names
-from timesformer.datasets.lists.frame_rows import read_frame_list
+from timesformer.datasets.lists.frame_rows import image_name, read_frame_list
 from timesformer.datasets.lists.json_entries import read_json
 from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.lists.rows import read_list
@@ -196,6 +196,8 @@ def test_lists_that_are_no_files(
         ("7 0 0 my 7/1.jpg 1\n", 2, "must have 5 columns"),
         ("7 0 0 7/a.jpg 1\n", 2, "'7/a.jpg' must be an image with a number"),
         ("7 0 0 7/1.jpg 1\n7 0 1 7/2.jpg 1\n7 0 2 7/4.jpg 1\n", 4, "image 4 after 2: .* one after"),
+        ("7 0 0 7/1.jpg 1\n7 0 1 7/a2.jpg 1\n", 3, "'a2.jpg' where '2.jpg' should follow"),
+        ("7 0 0 7/1.jpg 1\n7 0 1 7/02.jpg 1\n", 3, "'02.jpg' where '2.jpg' should follow"),
         ("7 0 0 7/1.jpg 1\n7 0 1 7/1.jpg 1\n", 3, "image 1 after 1: .* folder of their own"),
         ("7 0 0 7/1.jpg 1\n7 0 1 7/2.jpg 1\n8 0 1 8/1.jpg 2\n", 4, "label must be"),
         ("7\t0\t0\t7/1.jpg\t1\n7\t0\t1\t7/2.jpg\n", 3, "must have 5 columns"),
@@ -216,8 +218,8 @@ def test_frame_lists_that_are_read(tmp_path: Path, end: str, separator: str) -> 
     (tmp_path / "train.csv").write_bytes(codecs.BOM_UTF8 + text.encode())
     records = build_dataset("ssv2", ssv2(tmp_path), "train").records
     assert [(Path(r.path).name, r.label, r.images) for r in records] == [
-        ("7", 1, Images(0, 3, numbered=True)),
-        ("8", 0, Images(0, 3, numbered=True)),
+        ("7", 1, Images(0, 3, "0.jpg")),
+        ("8", 0, Images(0, 3, "0.jpg")),
     ]
     assert [records.where(i)[-6:] for i in range(2)] == ["line 2", "line 5"]
 
@@ -230,8 +232,9 @@ def test_frame_lists_know_which_images_they_name(tmp_path: Path, name: str) -> N
     (tmp_path / "train.csv").write_text(FRAMES + "\n".join(rows))
     ((_, _, _, _, images),) = read_frame_list(tmp_path / "train.csv", 2, tmp_path)
     assert images is not None
-    assert images[1:] == (105, True)
+    assert images[1:] == (105, name % 7)
     assert images.first % 1000 == 7
+    assert image_name(images.name, images.first + 104) == name % 111
 
 
 DEEP = '[{"id": ' + "[" * 100_000 + "]" * 100_000 + ', "template": "Turning"}]'

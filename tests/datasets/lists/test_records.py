@@ -48,15 +48,15 @@ def test_records_come_back_as_they_were() -> None:
     records.append("not utf-8 \udcff.mp4", 0, line=7, start=5, end=9)
     records.append("", 1)
     records.append("a", 1, images=Images(0, 1))
-    records.append("a", 1, images=Images(999_999_999, 999_999_999, numbered=True))
-    records.append("a", 1, images=Images(0, 5, numbered=True))
+    records.append("a\udcff", 1, images=Images(999_999_999, 999_999_999, "é_999999999.jpg"))
+    records.append("a", 1, images=Images(0, 5, "0.jpg"))
     expected = [
         Record("a b/é.mp4", 3),
         Record("not utf-8 \udcff.mp4", 0, 5, 9),
         Record("", 1),
         Record("a", 1, images=Images(0, 1)),
-        Record("a", 1, images=Images(999_999_999, 999_999_999, numbered=True)),
-        Record("a", 1, images=Images(0, 5, numbered=True)),
+        Record("a\udcff", 1, images=Images(999_999_999, 999_999_999, "é_999999999.jpg")),
+        Record("a", 1, images=Images(0, 5, "0.jpg")),
     ]
     assert list(records) == expected
     assert records[1:] == expected[1:]

@@ -17,7 +17,7 @@ from video_fixtures import numbered_frames, write_video
 from timesformer.clips.sampling import RateSampler, ViewGrid
 from timesformer.clips.training import TrainTransform
 from timesformer.clips.transform import EvalTransform
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.video import decode, frame_folder, reader
 from timesformer.datasets.video.frame_folder import list_frames, read_image
 from timesformer.datasets.video.reader import VideoReader
@@ -180,3 +180,41 @@ def test_images_of_several_kinds_are_no_video(tmp_path: Path) -> None:
             Image.new("RGB", (8, 8)).save(tmp_path / name.format(number))
     with pytest.raises(VideoError, match=r"several kinds \((img|flow_x)_#\.jpg, "):
         list_frames(str(tmp_path))
+
+
+TEN = [f"img_{number:05d}.jpg" for number in range(1, 11)]
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "expected"),
+    [
+        # beside what a list names, other images count for nothing
+        ([*TEN, "z5.jpg", "img_5.jpg"], Images(3, 5, TEN[2]), TEN[2:7]),
+        (["cover.jpg", *TEN], Images(0, 10), r"several kinds \(img_#.jpg, cover.jpg\)"),
+        ([*TEN, "thumbnail.png"], None, r"several kinds \(img_#.jpg, thumbnail.png\)"),
+        ([*TEN, "img_00011.png"], None, "several kinds"),
+        ([*TEN, "img_5.jpg"], None, "img_00005.jpg and img_5.jpg have the same number"),
+        # a number of frames in a list
+        ([*TEN[:5], *TEN[6:]], Images(2, 3), TEN[2:5]),
+        ([*TEN[:5], *TEN[6:]], Images(2, 4), "image 6 isn't there, before img_00007.jpg: a list"),
+        (TEN[2:], Images(0, 8), "first image is img_00003.jpg, not number 1: .*leave the number"),
+        (TEN[2:], None, TEN[2:]),
+        (["img_00000.jpg", *TEN], Images(4, 7), TEN[3:]),
+        (["img_00000.jpg", *TEN], Images(4, 6), "img_00000.jpg may be the first image that counts"),
+        (["1_1.jpg", "2_1.jpg"], Images(0, 2), "2_1.jpg isn't named as 1_1.jpg but for"),
+        (["a.jpg", "b.jpg"], Images(0, 2), "a.jpg has no number"),
+        (["b.jpg", "a.jpg"], None, ["a.jpg", "b.jpg"]),
+        (TEN, Images(0, 11), "10 images, but its list says 11"),
+    ],
+)
+def test_images_that_could_be_others_are_refused(
+    tmp_path: Path, names: list[str], images: Images | None, expected: list[str] | str
+) -> None:
+    """Some programs go by the place of an image in its folder, others by the number in its name."""
+    for name in names:
+        (tmp_path / name).touch()
+    if isinstance(expected, str):
+        with pytest.raises(VideoError, match=expected):
+            list_frames(str(tmp_path), images)
+    else:
+        assert list_frames(str(tmp_path), images) == expected

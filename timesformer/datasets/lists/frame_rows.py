@@ -1,22 +1,24 @@
 """Frame lists as PySlowFast reads them: a row for each extracted frame of each video.
 
 `original_vido_id video_id frame_id path labels` (sic), with spaces between; `path` is that of an
-image, `labels` the number of a class. The images of a video must be numbered one after the other.
+image, `labels` the number of a class. The images of a video must be numbered one after the other,
+and have the same name but for that number.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from timesformer.datasets.lists.records import Images, Records
 from timesformer.utils.errors import AnnotationError
-from timesformer.utils.files import open_regular
+from timesformer.utils.files import is_file, open_regular
 from timesformer.utils.retry import persistently
 
+FIRST_COLUMN = b"original_vido_id"
 LONGEST = 1 << 16  # bytes of a row
 IMAGE_NUMBER = re.compile(r"(.*?)([0-9]{1,9})([^0-9.]*\.[^.]*)")  # the last one in an image's name
 
@@ -30,7 +32,8 @@ class Run(NamedTuple):
         video: what stands first in each of them.
         folder: of the images.
         label: as text.
-        first: number in the name of the first image.
+        name: of the first image.
+        first: the number in it.
         rows: how many they are.
     """
 
@@ -39,12 +42,44 @@ class Run(NamedTuple):
     video: bytes
     folder: PurePosixPath
     label: str
+    name: str
     first: int
     rows: int
 
 
-def read_frame_list(path: Path, classes: int, media: Path) -> Records:
+def is_frame_list(path: Path) -> bool:
+    """Tell whether a file is there and begins as a frame list.
+
+    Raises:
+        AnnotationError: it can't be read.
+    """
+    if not is_file(path):
+        return False
+    try:
+        with persistently(lambda: open_regular(path), path) as file:
+            return FIRST_COLUMN in _header(file)[:1]
+    except OSError as error:
+        raise AnnotationError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def image_name(first: str, number: int) -> str:
+    """Return the name of an image with this number, beside the `first` one of its video."""
+    parts = IMAGE_NUMBER.fullmatch(first)
+    assert parts, first
+    return f"{parts[1]}{number:0{len(parts[2])}d}{parts[3]}"
+
+
+def read_frame_list(
+    path: Path, classes: int, media: Path, labels: Mapping[str, int] | None = None
+) -> Records:
     """Read a list with a row for each frame; the frames of a video are one record, their folder.
+
+    Args:
+        path: the list.
+        classes: labels must be below it.
+        media: folder that paths are relative to.
+        labels: of each `original_vido_id`, in place of those in the list; videos that have none
+            here are left out.
 
     Raises:
         AnnotationError: a row is malformed, the rows or images of a video don't follow each other,
@@ -54,8 +89,11 @@ def read_frame_list(path: Path, classes: int, media: Path) -> Records:
     video: Run | None = None
 
     def add(video: Run) -> None:
-        images = Images(video.first, video.rows, numbered=True)
-        records.append(str(media / video.folder), int(video.label), line=video.line, images=images)
+        images = Images(video.first, video.rows, video.name)
+        label = int(video.label) if labels is None else labels.get(video.video.decode(), -1)
+        if label >= 0:
+            place = str(media / video.folder)
+            records.append(place, label, line=video.line, images=images)
 
     for run in runs(path):
         if video and run.video == video.video:
@@ -67,7 +105,8 @@ def read_frame_list(path: Path, classes: int, media: Path) -> Records:
             raise AnnotationError(
                 f"{run.where}: other rows of {str(run.folder)!r:.60} came before; sort them"
             )
-        if not re.fullmatch("[0-9]{1,9}", run.label) or int(run.label) >= classes:
+        known = re.fullmatch("[0-9]{1,9}", run.label) and int(run.label) < classes
+        if labels is None and not known:
             raise AnnotationError(
                 f"{run.where}: the label must be a number from 0 to {classes - 1}, not "
                 f"{run.label!r:.60}; lists without labels need labels.json and train.json or "
@@ -94,6 +133,11 @@ def _joined(video: Run, run: Run) -> Run:
             "a video must be numbered one after the other; to choose some of them, copy or link "
             "them to a folder of their own"
         )
+    if run.name != (name := image_name(video.name, run.first)):
+        raise AnnotationError(
+            f"{run.where}: {run.name!r:.60} where {name!r:.60} should follow: the images of a "
+            "video must be named alike but for their number"
+        )
     return video._replace(rows=video.rows + run.rows)
 
 
@@ -111,8 +155,12 @@ def runs(path: Path) -> Iterator[Run]:
         raise AnnotationError(f"{path}: can't be read: {error.strerror}") from None
 
 
+def _header(file: BinaryIO) -> list[bytes]:
+    return file.readline(LONGEST).removeprefix(codecs.BOM_UTF8).split()
+
+
 def _runs(path: Path, file: BinaryIO) -> Iterator[Run]:
-    header = file.readline(LONGEST).removeprefix(codecs.BOM_UTF8).split()
+    header = _header(file)
     if header.count(b"path") != 1 or header.count(b"labels") != 1:
         raise AnnotationError(
             f"{path}, line 1: must be `original_vido_id video_id frame_id path labels`"
@@ -134,6 +182,7 @@ def _runs(path: Path, file: BinaryIO) -> Iterator[Run]:
         image, label = cells[header.index(b"path")], cells[header.index(b"labels")]
         try:
             name, text = image.decode(), label.decode().strip('"')
+            cells[0].decode()
         except UnicodeDecodeError:
             raise AnnotationError(f"{where}: not UTF-8 text") from None
         folder = PurePosixPath(name).parent
@@ -143,7 +192,7 @@ def _runs(path: Path, file: BinaryIO) -> Iterator[Run]:
         if not found:
             raise AnnotationError(f"{where}: {name!r:.60} must be an image with a number")
         number = int(found[2])
-        run = Run(line, where, cells[0], folder, text, number, 1)
+        run = Run(line, where, cells[0], folder, text, found[0], number, 1)
         begin = cells[0] + b" "
         before = b" " + image[: len(image) - len((found[2] + found[3]).encode())]
         after = found[3].encode() + b" " + label + row[len(row.rstrip()) :]

@@ -15,12 +15,12 @@ class Images(NamedTuple):
     Attributes:
         first: the place of the first one among the folder's, from 0; or the number in its name.
         length: how many follow each other.
-        numbered: `first` is the number in a name.
+        name: of the first one, where a list has it; `first` is the last number in it then.
     """
 
     first: int
     length: int
-    numbered: bool = False
+    name: str = ""
 
 
 class Record(NamedTuple):
@@ -63,7 +63,8 @@ class Records(Sequence[Record]):
         self._labels = array("i")
         self._label_ends = array("q", [0])  # used with several labels only
         self._lines = array("i")
-        # start, end, start, end, …; or of images first, as -1 - first if numbered, and -1 - length
+        # start, end, start, end, …; or of images first and -1 - length; their name is behind the
+        # path, after a NUL, which no path has
         self._spans = array("i")
 
     def append(
@@ -80,6 +81,8 @@ class Records(Sequence[Record]):
 
         `line` is its place in the source, from 1, or 0 for none.
         """
+        if images is not None:
+            path, start, end = f"{path}\0{images.name}", images.first, -1 - images.length
         self._paths += path.encode("utf-8", "surrogateescape")
         self._path_ends.append(len(self._paths))
         if self.multi_label:
@@ -90,9 +93,6 @@ class Records(Sequence[Record]):
             assert isinstance(label, int)
             self._labels.append(label)
         self._lines.append(line)
-        if images is not None:
-            start = -1 - images.first if images.numbered else images.first
-            end = -1 - images.length
         self._spans.extend((start, TO_THE_END if end is None else end))
 
     def __len__(self) -> int:
@@ -142,6 +142,6 @@ class Records(Sequence[Record]):
             label = self._labels[index]
         text = path.decode("utf-8", "surrogateescape")
         if end < TO_THE_END:
-            first, numbered = (-1 - start, True) if start < 0 else (start, False)
-            return Record(text, label, images=Images(first, -1 - end, numbered))
+            text, _, name = text.rpartition("\0")
+            return Record(text, label, images=Images(start, -1 - end, name))
         return Record(text, label, start, None if end < 0 else end)

@@ -26,7 +26,7 @@ def write_list(path: Path, records: Iterable[Record], separator: str, multi_labe
     """Write rows `path label`, or `path 3,17`, for `read_list` with the same arguments.
 
     A path that could be parted in another way is put in quotes. Folders of frames keep their parts,
-    but not with several labels, and images that are known by their numbers count from 1, or from 0
+    but not with several labels, and images that are known by their names count from 1, or from 0
     if the first one does; of a part of a file, which lists have no form for, the whole file is
     written.
 
@@ -48,7 +48,7 @@ def write_list(path: Path, records: Iterable[Record], separator: str, multi_labe
             if images is None and end is not None and not has_extension(video):
                 images = Images(start, end - start)
             if images is not None and not multi_label:
-                first = max(images.first - images.numbered, 0)
+                first = max(images.first - bool(images.name), 0)
                 fields += [str(first), str(images.length)] if first else [str(images.length)]
             fields.append(str(label) if isinstance(label, int) else ",".join(map(str, label)))
             file.write(separator.join(fields) + "\n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from timesformer.clips.frames import upright_rgb
-from timesformer.datasets.lists.frame_rows import IMAGE_NUMBER
+from timesformer.datasets.lists.frame_rows import IMAGE_NUMBER, image_name
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import StreamInfo, check_size
@@ -35,8 +35,8 @@ def list_frames(folder: str, images: Images | None = None) -> list[str]:
         images: those that are meant; None for all.
 
     Raises:
-        VideoError: it can't be read, has none, has those of several videos, or not all that are
-            meant.
+        VideoError: it can't be read, has none, has images of several kinds or two of one number,
+            not all that are meant, or it can't be told which are.
     """
     try:
         found = os.listdir(folder)  # noqa: PTH208
@@ -46,30 +46,70 @@ def list_frames(folder: str, images: Images | None = None) -> list[str]:
     names = [n for n in found if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
     if not names:
         raise VideoError(folder, f"a folder without frames ({', '.join(SUFFIXES)})")
-    kinds = Counter(re.sub(r"\d+", "#", name) for name in names)
-    if len(many := [kind for kind, count in kinds.most_common() if count > 1]) > 1:
+    if images is not None and images.name:
+        return _named(folder, set(names), images)
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(re.sub(r"\d+", "#", name), []).append(name)
+    if 1 < len(kinds) < len(names):  # names without numbers are all of their own kind
+        most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))
+        shown = [kind if len(alike) > 1 else alike[0] for kind, alike in most]
         raise VideoError(
             folder,
-            f"images of several kinds ({', '.join(many[:3])}): frames of one video lie in a folder "
-            "of their own, without optical flow or copies",
+            f"images of several kinds ({', '.join(shown[:3])}): frames of one video lie in a "
+            "folder of their own, without optical flow, copies or thumbnails",
         )
-    names.sort(key=_by_number)
-    return names if images is None else _chosen(folder, names, images)
+    ordered = sorted((_by_number(name), name) for name in names)
+    for (number, name), (same, other) in pairwise(ordered):
+        if number == same:
+            raise VideoError(folder, f"{name} and {other} have the same number")
+    names = [name for _, name in ordered]
+    return names if images is None else _counted(folder, names, images)
 
 
-def _chosen(folder: str, names: Sequence[str], images: Images) -> list[str]:
-    """Return the names of these images; others would be silently another video."""
+def _named(folder: str, there: set[str], images: Images) -> list[str]:
+    """Return the images of the names that a list has, whatever else lies beside them."""
     wanted = range(images.first, images.first + images.length)
-    if images.numbered:
-        there = {int(m[2]): n for n in names if (m := IMAGE_NUMBER.fullmatch(n))}
-        if absent := next((str(n) for n in wanted if n not in there), None):
-            raise VideoError(
-                folder, f"image {absent} isn't there, of {images.length} that its list names"
-            )
-        return [there[number] for number in wanted]
-    if wanted.stop > len(names):
-        raise VideoError(folder, f"{len(names)} images, but its list says {wanted.stop}")
-    return list(names[wanted.start : wanted.stop])
+    names = [image_name(images.name, number) for number in wanted]
+    if absent := next((name for name in names if name not in there), None):
+        raise VideoError(
+            folder, f"{absent} isn't there, of {images.length} images that its list names"
+        )
+    return names
+
+
+def _counted(folder: str, names: Sequence[str], images: Images) -> list[str]:
+    """Return the images that an offset and a number of frames mean.
+
+    Some programs count the images of a folder, others go by the numbers in their names, from 1 or
+    from 0. Where these would take other images, it would silently be another video.
+    """
+    first, stop = IMAGE_NUMBER.fullmatch(names[0]), images.first + images.length
+    start = int(first[2]) if first else 0
+    what = ""
+    if first is None:
+        what = f"{names[0]} has no number"
+    elif start > 1:
+        what = f"the first image is {names[0]}, not number 1"
+    elif start == 0 and stop < len(names):
+        what = f"{names[0]} may be the first image that counts, or the one after it"
+    for number, name in enumerate(names[:stop], start):
+        match = IMAGE_NUMBER.fullmatch(name)
+        if what:
+            break
+        if not match or not first or match.group(1, 3) != first.group(1, 3):
+            what = f"{name} isn't named as {names[0]} but for its number"
+        elif int(match[2]) != number:
+            what = f"image {number} isn't there, before {name}"
+    if what:
+        raise VideoError(
+            folder,
+            f"{what}: a list with a number of frames needs images that are numbered from 1 without "
+            "a gap; leave the number out, and all images count",
+        )
+    if stop > len(names):
+        raise VideoError(folder, f"{len(names)} images, but its list says {stop}")
+    return list(names[images.first : stop])
 
 
 def load_clips(

@@ -71,7 +71,7 @@ class VideoReader:
     def _read(self, path: str, place: Place, cuts: Sequence[Cut], images: Images | None) -> Clips:
         if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
             return frame_folder.load_clips(path, place, self.frames_fps, cuts, images)
-        if images and (images.first or images.numbered) and os.path.isfile(path):  # noqa: PTH113
+        if images and (images.first or images.name) and os.path.isfile(path):  # noqa: PTH113
             raise VideoError(path, "a file, but its list says which images of a folder are meant")
         if self.backend == "torchcodec":
             return torchcodec.load_clips(path, place, self.timeout, cuts)
