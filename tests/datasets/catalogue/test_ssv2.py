@@ -13,6 +13,7 @@ from timesformer.clips.sampling import SegmentSampler
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.ssv2 import MIRRORED
+from timesformer.datasets.lists.records import Images, Record
 from timesformer.utils.errors import AnnotationError, ConfigError
 
 
@@ -234,6 +235,37 @@ def test_bad_frame_lists_name_the_line(tmp_path: Path, text: str, message: str) 
     (tmp_path / "train.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(AnnotationError, match=message):
         build_dataset("ssv2", make_cfg(tmp_path, classes=2), "train")
+
+
+@pytest.mark.parametrize("folder", ["", "labels"])
+def test_labels_of_json_and_images_of_a_frame_list(
+    two_classes: Path, caplog: pytest.LogCaptureFixture, folder: str
+) -> None:
+    """As PySlowFast has them: ids that the frame list leaves out are no videos."""
+    caplog.set_level("INFO")
+    lists = two_classes / folder
+    lists.mkdir(exist_ok=True)
+    for name in ("labels.json", "train.json"):
+        (two_classes / name).rename(lists / name)
+    rows = [f'{v} 0 {i} {v}/{v}_{i:06d}.jpg ""\n' for v in (8, 9) for i in range(2, 6)]
+    (lists / "train.csv").write_text("path label\n8.webm 1\n")  # another list isn't read
+    cfg = make_cfg(two_classes, classes=2)
+    (two_classes / "7.webm").touch()
+    assert len(build_dataset("ssv2", cfg, "train").records) == 2
+    (lists / "train.csv").write_text(HEADER + "".join(rows))
+    assert len(build_dataset("ssv2", cfg, "train").records) == 2  # files are there, no folders
+    assert "train.csv isn't read: its folders of frames aren't below" in caplog.text
+    (two_classes / "8").mkdir()
+    train = build_dataset("ssv2", cfg, "train")
+    assert list(train.records) == [
+        Record(str(two_classes / "8"), 1, images=Images(2, 4, "8_000002.jpg"))
+    ]
+    assert train.records.where(0) == f"{lists}/train.csv, line 2"
+    assert train.class_names == ("Showing a [sic", "Turning something")
+    assert f"those of {lists}/train.csv: 1 videos of 2" in caplog.text
+    (lists / "train.csv").write_text(HEADER + "".join(rows[4:]))
+    with pytest.raises(AnnotationError, match=r"train.csv: none of its videos is in train.json"):
+        build_dataset("ssv2", cfg, "train")
 
 
 def test_a_missing_frame_list_is_named(tmp_path: Path) -> None:

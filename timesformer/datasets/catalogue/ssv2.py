@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
 from timesformer.clips.sampling import SegmentSampler
 from timesformer.config.defaults import get_cfg
-from timesformer.datasets.lists.frame_rows import read_frame_list
+from timesformer.datasets.lists.frame_rows import is_frame_list, read_frame_list
 from timesformer.datasets.lists.json_entries import read_entries, read_json
 from timesformer.datasets.lists.records import Records
 from timesformer.datasets.lists.text_file import NO_DATA_DIR, read_text
@@ -36,7 +36,8 @@ class Ssv2(VideoDataset):
     """T frames, one from each of T equal parts of a video.
 
     Labels are `{labels,train,validation}.json`, plain or `something-something-v2-*.json`, in
-    DATA.PATH_TO_DATA_DIR or its folder `labels`; without them, frame lists `{train,val}.csv`. Mode
+    DATA.PATH_TO_DATA_DIR or its folder `labels`; without them, frame lists `{train,val}.csv`. Where
+    there are both, labels are those of the JSON, videos and images those of the frame list. Mode
     test reads the validation split, as papers do; `Ssv2Test` reads the test split.
 
     Videos are `<id>.webm`, folders `<id>/` of frames, or `<id>.mp4`, below DATA.PATH_PREFIX.
@@ -72,15 +73,18 @@ class Ssv2(VideoDataset):
             say_ignored(cfg)
         root = Path(data.PATH_TO_DATA_DIR)
         media, names = Path(data.PATH_PREFIX or root), options["class_names"]
+        frames = root / ("train.csv" if mode == "train" else "val.csv")
         if found := self.find_annotations(root, mode):
             labels, split = found
             ids = read_labels(labels, classes)
-            read = read_answers if split.name == ANSWERS else read_split
-            records = read(split, ids, media)
+            if split.name == ANSWERS:
+                records = read_answers(split, ids, media)
+            else:
+                lists = (split.with_name(frames.name), frames)
+                records = read_split(split, ids, media, next(filter(is_frame_list, lists), None))
             names = names or tuple(sorted(ids, key=lambda name: ids[name]))
         else:
-            path = root / ("train.csv" if mode == "train" else "val.csv")
-            records = read_frame_list(path, classes, media)
+            records = read_frame_list(frames, classes, media)
         own = {
             "sampler": SegmentSampler(data.NUM_FRAMES),
             "class_names": names,
@@ -182,8 +186,14 @@ def read_labels(path: Path, classes: int) -> dict[str, int]:
     return ids
 
 
-def read_split(path: Path, ids: dict[str, int], media: Path) -> Records:
+def read_split(path: Path, ids: dict[str, int], media: Path, frames: Path | None = None) -> Records:
     """Read a JSON list of {id, template}; the class is the template without [ and ].
+
+    Args:
+        path: the list.
+        ids: of the templates.
+        media: folder of the videos.
+        frames: a frame list, which says which videos and images count.
 
     Raises:
         AnnotationError: it is malformed, or the videos aren't below `media`.
@@ -197,7 +207,35 @@ def read_split(path: Path, ids: dict[str, int], media: Path) -> Records:
         if video in labels:
             raise AnnotationError(f"{entry.where}: the id {video!r:.60} came before")
         labels[video] = ids[template], 0
+    if frames is not None:
+        classes = {video: label for video, (label, _) in labels.items()}
+        if found := read_with_frames(path, classes, frames, media):
+            return found
     return _records(path, media, labels)
+
+
+def read_with_frames(
+    path: Path, labels: Mapping[str, int], frames: Path, media: Path
+) -> Records | None:
+    """Read a frame list whose labels are those of a JSON list; as PySlowFast does it.
+
+    Returns:
+        None where the folders of the frame list aren't there: the videos may be files then.
+
+    Raises:
+        AnnotationError: the frame list is malformed, or of other videos.
+    """
+    records = read_frame_list(frames, CLASSES, media, labels)
+    if not records:
+        raise AnnotationError(f"{frames}: none of its videos is in {path.name}")
+    if not any(is_folder(record.path) for record in records[:TRIES]):
+        logger.warning("%s isn't read: its folders of frames aren't below %s", frames, media)
+        return None
+    logger.info(
+        "Labels are those of %s, images and videos those of %s: %d videos of %d",
+        *(path, frames, len(records), len(labels)),
+    )
+    return records
 
 
 def read_answers(path: Path, ids: dict[str, int], media: Path) -> Records:
