@@ -175,6 +175,25 @@ def test_several_labels_where_one_is_expected(tmp_path: Path, row: str) -> None:
         rows(tmp_path, row)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("x/a.mp4 3 4\nb.mp4 2\n", 2),
+        ("frames/a 3 4\nb.mp4 2\nc.mp4 1\n\na.mp4 1 3\n", 5),
+        ('"a b.mp4",2\nb.mp4,3,2\n', 2),
+    ],
+)
+def test_several_labels_that_look_like_numbers_of_frames(
+    tmp_path: Path, content: str, line: int
+) -> None:
+    """Some rows have one label and others two, as mmaction2 writes them."""
+    where = rf"line {line}: .*line \d has a number .* line \d has none: .*DATA.MULTI_LABEL True"
+    with pytest.raises(AnnotationError, match=where):
+        rows(tmp_path, content)
+    for same in ("a.mp4 3 4\nb.mp4 9 2\n", "frames/a 3 4\nframes/b 2\n", "f/a 3 4\na.mp4 1\n"):
+        rows(tmp_path, same)
+
+
 def test_offset_and_number_of_frames(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("some/directory-1 163 12 2\n")
     (record,) = read_list(tmp_path / "train.csv", 5)

@@ -14,7 +14,9 @@ A row is `path label`. The label is what follows the last separator, so a path m
     videos/abc.mp4 3,17           several labels (DATA.MULTI_LABEL), numbers or names; after a file
     videos/abc.mp4 3 17 5         extension spaces do as well. Without MULTI_LABEL both are refused
 
-Numbers of frames hold where the path is a folder of images, and all that they say must be there.
+Numbers of frames hold where the path is a folder of images, and all that they say must be there,
+numbered one after the other. Of a file with a number and another without, one label was likely
+meant by one and two by the other: without MULTI_LABEL these are refused.
 
 What could be read in two ways is refused, not guessed: a path that ends in a number or a class
 name apart ("frames/abc 3,17", "frames/abc air drumming 17"), text behind a file's extension, a
@@ -44,7 +46,7 @@ from timesformer.datasets.lists.label_reader import BadRowError, LabelReader
 from timesformer.datasets.lists.provider_rows import ProviderParser, is_provider_header
 from timesformer.datasets.lists.records import Records
 from timesformer.datasets.lists.row_parser import Row, RowParser, is_header
-from timesformer.datasets.lists.row_paths import CONTROL
+from timesformer.datasets.lists.row_paths import CONTROL, has_extension
 from timesformer.datasets.lists.text_file import read_text
 from timesformer.utils.errors import AnnotationError
 
@@ -81,6 +83,7 @@ def read_list(
     begun = False
     folder = os.path.join(prefix, "") if prefix else ""  # noqa: PTH118
     line_of: dict[str, int] = {}
+    files: dict[bool, int] = {}  # first line of a file with a number before its label, and without
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         try:
             if found := plain and plain(line):
@@ -100,6 +103,11 @@ def read_list(
                         continue
                 video, label, images = parse(row)
             begun = True
+            counted = images is not None
+            if not multi_label and counted not in files and has_extension(video):
+                files[counted] = number
+                if len(files) == 2:
+                    raise _perhaps_labels(files)
             if folder:
                 video = _inside(prefix, folder, video)
             same = os.path.normpath(video) if "./" in video or "//" in video else video
@@ -115,6 +123,15 @@ def read_list(
         what = "nothing but a header" if begun else "it is empty"
         raise AnnotationError(f"{path}: the list has no videos: {what}")
     return records
+
+
+def _perhaps_labels(files: dict[bool, int]) -> BadRowError:
+    # Lists with one or several labels a file look so; a number of frames has either each or none.
+    return BadRowError(
+        f"the file of line {files[True]} has a number before its label, that of line "
+        f"{files[False]} has none: are these several labels, set DATA.MULTI_LABEL True and "
+        "MODEL.LOSS_FUNC bce; are they numbers of frames, leave them out"
+    )
 
 
 def _check_row(row: str) -> None:
