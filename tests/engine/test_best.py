@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import small_cfg, stats
 
 from timesformer.commands.run import run
 from timesformer.engine import train as module
+from timesformer.engine.results import Results
 from timesformer.engine.train import train
 from timesformer.utils.checkpoint import (
     epoch_checkpoints,
@@ -17,6 +19,7 @@ from timesformer.utils.checkpoint import (
     get_path_to_checkpoint,
     prune_checkpoints,
     read_checkpoint,
+    write_checkpoint,
 )
 from timesformer.utils.errors import ConfigError, WeightsError
 
@@ -48,7 +51,7 @@ def test_the_newest_and_the_best_are_kept(
     train(small_cfg(synthetic_dir, tmp_path, **OPTIONS, TRAIN__KEEP_CHECKPOINTS=2))
     assert names(tmp_path) == ["5", "4"]
     best = read_checkpoint(get_path_to_best(tmp_path))
-    assert best["validation"] == {"epoch": 1, "top1_acc": 50.0}
+    assert best["validation"].items() >= {"epoch": 1, "top1_acc": 50.0}.items()
     assert best["epoch"] == 1
 
 
@@ -102,6 +105,36 @@ def test_a_run_that_goes_on_knows_its_best(
     validations[:] = [49.0]
     train(small_cfg(synthetic_dir, tmp_path, **options))
     assert get_path_to_best(tmp_path).read_bytes() == before
+
+
+def test_a_best_of_another_validation_list_doesnt_count(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    validations += [50.0, 40.0]
+    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS | {"SOLVER__MAX_EPOCH": 1}))
+    path = get_path_to_best(tmp_path)
+    best = read_checkpoint(path)
+    assert len(best["validation"]["list"]) == 64
+    best["validation"]["list"] = "another"
+    write_checkpoint(path, best)
+    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS | {"SOLVER__MAX_EPOCH": 2}))
+    assert read_checkpoint(path)["validation"]["top1_acc"] == 40.0
+    assert "the best on another validation list" in (tmp_path / "run.log").read_text()
+
+
+def test_scores_that_are_not_finite_are_no_best(
+    synthetic_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Results.overflowed
+    monkeypatch.setattr(Results, "overflowed", property(lambda self: self.paths[:2]))
+    options = OPTIONS | {"SOLVER__MAX_EPOCH": 1}
+    train(small_cfg(synthetic_dir, tmp_path, **options))
+    assert stats(tmp_path, "val")[0]["overflowed_videos"] == 2
+    assert not get_path_to_best(tmp_path).exists()
+    monkeypatch.setattr(Results, "overflowed", real)
+    scores = torch.tensor([[1.0, 2.0], [torch.nan, 1.0], [torch.inf, 0.0], [torch.nan] * 2])
+    failed = torch.tensor([False, False, False, True])
+    assert Results(None, scores, torch.zeros(4), list("abcd"), failed).overflowed == ["b", "c"]
 
 
 def test_the_best_is_tested_on_request(

@@ -177,6 +177,17 @@ def test_weights_that_no_training_makes_are_refused(
         from_pretrained(tmp_path / "odd.pyth")
 
 
+def test_scores_that_overflow_are_no_result(synthetic_dir, tmp_path, checkpoint):
+    """The weights are finite, what they make isn't: it would be a prediction of class 0."""
+    content = read_checkpoint(checkpoint)
+    content["model_state"]["model.head.weight"].fill_(3e38)
+    write_checkpoint(tmp_path / "huge.pyth", content)
+    with pytest.raises(TrainingError, match=r"huge\.pyth: the scores of 12 videos are not finite"):
+        score(synthetic_dir, tmp_path, tmp_path / "huge.pyth")
+    assert not list(tmp_path.rglob("scores.*"))
+    assert not (tmp_path / "stats.jsonl").exists()
+
+
 def test_result_files_name_their_weights_and_are_not_a_failed_tests(
     synthetic_dir, tmp_path, checkpoint, monkeypatch
 ):

@@ -22,6 +22,7 @@ from timesformer.utils.checkpoint import (
     write_checkpoint,
 )
 from timesformer.utils.errors import ConfigError, UserError, WeightsError
+from timesformer.utils.lr_policy import get_lr_at_epoch
 
 ONE = {"SOLVER__MAX_EPOCH": 1, "SOLVER__WARMUP_EPOCHS": 0, "TRAIN__EVAL_PERIOD": 0}
 TWO = ONE | {"SOLVER__MAX_EPOCH": 2}
@@ -247,6 +248,26 @@ def test_a_folder_of_another_run_isnt_gone_on_with(
     assert stats(tmp_path / "second", "test_final")[0]["checkpoint"].endswith("00002.pyth")
 
 
+def test_a_file_under_another_epochs_name_is_neither_gone_on_with_nor_tested(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    put(tmp_path, trained).rename(get_path_to_checkpoint(tmp_path, 9))
+    for enabled in ({}, {"TRAIN__ENABLE": False}):
+        with pytest.raises(WeightsError, match=r"00009\.pyth: holds epoch 1, which its name"):
+            run(small_cfg(synthetic_dir, tmp_path, **TWO | enabled))
+
+
+def test_storage_that_is_away_is_no_damage(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    put(tmp_path, trained)
+    newest = get_path_to_checkpoint(tmp_path, 2)
+    newest.symlink_to("/nowhere/checkpoint_epoch_00002.pyth")
+    with pytest.raises(WeightsError, match=r"00002\.pyth: .*No such file.*: wait for its storage"):
+        train(small_cfg(synthetic_dir, tmp_path, **TWO))
+    assert newest.is_symlink()
+
+
 def test_a_run_that_goes_back_keeps_where_it_starts(
     synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
 ) -> None:
@@ -296,7 +317,9 @@ def test_a_best_that_a_kill_took_is_made_up(
     train(small_cfg(synthetic_dir, tmp_path, **TWO | {"TRAIN__EVAL_PERIOD": 1}))
     assert [line["epoch"] for line in stats(tmp_path, "val")] == ["1/2", "2/2"]
     best = read_checkpoint(get_path_to_best(tmp_path))
-    assert best["validation"] == {"epoch": 0, "top1_acc": 99.0}
+    assert best["validation"].items() >= {"epoch": 0, "top1_acc": 99.0}.items()
+    last = get_lr_at_epoch(small_cfg(synthetic_dir, tmp_path, **TWO), 1 - 1 / 3)  # of three steps
+    assert best["optimizer_state"]["param_groups"][0]["lr"] == last
     name = next(iter(trained["model_state"]))
     assert torch.equal(best["model_state"][name], trained["model_state"][name])
 

@@ -18,6 +18,7 @@ from timesformer.engine.scope import run_scope
 from timesformer.engine.train import train
 from timesformer.utils import logging as logging_module
 from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.files import make_place
 from timesformer.utils.logging import get_logger, log_json_stats, setup_logging
 from timesformer.utils.run_lock import run_lock
 
@@ -155,6 +156,28 @@ def test_pipes_where_a_run_writes_are_refused_at_once(
     with pytest.raises(UserError, match=f"{re.escape(name)}: not a regular"), run_scope(cfg):
         pass
     assert (tmp_path / name).is_fifo()
+
+
+@pytest.mark.parametrize("key", ["TEST.SAVE_RESULTS_PATH", "TENSORBOARD.LOG_DIR"])
+def test_results_and_curves_that_cant_be_are_told_before_any_work(tmp_path: Path, key: str) -> None:
+    (tmp_path / "file").touch()
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    path = "file/scores.npz" if key.startswith("TEST") else str(tmp_path / "file" / "curves")
+    cfg.merge_from_list([key, path])
+    complaint = r"file: is there and is no folder|file is no folder"
+    with pytest.raises(UserError, match=complaint), run_scope(cfg):
+        pytest.fail("the run has begun")
+    cfg.TRAIN.ENABLE = cfg.TEST.ENABLE = False  # nobody writes them
+    with run_scope(cfg):
+        pass
+
+
+def test_a_place_is_looked_at_and_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / ".a.png.tmp"  # half of another process's file
+    theirs.touch()
+    make_place(tmp_path / "a.png")
+    assert theirs.exists()
 
 
 def test_what_lies_where_checkpoints_go_is_no_file(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from timesformer.config.layout import per_rank
 from timesformer.datasets.build import build_split
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
@@ -157,10 +158,10 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
 def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sampler:
     length = len(dataset)  # type: ignore[arg-type]
     if split == "test":
-        clips = cfg.TEST.BATCH_SIZE // world.local_size
+        clips = per_rank(cfg, "TEST", world.local_size)
         videos = max(1, clips // dataset.num_views)  # type: ignore[attr-defined]
         return EvalBatches(length, videos, world.rank, world.size)
-    batch_size = max(1, cfg.TRAIN.BATCH_SIZE // world.local_size)
+    batch_size = per_rank(cfg, "TRAIN", world.local_size)
     if split == "val":
         return EvalBatches(length, batch_size, world.rank, world.size)
     videos = batch_size // cfg.DATA.NUM_SAMPLES

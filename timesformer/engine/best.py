@@ -44,6 +44,12 @@ class Best:
             logger.warning("%s; the next validation makes another", error)
             return None, self.value
         said = said if isinstance(said, Mapping) else {}
+        if said.get("list", self.state.val_list) != self.state.val_list:
+            logger.warning(
+                "%s was the best on another validation list: the next validation makes another",
+                path,
+            )
+            return None, self.value
         epoch, value = said.get("epoch"), said.get(self.metric)
         if not isinstance(epoch, int) or not isinstance(value, int | float):
             return None, self.value  # by another metric
@@ -56,10 +62,11 @@ class Best:
             epoch: whose weights the run has.
             stats: as `eval_epoch` returns them, or as they stand in stats.jsonl.
         """
-        value = from_main(stats.get(self.metric))
+        value = from_main(None if stats.get("overflowed_videos") else stats.get(self.metric))
         if not isinstance(value, int | float) or (value := rounded(value)) <= self.value:
             return
-        save(self.state, epoch, {"epoch": epoch, self.metric: value})
+        validation = {"epoch": epoch, self.metric: value, "list": self.state.val_list}
+        save(self.state, epoch, validation)
         self.epoch, self.value = epoch, value
 
     def waited_enough(self, done: int) -> bool:

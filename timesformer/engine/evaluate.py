@@ -6,6 +6,7 @@ without it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from timesformer.config.layout import per_rank
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.results import Results, name_before, result_files, save_results
@@ -29,7 +31,7 @@ from timesformer.utils.distributed import (
     same_everywhere,
     together,
 )
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import TrainingError, UserError
 from timesformer.utils.logging import get_logger, log_json_stats
 
 logger = get_logger(__name__)
@@ -74,7 +76,7 @@ def eval_epoch(
         device_for(cfg),
         broken,
         num_classes=cfg.MODEL.NUM_CLASSES,
-        clips=cfg.TRAIN.BATCH_SIZE // get_world().local_size,
+        clips=per_rank(cfg, "TRAIN", get_world().local_size),
         keep_views=False,
         amp=cfg.TRAIN.AMP,
         desc=f"validation {epoch + 1}",
@@ -88,6 +90,8 @@ def _report_validation(
     if table is None:
         return {}  # the main process has them
     results = collect(table, loader, broken)
+    if videos := results.overflowed:
+        logger.warning("%s; this epoch can't be the best one", _overflow(videos, "TRAIN.AMP"))
     loss = (
         nn.functional.binary_cross_entropy_with_logits
         if cfg.DATA.MULTI_LABEL
@@ -101,6 +105,8 @@ def _report_validation(
         "views": "1x1",
         "protocol": "centre clip, centre crop",
     }
+    if videos:
+        stats["overflowed_videos"] = len(videos)
     log_json_stats(stats, cfg.OUTPUT_DIR)
     return stats
 
@@ -121,7 +127,7 @@ def perform_test(
         device_for(cfg),
         broken,
         num_classes=cfg.MODEL.NUM_CLASSES,
-        clips=cfg.TEST.BATCH_SIZE // get_world().local_size,
+        clips=per_rank(cfg, "TEST", get_world().local_size),
         method=cfg.DATA.ENSEMBLE_METHOD,
         keep_views=any(path.suffix == ".npz" for path in result_files(cfg)),
         amp=cfg.TEST.AMP,
@@ -138,7 +144,7 @@ def test(cfg: CfgNode) -> Results | None:
     Raises:
         WeightsError: if there are no trained weights for this model.
         ConfigError: if they are another model's than the config's.
-        TrainingError: if no video can be read.
+        TrainingError: if no video can be read, or scores are not finite; nothing is written.
         AnnotationError: if more than DATA.MAX_FAILED can't; scores and metrics are there.
     """
     with run_scope(cfg):
@@ -166,6 +172,8 @@ def _report_test(
     """Write and log what a test found, from the main process, which has it."""
     if results is None:
         return
+    if videos := results.overflowed:
+        raise TrainingError(f"{weights.path}: {_overflow(videos, 'TEST.AMP')}")
     _save(cfg, results, class_names, weights)
     stats = {
         "split": "test_final",
@@ -188,6 +196,13 @@ def _report_test(
             Path(cfg.OUTPUT_DIR) / FILE_NAME,
         )
     log_json_stats(stats, cfg.OUTPUT_DIR)
+
+
+def _overflow(videos: Sequence[str], amp: str) -> str:
+    return (
+        f"the scores of {len(videos)} videos are not finite, that of {videos[0]} first: the "
+        f"weights have grown too large, or {amp} can't hold what they make (set it to none or bf16)"
+    )
 
 
 def _rename_former_results(cfg: CfgNode) -> None:

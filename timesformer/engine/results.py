@@ -52,6 +52,12 @@ class Results:
             views=self.views,
         )
 
+    @property
+    def overflowed(self) -> list[str]:
+        """Paths of the videos that could be read, and of which the model made no finite scores."""
+        wrong = ~self.failed & ~self.scores.isfinite().all(1)
+        return [path for path, is_wrong in zip(self.paths, wrong, strict=True) if is_wrong]
+
     def accuracy(self, k: int) -> float:
         """Top-k accuracy in percent; a video that couldn't be read is wrong.
 

@@ -14,7 +14,7 @@ from timesformer.engine.results import name_before, result_files
 from timesformer.utils.checkpoint import former_checkpoints, get_checkpoint_dir
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import ConfigError, UserError
-from timesformer.utils.files import require_place
+from timesformer.utils.files import make_folder, make_place, require_place
 from timesformer.utils.logging import errors_in_log, setup_logging
 from timesformer.utils.run_lock import NAME, run_lock
 
@@ -64,6 +64,23 @@ def check_places(cfg: CfgNode) -> None:
         require_place(path)
 
 
+def tensorboard_dir(cfg: CfgNode) -> Path:
+    """Return where the curves go."""
+    return Path(cfg.TENSORBOARD.LOG_DIR or Path(cfg.OUTPUT_DIR) / "tensorboard")
+
+
+def make_places_elsewhere(cfg: CfgNode) -> None:
+    """Make the folders of results and curves, which may lie outside of OUTPUT_DIR.
+
+    Raises:
+        UserError: one can't be made, or written into.
+    """
+    if cfg.TRAIN.ENABLE and cfg.TENSORBOARD.ENABLE:
+        make_folder(tensorboard_dir(cfg))
+    for path in result_files(cfg) if cfg.TEST.ENABLE else ():
+        make_place(path)
+
+
 @contextmanager
 def run_scope(cfg: CfgNode) -> Iterator[None]:
     """Log into OUTPUT_DIR, which belongs to this run meanwhile; what ends the run is logged too.
@@ -73,6 +90,7 @@ def run_scope(cfg: CfgNode) -> Iterator[None]:
     """
     together(lambda: check_places(cfg))
     together(lambda: setup_logging(cfg.OUTPUT_DIR))
+    together(lambda: make_places_elsewhere(cfg) if is_main() else None)
     lock = run_lock(cfg.OUTPUT_DIR) if is_main() else nullcontext()
     together(lock.__enter__)
     problem: BaseException | None = None

@@ -31,6 +31,7 @@ from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import (
     bare,
+    check_name,
     former_checkpoints,
     get_last_checkpoint,
     read_checkpoint,
@@ -164,6 +165,8 @@ def _go_on(
         )
     try:
         epoch = restore(path, content, model, optimizer) + 1
+        if own:
+            check_name(path, content)
         _restore_scaler(path, content.get("scaler_state"), scaler)
     except WeightsError as error:
         raise WeightsError(f"{error}; {advice}") from error

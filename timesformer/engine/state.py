@@ -40,6 +40,7 @@ class TrainState:
         broken: the training videos that couldn't be read.
         class_names: class names in label order, or ().
         train_list: digest of the training list.
+        val_list: of that of validation, or "".
         epoch: the next epoch to train, counted from 0.
         resumed: whether it goes on from its own folder, rather than from another run's.
     """
@@ -56,11 +57,12 @@ class TrainState:
     broken: BrokenVideos
     class_names: Sequence[str] = ()
     train_list: str = ""
+    val_list: str = ""
     epoch: int = 0
     resumed: bool = False
 
 
-def save(state: TrainState, epoch: int, validation: Mapping[str, float] | None = None) -> None:
+def save(state: TrainState, epoch: int, validation: Mapping[str, Any] | None = None) -> None:
     """Write the checkpoint of a finished epoch (counted from 0); all ranks wait for it.
 
     Args:

@@ -21,7 +21,7 @@ from timesformer.engine.fit import (
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
-from timesformer.utils.checkpoint import bare, get_last_checkpoint, get_path_to_best
+from timesformer.utils.checkpoint import bare, check_name, get_last_checkpoint, get_path_to_best
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.files import RUN_HOLDS
@@ -87,6 +87,8 @@ def choose_tested(cfg: CfgNode) -> str:
 
 def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
     content = read_weights(path)
+    if path != cfg.TEST.CHECKPOINT_FILE_PATH:
+        check_name(Path(path), content)
     _compare_model(cfg, path, content, model)
     _compare_input(cfg, path, content)
     report = load_pretrained(bare(model), content, **resizing(cfg), name=str(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
@@ -21,7 +20,7 @@ from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
-from timesformer.engine.scope import run_scope
+from timesformer.engine.scope import run_scope, tensorboard_dir
 from timesformer.engine.start import begin
 from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.engine.step import train_step
@@ -83,8 +82,8 @@ def _train(cfg: CfgNode) -> nn.Module:
     )
     same_everywhere("list of training videos", lambda: state.train_list)
     if val_loader is not None:
-        records = val_loader.dataset.records
-        same_everywhere("list of validation videos", lambda: list_digest(records))
+        state.val_list = list_digest(val_loader.dataset.records)
+        same_everywhere("list of validation videos", lambda: state.val_list)
     state.epoch, state.resumed = begin(
         cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list
     )
@@ -97,8 +96,7 @@ def _train(cfg: CfgNode) -> nn.Module:
     with contextlib.ExitStack() as stack:
         tensorboard = None
         if cfg.TENSORBOARD.ENABLE:
-            log_dir = cfg.TENSORBOARD.LOG_DIR or str(Path(cfg.OUTPUT_DIR) / "tensorboard")
-            tensorboard = together(lambda: TensorboardWriter(log_dir))
+            tensorboard = together(lambda: TensorboardWriter(str(tensorboard_dir(cfg))))
             stack.callback(tensorboard.close)
         stack.enter_context(worker_errors())
         run_epochs(state, train_loader, val_loader, tensorboard)
@@ -151,6 +149,9 @@ def run_epochs(
         return done > 0 and is_validated(done - 1) and best.waited_enough(done)
 
     done = state.epoch
+    if done:  # what a checkpoint of the best says of it is that of the last step
+        steps = math.ceil(len(train_loader) / state.layout.accumulation)
+        set_lr(state.optimizer, get_lr_at_epoch(cfg, done - 1 / steps))
     if done and is_validated(done - 1):  # the run may have ended between saving and this
         if logged := logged_validation(state, done - 1):
             best.update(done - 1, logged)

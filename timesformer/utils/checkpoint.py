@@ -23,6 +23,7 @@ from timesformer.utils.torch_file import check_digest, read_checkpoint, write_ch
 
 __all__ = [
     "bare",
+    "check_name",
     "differences",
     "epoch_checkpoints",
     "epoch_of",
@@ -82,11 +83,17 @@ def epoch_checkpoints(path_to_job: str | Path) -> list[Path]:
 
 
 def get_last_checkpoint(path_to_job: str | Path) -> Path | None:
-    """Newest sound checkpoint by epoch, or None; damaged newer ones are named in the log."""
+    """Newest sound checkpoint by epoch, or None; damaged newer ones are named in the log.
+
+    Raises:
+        WeightsError: storage doesn't give the newest; that says nothing about what is in it.
+    """
     for path in epoch_checkpoints(path_to_job):
         try:
             check_digest(path, required=True)
         except WeightsError as error:
+            if isinstance(error.__cause__, OSError):
+                raise WeightsError(f"{error}: wait for its storage, or move it away") from error
             logger.warning("%s; falling back to the checkpoint before", error)
         else:
             return path
@@ -139,6 +146,20 @@ def epoch_of(path: Path) -> int | None:
     """Return how many epochs were done, by the name of a checkpoint; None for another name."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else None
+
+
+def check_name(path: Path, content: Mapping[str, Any]) -> None:
+    """Make sure that a file of an epoch holds that epoch: the newest is found by name.
+
+    Raises:
+        WeightsError: it doesn't.
+    """
+    named, epoch = epoch_of(path), content.get("epoch")
+    if named is not None and isinstance(epoch, int) and epoch + 1 != named:
+        raise WeightsError(
+            f"{path}: holds epoch {epoch + 1}, which its name doesn't say: rename it, or move it "
+            "out of the folder"
+        )
 
 
 def is_checkpoint_epoch(cfg: CfgNode, cur_epoch: int) -> bool:

@@ -75,11 +75,11 @@ def make_place(path: Path) -> Path:
     """
     make_folder(path.parent)
     require_place(path)
-    partial = temporary_of(path)
     try:
-        partial.touch()
-        partial.unlink()
-    except OSError as error:
+        temporary_of(path).lstat()  # which may be that of another process: look, and leave it
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # e.g. its name is too long
         raise UserError(f"{path}: can't write this file: {error.strerror}") from error
     return path
 
