@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from timesformer.models.weights.bundle import Bundle
 from timesformer.models.weights.save import write_hugging_face
 from timesformer.prepare.transcode import TranscodeSettings, transcode
 from timesformer.utils.errors import ConfigError, WeightsError
+from timesformer.utils.torch_file import temporary_of
 
 SMALL = {"img_size": 32, "num_classes": 3, "num_frames": 4, "embed_dim": 24, "depth": 2}
 SMALL |= {"num_heads": 3}
@@ -112,6 +114,56 @@ def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="No space left"):
         hub.save_pretrained(fill_(small_model(), 7), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_weights_are_never_beside_the_config_of_others(tmp_path, monkeypatch):
+    """Whenever a save is killed."""
+    names = ["model.safetensors", "preprocessor_config.json", "config.json"]
+    for name in (*names, "README.md"):
+        (tmp_path / name).write_text("old")
+    bundle = Bundle(small_model().model.state_dict(), small_model().architecture, BGR, ())
+    rename, seen = Path.replace, []
+
+    def look(path, target):
+        rename(path, target)
+        there = [name for name in names if (tmp_path / name).exists()]
+        seen.append({name: (tmp_path / name).read_bytes() == b"old" for name in there})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", look)
+        write_hugging_face(tmp_path, bundle)
+    assert all(len(set(old.values())) == 1 for old in seen if "model.safetensors" in old)
+    assert seen[-1] == dict.fromkeys(names, False)
+    assert (tmp_path / "README.md").read_text() == "old"
+
+
+@pytest.mark.parametrize("renames", range(6))
+def test_a_save_that_fails_halfway_puts_back_what_was_there(renames, tmp_path, monkeypatch):
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).write_text(name)
+    bundle = Bundle(small_model().model.state_dict(), small_model().architecture, BGR, ())
+    rename, targets = Path.replace, []
+
+    def fail(path, target):
+        targets.append(target)
+        if len(targets) == renames + 1:
+            raise OSError(5, "Input/output error")
+        rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(WeightsError, match="Input/output error"):
+        write_hugging_face(tmp_path, bundle)
+    said = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert said == {name: name for name in ("model.safetensors", "config.json")}
+
+
+def test_what_a_killed_save_left_goes(tmp_path):
+    ours = temporary_of(tmp_path / f"{tmp_path.name}.staged").name
+    left = tmp_path / ours.replace(f".{os.getpid()}.", f".{2**22 + 1}.")  # of no process
+    left.mkdir()
+    (left / "model.safetensors").touch()
+    hub.save_pretrained(small_model(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize(

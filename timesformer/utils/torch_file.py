@@ -67,7 +67,7 @@ def _replace(path: Path, data: memoryview) -> None:
     """Put `data` at `path`, durably and in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.suffix)
-    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
+    temporary = temporary_of(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -84,6 +84,11 @@ def _replace(path: Path, data: memoryview) -> None:
             os.close(folder)
 
 
+def temporary_of(path: Path) -> Path:
+    """Return where this process writes a file, or a folder, until it is complete."""
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
+
+
 def sweep(folder: Path, suffix: str) -> None:
     """Delete what saves left that were killed, and nothing that another process still writes.
 
@@ -97,7 +102,9 @@ def sweep(folder: Path, suffix: str) -> None:
                 stale = not is_alive(int(number))
             else:
                 stale = time.time() - path.stat().st_mtime > _DAY
-            if stale:
+            if stale and path.is_dir():
+                shutil.rmtree(path)
+            elif stale:
                 path.unlink()
 
 

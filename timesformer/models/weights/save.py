@@ -1,14 +1,16 @@
 """Writing models: as folders that `from_pretrained` reads, and in the layouts of others.
 
-Files are written beside their place and renamed, so a reader never sees half of one.
+Files are written beside their place and renamed, so a reader never sees half of one, nor weights
+beside what an earlier model's files say of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,10 @@ from timesformer.models.weights.files import HEADER
 from timesformer.models.weights.formats import hf_processor, hugging_face, mmaction2
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, WeightsError
-from timesformer.utils.torch_file import write_checkpoint
+from timesformer.utils.files import require_place
+from timesformer.utils.torch_file import sweep, temporary_of, write_checkpoint
+
+_STAGED = ".staged"  # ends the name of a folder that is being written, for `sweep`
 
 
 def save_pretrained(
@@ -161,11 +166,19 @@ def _rgb(bundle: Bundle) -> Bundle:
 def _write_files(
     folder: Path, files: Mapping[str, Mapping[str, Any]], header: Mapping[str, str] | None = None
 ) -> None:
-    """Write all files aside, then rename the new folder, or in an old one each file in order."""
+    """Write all files aside, then rename the new folder, or in an old one its files.
+
+    Raises:
+        WeightsError: they can't be written; an earlier model is as it was.
+        UserError: a folder or a device has the name of one of them.
+    """
     folder = folder.absolute()
     home = next(path for path in (folder, *folder.parents) if path.is_dir())
-    staging = home / f".{folder.name}.{os.getpid()}.tmp"
+    staging = temporary_of(home / f"{folder.name}{_STAGED}")
     try:
+        for name in files:
+            require_place(folder / name)
+        sweep(home, _STAGED)
         staging.mkdir()
         for name, content in files.items():
             if name.endswith(".safetensors"):
@@ -176,16 +189,42 @@ def _write_files(
                 text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
                 (staging / name).write_text(text, encoding="utf-8")
             _sync(staging / name)
-        if folder.is_dir():
-            for name in files:
-                (staging / name).replace(folder / name)
-        else:
+        if not folder.is_dir():
             folder.parent.mkdir(parents=True, exist_ok=True)
             staging.replace(folder)
+        elif len(files) == 1:
+            (name,) = files
+            (staging / name).replace(folder / name)
+        else:
+            _swap(staging, folder, files)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{folder}: can't write it ({error})") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _swap(staging: Path, folder: Path, names: Iterable[str]) -> None:
+    """Put files in the places of earlier ones, so that weights never are beside another's config.
+
+    The earlier weights go first and the new ones come last: who is killed in between leaves a
+    folder without weights, which nobody loads, and not one that loads as another model.
+    """
+    weights_first = sorted(names, key=lambda name: not name.endswith(".safetensors"))
+    former = staging / "former"
+    former.mkdir()
+    try:
+        for name in weights_first:
+            with contextlib.suppress(FileNotFoundError):
+                (folder / name).replace(former / name)
+        for name in reversed(weights_first):
+            (staging / name).replace(folder / name)
+    except BaseException:
+        for name in reversed(weights_first):
+            if os.path.lexists(former / name):
+                (former / name).replace(folder / name)
+            elif not (staging / name).exists():  # it is in the folder, where there was none
+                (folder / name).unlink()
+        raise
 
 
 def _sync(path: Path) -> None:
