@@ -38,6 +38,22 @@ def status(call: Callable[[], None]) -> int:
     return int(caught.value.code or 0)
 
 
+@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")])
+def test_streams_on_a_full_disk(streams: tuple[str, ...]) -> None:
+    """One line where it can be said, and a status that no error at the end replaces."""
+    program = (
+        "from timesformer.utils.errors import run_tool\n"
+        "def main():\n    print('a table')\n"
+        "run_tool(main)"
+    )
+    with Path("/dev/full").open("w") as full:
+        to = {"stderr": subprocess.PIPE} | dict.fromkeys(streams, full)
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True, **to)
+    assert done.returncode == 2
+    if "stderr" not in streams:
+        assert done.stderr == "error: writing: No space left on device\n"
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
 def test_help_lists_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     dispatch(words)

@@ -243,10 +243,22 @@ def test_a_batch_that_cant_be_handed_over_is_no_hang(cfg: CfgNode, monkeypatch, 
     assert "No space left on device" in capfd.readouterr().err
 
 
+def test_a_semaphore_that_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where workers are started while /dev/shm is full."""
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("_multiprocessing.SemLock", full)
+    with pytest.raises(TrainingError, match="shm-size"), worker_errors():
+        multiprocessing.get_context("spawn").Lock()
+
+
 def test_other_errors_stay_what_they_are() -> None:
     assert not exhausted(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not exhausted(RuntimeError("Caught KeyError in DataLoader worker process 0.\nTraceback"))
     assert not exhausted(OSError(errno.ENOSPC, "No space left on device", "out/stats.jsonl"))
+    assert not exhausted(OSError(errno.ENOSPC, "No space left on device"))  # stdout's
     assert "ulimit" in exhausted(OSError(errno.EMFILE, "Too many open files"))
     assert "shm-size" in exhausted(RuntimeError("DataLoader worker (pid 7) is killed by signal"))
     with pytest.raises(RuntimeError, match="shapes"), worker_errors():

@@ -123,6 +123,21 @@ def test_a_full_disk_for_the_log_is_told_once(
     assert capsys.readouterr().err.count("run.log: can't be written: No space left") == 1
 
 
+def test_a_full_disk_for_stdout_is_told_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    setup_logging(str(tmp_path))
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        get_logger("timesformer.test").info("line")
+        for epoch in (1, 2):
+            log_json_stats({"split": "val", "epoch": epoch}, str(tmp_path))
+    said = "stdout: can't be written: No space left on device; nothing more goes there\n"
+    assert capfd.readouterr().err == said
+    assert [line["epoch"] for line in stats(tmp_path, "val")] == [1, 2]
+    assert "line" in (tmp_path / "run.log").read_text()
+
+
 def test_a_full_disk_for_the_figures_doesnt_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

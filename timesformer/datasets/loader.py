@@ -15,6 +15,7 @@ import re
 import shutil
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
@@ -216,12 +217,22 @@ def worker_errors() -> Iterator[None]:
         raise
 
 
+def _of_processes(error: Exception) -> bool:
+    """Tell whether an error comes out of what starts workers, or brings their batches."""
+    packages = ("multiprocessing.", "torch.multiprocessing.")
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith(packages) for frame, _ in frames)
+
+
 def exhausted(error: Exception) -> str:
     """Say what to do if an error of the loader means that something has run out, else ""."""
     text = str(error)
     if isinstance(error, OSError):
-        # With a file's name it is about that file, e.g. on a full disk.
-        gone = error.filename is None and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOSPC)
+        # With a file's name it is about that file, and a full disk may be that of the output.
+        gone = error.filename is None and (
+            error.errno in (errno.EMFILE, errno.ENFILE)
+            or (error.errno == errno.ENOSPC and _of_processes(error))
+        )
     else:
         gone = re.match(r"DataLoader worker \(pid|.*shared memory|.*ancdata", text) is not None
     if not gone:

@@ -6,6 +6,7 @@ exception is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 
 def in_one_line(text: str) -> str:
@@ -104,6 +105,12 @@ def interrupt_ends_at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def to_nowhere(stream: TextIO) -> None:
+    """Let a stream that can't be written any more, and what it still holds, go to /dev/null."""
+    with contextlib.suppress(OSError):  # one of Python's own, which has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def run_tool(main: Callable[[], None]) -> None:
     """Run the `main` of a command; a `UserError` becomes one line and exit status 2.
 
@@ -115,6 +122,7 @@ def run_tool(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         main()
+        sys.stdout.flush()  # at the end of the process, an error would be a traceback
     except UserError as error:
         complaint = str(error)
     except ModuleNotFoundError as error:
@@ -126,13 +134,20 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.exit(130)
     except BrokenPipeError:
         # Whoever read the output has enough of it; what is buffered mustn't be written at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere(sys.stdout)
         sys.exit(0)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         complaint = f"{error.filename or 'writing'}: {os.strerror(error.errno or 0)}"
+        try:
+            sys.stdout.flush()
+        except OSError:
+            to_nowhere(sys.stdout)
     else:
         return
-    print(f"error: {complaint}", file=sys.stderr)
+    try:
+        print(f"error: {complaint}", file=sys.stderr, flush=True)
+    except OSError:  # stderr may be on the same full disk; the status says it
+        to_nowhere(sys.stderr)
     sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ import simplejson
 from tqdm import tqdm
 
 from timesformer.utils.distributed import get_rank, is_main
-from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.errors import ConfigError, UserError, to_nowhere
 from timesformer.utils.files import make_folder
 
 T = TypeVar("T")
@@ -37,7 +38,12 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not getattr(self, "told", False):
             self.told = True
-            print(f"{self.baseFilename}: can't be written: {error.strerror}", file=sys.stderr)
+            _tell(f"{self.baseFilename}: can't be written: {error.strerror}")
+
+
+def _tell(line: str) -> None:
+    with contextlib.suppress(OSError):  # stderr may be on the same full disk
+        print(line, file=sys.stderr)
 
 
 class _BarHandler(logging.Handler):
@@ -57,9 +63,12 @@ def _write_line(line: str) -> None:
     except UnicodeEncodeError:  # a terminal that knows ASCII only
         tqdm.write(line.encode("ascii", "backslashreplace").decode(), file=sys.stdout)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has enough of it (`| head`); the run and its log go on.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        # Whoever read the output has enough of it (`| head`), or its disk is full; the run and its
+        # log go on, and what is buffered mustn't be written at the end.
+        if not isinstance(error, BrokenPipeError):
+            _tell(f"stdout: can't be written: {error.strerror or error}; nothing more goes there")
+        to_nowhere(sys.stdout)
 
 
 def setup_logging(output_dir: str) -> None:
