@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from timesformer.models.weights.formats import foreign, google_npz, hugging_face, mmaction2
+from timesformer.models.weights.formats.names import put
 
 __all__ = [
+    "BEFORE_HEAD",
     "IGNORED",
     "bare_name",
     "google_npz",
     "hugging_face",
+    "is_googles",
     "mmaction2",
     "native_state",
     "said_by_layout",
@@ -28,9 +31,12 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# Pooling heads of image models; how often weights were averaged; what MAE and DINOv2 train with.
-_UNUSED = ("pre_logits.", "attn_pool.", "n_averaged", "mask_token", "decoder_")
-IGNORED = (*_UNUSED, *google_npz.IGNORED, *mmaction2.IGNORED)
+BEFORE_HEAD = ("pre_logits.", "attn_pool.", *google_npz.IGNORED)
+"""What image models compute between their last norm and the head, which then fits nothing else."""
+
+# How often weights were averaged; what MAE and DINOv2 train with.
+_UNUSED = ("n_averaged", "mask_token", "decoder_")
+IGNORED = (*BEFORE_HEAD, *_UNUSED, *mmaction2.IGNORED)
 """Beginnings of names that no video model needs; `native_state` leaves them as they are."""
 
 # First things first: the mean of the weights under way, which timm and torchvision evaluate, goes
@@ -55,12 +61,13 @@ def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
         content: what `read_weights` returns: a state dict, or one inside containers.
 
     Returns:
-        The weights, and the names of entries that aren't any.
+        The weights, and the names of entries that aren't any, or not of the model.
 
     Raises:
         ValueError: there are no weights, two of one name, or they are in a known layout of a model
             that isn't.
     """
+    ours = isinstance(content.get("architecture"), Mapping)
     content = _inside(content)
     state: dict[str, Tensor] = {}
     others: list[str] = []
@@ -68,17 +75,31 @@ def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
         if not isinstance(value, Tensor):
             others.append(str(key))
             continue
-        name = bare_name(str(key))
-        if name in state:
-            raise ValueError(f"holds {name} twice, once as {key}")
-        state[name] = value
+        put(state, bare_name(str(key)), value, str(key))
     if not state:
         raise ValueError(f"holds no weights, only {', '.join(others[:8]) or 'nothing'}")
-    for layout in (google_npz, hugging_face, mmaction2):
+    if google_npz.matches(state):
+        theirs, beside = google_npz.apart(state)
+        native = google_npz.to_native(theirs)
+        if google_npz.has_positions_of_patches(theirs):
+            native = _with_cls_position(native)
+        return native, [*others, *beside]
+    for layout in (hugging_face, mmaction2):
         if layout.matches(state):
-            return _with_cls_position(layout.to_native(state)), others
+            return layout.to_native(state), others
     foreign.refuse(state)
-    return _without_layer_scale(_with_cls_position(_out_of_its_model(state))), others
+    state = _out_of_its_model(state)
+    # Video models have a position of CLS, and frames that aren't square may have, with it, as many
+    # as a square: 1 + 3·8.
+    if not ours and "time_embed" not in state:
+        state = _with_cls_position(state)
+    return _without_layer_scale(state), others
+
+
+def is_googles(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a file is a ViT in Google's layout."""
+    state = content.get("state_dict", content)
+    return isinstance(state, Mapping) and google_npz.matches(state)
 
 
 def said_by_layout(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -123,6 +144,7 @@ def _with_cls_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
     number = pos_embed.shape[1]
     if number < 2 or math.isqrt(number) ** 2 != number:
         return state
+    logger.info("its %d positions are taken for those of patches; CLS gets one of zero", number)
     zero = pos_embed.new_zeros(1, 1, pos_embed.shape[2])
     return state | {"pos_embed": torch.cat([zero, pos_embed], dim=1)}
 
@@ -157,8 +179,10 @@ def _out_of_its_model(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for prefix in _WITHIN:
         if any(key.startswith(prefix + _PATCH) for key in state):
             logger.info("weights are taken from inside another model: %s*", prefix)
-            inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            return {k: v for k, v in state.items() if not k.startswith(prefix)} | inner
+            taken_out: dict[str, Tensor] = {}
+            for key, value in state.items():
+                put(taken_out, key.removeprefix(prefix), value, key)
+            return taken_out
     return state
 
 

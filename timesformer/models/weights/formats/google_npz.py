@@ -14,15 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from timesformer.models.weights.formats.names import put
+
 # Longest first: the name of the patch kernel tells which of them stands before all names.
-_PREFIXES = ("params/img/", "img/", "opt/target/", "params/", "")
+_PREFIXES = ("opt/target/img/", "params/img/", "img/", "opt/target/", "params/", "")
 _PATCH = "embedding/kernel"
 _RESNET = ("conv_root/", "gn_root/", "block1/")
 _BLOCK = re.compile(r"Transformer/encoderblock_(\d+)/(\w+?)_(\d+)/(.+)")
 _STACKED = "Transformer/encoderblock/"  # all blocks in one array, when they ran in a scan
 
-IGNORED = ("MAPHead_0/", "params/t", "params/b", "opt/", "txt/")
-"""big_vision's attention-pooling head, SigLIP's text tower and loss, an optimizer's state."""
+# Positions of patches alone are called this; with one of CLS, as Google had them at first, they
+# are a part of the Transformer.
+_POSITIONS = "pos_embedding"
+_OLD_POSITIONS = ("Transformer/posembed_input/pos_embedding", "Transformer/pos_embedding")
+
+IGNORED = ("MAPHead_0/",)
+"""big_vision's attention-pooling head."""
 
 
 def matches(state: Mapping[str, Tensor]) -> bool:
@@ -30,11 +37,23 @@ def matches(state: Mapping[str, Tensor]) -> bool:
     return any(prefix + _PATCH in state for prefix in _PREFIXES)
 
 
+def apart(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the ViT, without the prefix of its names, and the names of what stands beside it.
+
+    That is an optimizer's state, the time that training took, a text tower and its loss.
+    """
+    prefix = next(prefix for prefix in _PREFIXES if prefix + _PATCH in state)
+    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return inside, [key for key in state if not key.startswith(prefix)]
+
+
 def num_heads(state: Mapping[str, Tensor]) -> int:
     """Return the number of heads A, which the shapes of kernels (D, A, D/A) say; 0 if none do."""
+    if not matches(state):
+        return 0
     kernels = [
         value
-        for key, value in state.items()
+        for key, value in apart(state)[0].items()
         if "encoderblock" in key and key.endswith("/query/kernel") and value.ndim in (3, 4)
     ]
     return kernels[0].shape[-2] if kernels else 0
@@ -45,21 +64,26 @@ def preprocessing(_: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}
 
 
-def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names and shapes of ours; what isn't the ViT's keeps its name (see `IGNORED`).
+def has_positions_of_patches(theirs: Mapping[str, Tensor]) -> bool:
+    """Whether positions are of patches alone, or may be: one more than a square has is for CLS."""
+    return _POSITIONS in theirs
+
+
+def to_native(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names and shapes of ours; a name that isn't known stays, and loading will report it.
+
+    Args:
+        theirs: the ViT as `apart` returns it.
 
     Raises:
-        ValueError: for a hybrid with a ResNet stem, or if a part of the ViT is missing.
+        ValueError: for a hybrid with a ResNet stem, or a part of a block that is missing, there
+            twice, or not a plain ViT's.
     """
-    prefix = next(prefix for prefix in _PREFIXES if prefix + _PATCH in state)
-    theirs = {key.removeprefix(prefix): value for key, value in state.items()}
     if any(key.startswith(_RESNET) for key in theirs):
         raise ValueError(
             "a hybrid ViT with a ResNet stem: only plain ViTs, which cut patches by one "
             "convolution, can be loaded; take e.g. ViT-B_16.npz"
         )
-    if prefix == "img/":  # the text tower's scale and bias, as files with params/ call them
-        theirs = {f"params/{key}" if key in ("t", "b") else key: v for key, v in theirs.items()}
     theirs = _unstack(theirs)
     kernel = theirs[_PATCH]
     if kernel.ndim == 2:  # rows are in the order (P, P, 3)
@@ -72,35 +96,34 @@ def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if match := _BLOCK.fullmatch(key):
             i, part, number, tail = int(match[1]), match[2], match[3], match[4]
             if part == "MultiHeadDotProductAttention":
-                attention.setdefault(i, {})[tail] = value
+                if tail not in _ATTENTION:
+                    raise ValueError(f"{key}: not a part of a plain ViT's attention")
+                put(attention.setdefault(i, {}), tail, value, key)
             else:
-                native[f"blocks.{i}.{_block_name(part, number, tail, key)}"] = _transposed(value)
+                name = f"blocks.{i}.{_block_name(part, number, tail, key)}"
+                put(native, name, _transposed(value), key)
         elif name := _stem_name(key):
-            native[name] = value if value.ndim == 3 else _transposed(value)
+            put(native, name, value if value.ndim == 3 else _transposed(value), key)
         else:
-            native[key] = value
+            put(native, key, value, key)
     for i, parts in attention.items():
         native |= {f"blocks.{i}.attn.{name}": value for name, value in _attention(parts, i).items()}
     return native
 
 
-def _unstack(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def _unstack(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """(L, …) arrays of all blocks -> one array for each block."""
-    stacked = [key for key in theirs if key.startswith(_STACKED)]
-    for key in stacked:
+    single = {key: value for key, value in theirs.items() if not key.startswith(_STACKED)}
+    for key in (key for key in theirs if key.startswith(_STACKED)):
         tail = key.removeprefix(_STACKED)
-        for i, value in enumerate(theirs.pop(key)):
-            theirs[f"Transformer/encoderblock_{i}/{tail}"] = value
-    return theirs
+        for i, value in enumerate(theirs[key]):
+            put(single, f"Transformer/encoderblock_{i}/{tail}", value, key)
+    return single
 
 
 def _stem_name(key: str) -> str:
     """Our name of an entry outside the blocks, or ''."""
-    if key in (
-        "Transformer/posembed_input/pos_embedding",
-        "Transformer/pos_embedding",
-        "pos_embedding",
-    ):
+    if key in (_POSITIONS, *_OLD_POSITIONS):
         return "pos_embed"
     if key == "cls":
         return "cls_token"
@@ -134,6 +157,9 @@ def _block_name(part: str, number: str, tail: str, key: str) -> str:
 def _transposed(value: Tensor) -> Tensor:
     """Turn a kernel (P, P, 3, D) -> (D, 3, P, P), or (inputs, outputs) -> (outputs, inputs)."""
     return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.T if value.ndim == 2 else value
+
+
+_ATTENTION = {f"{of}/{x}" for of in ("query", "key", "value", "out") for x in ("kernel", "bias")}
 
 
 def _attention(parts: dict[str, Tensor], block: int) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from timesformer.models.architecture import Architecture
 from timesformer.models.attention.layers import hidden_width
+from timesformer.models.weights.formats.names import put
 
 _PREFIX = "timesformer."
 _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)")
@@ -68,15 +69,20 @@ def is_space_only(state: Mapping[str, Tensor]) -> bool:
 
 
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names; a name that isn't known stays, and loading will report it."""
-    native = {}
+    """Our names; a name that isn't known stays, and loading will report it.
+
+    Raises:
+        ValueError: two entries have one name.
+    """
+    native: dict[str, Tensor] = {}
     for key, value in state.items():
         name = key.removeprefix(_PREFIX)
         match = _BLOCK.fullmatch(name)
         if match and match[2] in _BLOCK_NAMES:
-            native[f"blocks.{match[1]}.{_BLOCK_NAMES[match[2]]}.{match[3]}"] = value
+            ours = f"blocks.{match[1]}.{_BLOCK_NAMES[match[2]]}.{match[3]}"
         else:
-            native[_STEM.get(name) or _HEAD.get(name) or key] = value
+            ours = _STEM.get(name) or _HEAD.get(name) or key
+        put(native, ours, value, key)
     return native
 
 

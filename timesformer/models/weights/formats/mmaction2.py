@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from timesformer.models.architecture import Architecture
+from timesformer.models.weights.formats.names import put
 
 _BLOCK = re.compile(r"transformer_layers\.layers\.(\d+)\.(.+)")
 _STEM = {
@@ -84,17 +85,22 @@ def preprocessing(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def to_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names; a name that isn't known stays, and loading will report it."""
+    """Our names; a name that isn't known stays, and loading will report it.
+
+    Raises:
+        ValueError: two entries have one name.
+    """
     divided = any(".attentions.1." in key for key in state)
     blocks = _DIVIDED if divided else _ONE_STEP
-    native = {}
+    native: dict[str, Tensor] = {}
     for key, value in state.items():
         match = _BLOCK.fullmatch(key.removeprefix("backbone."))
         if match and match[2] in blocks:
-            native[f"blocks.{match[1]}.{blocks[match[2]]}"] = value
+            name = f"blocks.{match[1]}.{blocks[match[2]]}"
         else:
             # A backbone that was saved alone has no prefix.
-            native[_STEM.get(key) or _STEM.get(f"backbone.{key}") or key] = value
+            name = _STEM.get(key) or _STEM.get(f"backbone.{key}") or key
+        put(native, name, value, key)
     return native
 
 
