@@ -40,6 +40,55 @@ def big_vision(pool: str = "tok", rep_size: int = 0, **options: Any) -> dict[str
     return arrays
 
 
+# --------------------------------------------------------------------- heads
+
+
+@pytest.mark.parametrize("rep_size", [192, 64])
+def test_a_head_behind_pre_logits_is_left_out(rep_size, tmp_path, caplog):
+    path = save(tmp_path / "rep.npz", big_vision(rep_size=rep_size))
+    ours = our_vit("Ti", 16, 64, 2)
+    before = ours.model.head.weight.clone()
+    report = load_pretrained(ours, path)
+    assert report.unexpected == report.missing == HEAD
+    assert torch.equal(ours.model.head.weight, before)
+    assert "trained on the output of a layer before it (pre_logits" in caplog.text
+    assert invented_weights(report) == list(HEAD)  # for which a test refuses the file
+    caplog.clear()
+    assert read_bundle(path).architecture.num_classes == 0
+    assert "its head is left out" in caplog.text
+    assert from_pretrained(path, num_classes=7).architecture.num_classes == 7
+
+
+@pytest.mark.parametrize("layer", ["pre_logits.fc.weight", "attn_pool.latent"])
+def test_a_head_behind_a_layer_of_timm_is_left_out(layer, caplog):
+    state = tiny_model("space_only").state_dict() | {layer: torch.ones(96, 96)}
+    report = load_pretrained(tiny_model("divided_space_time"), state)
+    assert (report.unexpected, report.missing, report.ignored) == (HEAD, HEAD, (layer,))
+    assert "is left out" in caplog.text
+    caplog.clear()
+    # A head for other classes goes anyway, and one that isn't wanted is no loss.
+    load_pretrained(tiny_model("divided_space_time", num_classes=4), state)
+    load_pretrained(tiny_model("divided_space_time", num_classes=0), state)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("scheme", ["factorised_self_attention", "factorised_dot_product"])
+@pytest.mark.parametrize(
+    ("pool", "rep_size", "fits"),
+    [("gap", 0, True), ("tok", 0, False), ("map", 0, False), ("gap", 192, False)],
+)
+def test_schemes_that_average_take_heads_of_averages_alone(
+    scheme, pool, rep_size, fits, tmp_path, caplog
+):
+    path = save(tmp_path / "vit.npz", big_vision(pool, rep_size))
+    ours = our_vit("Ti", 16, 64, 2, scheme)
+    report = load_pretrained(ours, path)
+    assert report.missing == (() if fits else HEAD)
+    assert ("the head of the file is left out" in caplog.text) != fits
+    again = load_pretrained(our_vit("Ti", 16, 64, 2, scheme), ours.state_dict())
+    assert not again.missing
+
+
 # --------------------------------------------------------------------- what stands beside the model
 
 
@@ -121,6 +170,62 @@ def test_one_weight_by_two_names_is_an_error(state, twice):
 
 
 # --------------------------------------------------------------------- patches and positions
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("patch", [8, 24])
+def test_patches_of_another_size_are_those_of_timms_reader(patch, tmp_path):
+    path = save(tmp_path / "vit.npz", google_vit(image=64))
+    theirs = timm_vit("Ti", patch, 4 * patch, 2)
+    theirs.load_pretrained(str(path))
+    expected = theirs.patch_embed.proj.weight
+    for ours in (
+        our_vit("Ti", patch, 4 * patch, 2),
+        from_pretrained(path, patch_size=patch, img_size=4 * patch),
+    ):
+        load_pretrained(ours, path)
+        torch.testing.assert_close(ours.model.patch_embed.proj.weight, expected, atol=1e-6, rtol=0)
+    # Other layouts have bicubic images in mind, with antialias.
+    ours = our_vit("Ti", patch, 4 * patch, 2)
+    load_pretrained(ours, native_state(read_bundle(path).state)[0])
+    kernel = torch.from_numpy(google_vit(image=64)["embedding/kernel"]).permute(3, 2, 0, 1)
+    other = timm.layers.resample_patch_embed(kernel, [patch, patch])
+    torch.testing.assert_close(ours.model.patch_embed.proj.weight, other, atol=1e-6, rtol=0)
+    assert (other - expected).abs().max() > 1e-3
+
+
+def sines(height: int, width: int, dim: int) -> np.ndarray:
+    """Return big_vision's posemb_sincos_2d, position by position."""
+    rates = [10_000 ** -(i / (dim // 4 - 1)) for i in range(dim // 4)]
+    rows = []
+    for y in range(height):
+        for x in range(width):
+            angles = [np.array([place * rate for rate in rates]) for place in (x, y)]
+            rows.append(np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)]))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("pool", ["tok", "gap"])
+def test_positions_that_are_computed(pool, tmp_path, caplog):
+    arrays = big_vision(pool)
+    del arrays["pos_embedding"]
+    path = save(tmp_path / "sincos2d.npz", arrays)
+    for scheme in ("divided_space_time", "factorised_self_attention"):
+        ours = our_vit("Ti", 16, (48, 80), 2, scheme)
+        prefix = ours.model.num_prefix_tokens
+        fresh = ours.model.pos_embed[:, :prefix].clone()
+        with caplog.at_level("INFO"):
+            load_pretrained(ours, path)
+        positions = ours.model.pos_embed[0]
+        np.testing.assert_allclose(positions[prefix:].detach(), sines(3, 5, 192), atol=1e-6)
+        assert torch.equal(positions[:prefix], fresh[0] * (pool == "gap"))
+    assert "sincos2d" in caplog.text
+    with pytest.raises(WeightsError, match=r"sincos2d.*: say img_size"):
+        from_pretrained(path)
+    if pool == "tok":
+        model = from_pretrained(path, img_size=80)
+        positions = model.model.pos_embed[0, 1:].detach()
+        np.testing.assert_allclose(positions, sines(5, 5, 192), atol=1e-6)
 
 
 @pytest.mark.parametrize("scheme", ["space_only", "divided_space_time"])

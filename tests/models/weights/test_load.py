@@ -87,13 +87,13 @@ def test_every_container_and_prefix(container, prefix, tmp_path):
 def test_safetensors_and_flat_patch_weight(tmp_path):
     state = image_state(num_classes=10)
     flat = state | {"patch_embed.proj.weight": state["patch_embed.proj.weight"].flatten(1)}
-    flat["pre_logits.fc.weight"] = torch.zeros(2, 2)
+    flat["mask_token"] = torch.zeros(2, 2)
     save_file(flat, tmp_path / "vit.safetensors")
     model = tiny_model("joint_space_time")
     report = load_pretrained(model, tmp_path / "vit.safetensors")
     assert torch.equal(model.patch_embed.proj.weight, state["patch_embed.proj.weight"])
     assert torch.equal(model.head.weight, state["head.weight"])
-    assert report.ignored == ("pre_logits.fc.weight",)
+    assert report.ignored == ("mask_token",)
     assert report.resized == ("patch_embed.proj.weight",)
 
 

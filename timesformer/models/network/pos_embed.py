@@ -76,3 +76,14 @@ def sinusoidal_embed(positions: int, dim: int) -> Tensor:
     angles = torch.arange(positions, dtype=torch.float32)[:, None] * rates
     # An odd width has one more sine than cosine.
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[None, :, :dim]
+
+
+def sinusoidal_embed_2d(grid: tuple[int, int], dim: int) -> Tensor:
+    """Return sines and cosines of column and row (1, h·w, D), as MoCo v3 (arXiv 2104.02057) has.
+
+    The formula is that of big_vision's posemb_sincos_2d; D is a multiple of 4, from 8.
+    """
+    rates = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4 - 1))
+    places = [torch.arange(side, dtype=torch.float64) for side in grid]
+    y, x = (place.flatten()[:, None] * rates for place in torch.meshgrid(*places, indexing="ij"))
+    return torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1).float()[None]

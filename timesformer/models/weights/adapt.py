@@ -6,6 +6,7 @@ frames of a tubelet, N patches of a frame, T frames.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,12 +22,15 @@ from timesformer.models.network.pos_embed import (
     TIME_EMBED_MODES,
     resize_pos_embed,
     resize_time_embed,
+    sinusoidal_embed_2d,
 )
-from timesformer.models.weights.describe import PATCH
+from timesformer.models.weights.describe import ON_ANOTHER_LAYER, PATCH, unfit_head
 from timesformer.models.weights.formats import IGNORED
 from timesformer.utils.errors import ConfigError
 
 StateDict = dict[str, Tensor]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,15 @@ class Resizing:
         tubelet: how a patch kernel of an image model becomes one of t frames (ViViT, arXiv
             2103.15691, §3.4): "central" puts it at frame t // 2 and zeros elsewhere, "average"
             puts 1/t of it at every frame. A still video gives the image model's tokens either way.
+        googles: weights are fitted as Google's own code fits those of its layout: patch kernels of
+            another P are resampled for bilinear images, not for bicubic ones with antialias, and
+            positions that aren't stored are sines.
     """
 
     pos_embed: str = "bicubic"
     time_embed: str = "nearest"
     tubelet: str = "central"
+    googles: bool = False
 
     def __post_init__(self) -> None:
         for what, known in (
@@ -112,9 +120,11 @@ def adapt(
     """
     fitting = _Fitting(found, vit)
     starts_here = fitting.lacks_new_parts()
+    if resizing.googles:
+        fitting.add_sines()
     if starts_here:
         fitting.fit_cls()
-    fitting.fit_patch(resizing.tubelet)
+    fitting.fit_patch(resizing)
     fitting.fit_positions(resizing)
     fitting.fit_head()
     if starts_here:
@@ -137,6 +147,8 @@ class _Fitting:
         self.state = {k: value for k, value in found.items() if not k.startswith(IGNORED)}
         self.fate: defaultdict[str, list[str]] = defaultdict(list)  # by field of LoadReport
         self.fate["ignored"] += [key for key in found if key.startswith(IGNORED)]
+        # What the file's head was trained on, if it isn't what this model pools.
+        self.head_is_of = ON_ANOTHER_LAYER if unfit_head(found) else ""
 
     def resize(self, key: str, value: Tensor) -> None:
         """Take another value for a weight."""
@@ -157,6 +169,12 @@ class _Fitting:
         self.fate["unexpected"] += keys
         self.state = {key: value for key, value in self.state.items() if key not in keys}
 
+    def add_sines(self) -> None:
+        """Compute positions that a file of Google's doesn't store, for the model's own grid."""
+        if "pos_embed" in self.own and "pos_embed" not in self.state:
+            grid = self.vit.patch_embed.grid_size
+            self.state |= with_sines(self.state, grid, self.vit.embed_dim)
+
     def fit_cls(self) -> None:
         """Fit image weights with CLS to a model without, or the other way; drop positions too."""
         has_cls, wants_cls = "cls_token" in self.state, self.vit.num_prefix_tokens == 1
@@ -169,9 +187,10 @@ class _Fitting:
             return  # not a pos_embed for this model: reported as it is
         if has_cls and not wants_cls:
             self.leave_out(["cls_token"])
+            self.head_is_of = "CLS, and this model averages its patches"
             if pos_embed is not None:
                 self.resize("pos_embed", pos_embed[:, 1:])
-        elif wants_cls and not has_cls and pos_embed is not None and _is_square(pos_embed.shape[1]):
+        elif wants_cls and not has_cls and pos_embed is not None and self._is_grid(pos_embed):
             # Models that pool their tokens have no CLS; a damaged file would still have its
             # position.
             self.fate["missing"].append("cls_token")
@@ -180,7 +199,12 @@ class _Fitting:
             fresh = self.own["pos_embed"][:, :1].to(pos_embed)
             self.resize("pos_embed", torch.cat([fresh, pos_embed], dim=1))
 
-    def fit_patch(self, tubelet: str) -> None:
+    def _is_grid(self, pos_embed: Tensor) -> bool:
+        """Tell whether there are as many positions as patches in a square, or in this model."""
+        number = pos_embed.shape[1]
+        return math.isqrt(number) ** 2 == number or number == self.vit.patch_embed.num_patches
+
+    def fit_patch(self, how: Resizing) -> None:
         """Resample a patch kernel of other P, inflate an image model's, unflatten a flat one."""
         if PATCH not in self.state:
             return
@@ -193,16 +217,9 @@ class _Fitting:
         if weight.ndim not in (4, 5) or weight.shape[:2] != wanted[:2]:
             return
         if weight.shape[-1] != side and weight.shape[-1] == weight.shape[-2]:
-            from timm.layers import resample_patch_embed  # takes seconds, and few need it
-
-            weight = weight.float()
-            if weight.ndim == 4:
-                weight = resample_patch_embed(weight, [side, side])
-            else:
-                frames = [resample_patch_embed(frame, [side, side]) for frame in weight.unbind(2)]
-                weight = torch.stack(frames, dim=2)
+            weight = _resample(weight.float(), side, how.googles)
         if weight.ndim == 4 and len(wanted) == 5:
-            weight = _inflate(weight, wanted[2], tubelet)
+            weight = _inflate(weight, wanted[2], how.tubelet)
         if weight.shape == wanted and weight.shape != self.state[PATCH].shape:
             self.resize(PATCH, weight)
 
@@ -229,8 +246,18 @@ class _Fitting:
         return theirs[1:2] != ours[1:2] and theirs[::2] == ours[::2]
 
     def fit_head(self) -> None:
-        """Leave out a head for other classes."""
+        """Leave out a head for other classes, or one that reads other than what the model pools."""
         theirs, ours = other_head(self.state, self.own, "head")
+        if self.head_is_of and not theirs:
+            theirs, ours = (
+                [k for k in kept if k.startswith("head.")] for kept in (self.state, self.own)
+            )
+            if theirs and ours:
+                logger.warning(
+                    "the head of the file is left out: it was trained on %s; the head is fresh, so "
+                    "scores mean nothing before training",
+                    self.head_is_of,
+                )
         self.leave_out(theirs)
         self.fate["missing"] += ours
 
@@ -271,8 +298,29 @@ def other_head(
     return theirs, ours
 
 
-def _is_square(number: int) -> bool:
-    return math.isqrt(number) ** 2 == number
+def with_sines(state: StateDict, grid: tuple[int, int], width: int) -> StateDict:
+    """Return weights with the positions that big_vision computes (posemb "sincos2d").
+
+    CLS, which joins its tokens after them, gets one of zero.
+    """
+    if width % 4 or width < 8:
+        return state  # big_vision has none of that width: reported as missing
+    logger.info("positions aren't stored: they are sines, as big_vision computes them (sincos2d)")
+    sines = sinusoidal_embed_2d(grid, width)
+    if "cls_token" in state:
+        sines = torch.cat([torch.zeros(1, 1, width), sines], dim=1)
+    return state | {"pos_embed": sines}
+
+
+def _resample(kernel: Tensor, side: int, googles: bool) -> Tensor:
+    """(D, C, P, P) or (D, C, t, P, P) -> the same of another side (FlexiViT, arXiv 2212.08013)."""
+    from timm.layers import resample_patch_embed  # takes seconds, and few need it
+
+    how: dict[str, Any] = {"interpolation": "bilinear", "antialias": False} if googles else {}
+    if kernel.ndim == 4:
+        return resample_patch_embed(kernel, [side, side], **how)
+    frames = [resample_patch_embed(frame, [side, side], **how) for frame in kernel.unbind(2)]
+    return torch.stack(frames, dim=2)
 
 
 def _inflate(kernel: Tensor, frames: int, how: str) -> Tensor:

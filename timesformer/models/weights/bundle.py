@@ -17,15 +17,17 @@ from torch import nn
 from timesformer.config.allowed import HUBS
 from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
 from timesformer.models.attention.layers import hidden_width
-from timesformer.models.weights.adapt import StateDict
+from timesformer.models.weights.adapt import Resizing, StateDict, with_sines
 from timesformer.models.weights.describe import (
+    ON_ANOTHER_LAYER,
     PATCH,
     frames_apart,
     guesses,
     sizes_of,
     told_by_shapes,
+    unfit_head,
 )
-from timesformer.models.weights.formats import IGNORED, native_state
+from timesformer.models.weights.formats import IGNORED, is_googles, native_state
 from timesformer.models.weights.load import LoadReport, load_native
 from timesformer.models.weights.said import preprocessing_of, run_config
 from timesformer.models.weights.sources import read_weights
@@ -52,12 +54,14 @@ class Bundle:
         preprocessing: mean and std of each channel for pixels in [0, 1], in the order of
             `channel_order` ("RGB" or "BGR"); perhaps short_side and sampling_rate. None: unknown.
         class_names: in label order, or ().
+        googles: they are in Google's layout, see `Resizing`.
     """
 
     state: StateDict
     architecture: Architecture
     preprocessing: dict[str, Any] | None = None
     class_names: tuple[str, ...] = ()
+    googles: bool = False
 
 
 def read_bundle(source: str | Path, **hints: Any) -> Bundle:
@@ -75,15 +79,26 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
         WeightsError: if it can't be read, or is no model that could be built here.
     """
     content = read_weights(source)
+    googles = is_googles(content)
     try:
         state, _ = native_state(content)
-        state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
+        if head := unfit_head(state):
+            logger.warning(
+                "%s: its head is left out: it was trained on %s", source, ON_ANOTHER_LAYER
+            )
+        state = {
+            key: value
+            for key, value in state.items()
+            if not key.startswith(IGNORED) and key not in head
+        }
         check_tensors(source, state)
+        if googles and "pos_embed" not in state and state[PATCH].ndim == 4:
+            state = _with_sines(state, hints)
         architecture = _architecture(content, state, hints)
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: {error}") from error
     names = tuple(content.get("class_names") or ())
-    return Bundle(state, architecture, preprocessing_of(content), names)
+    return Bundle(state, architecture, preprocessing_of(content), names, googles)
 
 
 def make_from(
@@ -114,7 +129,7 @@ def make_from(
             raise WeightsError(f"{source}: can't make its model: {error!s:.500}") from error
         with_ = ", ".join(overrides)
         raise ConfigError(f"{source}: can't make its model with {with_}: {error!s:.500}") from error
-    report = load_native(model, bundle.state, str(source))
+    report = load_native(model, bundle.state, str(source), Resizing(googles=bundle.googles))
     logger.info("%s", report.summary())
     invented = [*report.zeroed, *report.copied, *report.missing]
     if not overrides and (absent := [*invented, *report.resized]):
@@ -150,6 +165,24 @@ def attach(
     model.preprocessing = dict(preprocessing or {})
     fits = len(class_names) == model.architecture.num_classes
     model.class_names = class_names if fits else ()
+
+
+def _with_sines(state: StateDict, hints: Mapping[str, Any]) -> StateDict:
+    """Add positions that are computed, not stored, for the size that is asked for.
+
+    Raises:
+        ValueError: none is.
+    """
+    size = hints.get("img_size")
+    if size is None:
+        raise ValueError(
+            "its positions are sines that are computed, not stored (big_vision's sincos2d), so "
+            "nothing says the size of its images: say img_size"
+        )
+    width, _, side, _ = state[PATCH].shape
+    side = hints.get("patch_size", side)
+    height, breadth = (size, size) if isinstance(size, int) else size
+    return with_sines(state, (height // side, breadth // side), width)
 
 
 def _architecture(

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.weights.formats import BEFORE_HEAD
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,19 @@ def told_by_shapes(state: Mapping[str, Tensor], scheme: str) -> dict[str, Any]:
         if math.isqrt(patches) ** 2 == patches:
             told["img_size"] = math.isqrt(patches) * side
     return told
+
+
+ON_ANOTHER_LAYER = (
+    "the output of a layer before it (pre_logits, a pooling head), which is none here"
+)
+"""What the head that `unfit_head` names was trained on."""
+
+
+def unfit_head(found: Mapping[str, Tensor]) -> list[str]:
+    """Name the head of an image model that reads something else than the tokens after the norm."""
+    if not any(key.startswith(BEFORE_HEAD) for key in found):
+        return []
+    return [key for key in found if key.startswith("head.")]
 
 
 def frames_apart(state: Mapping[str, Tensor], said: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from timesformer.models.weights.adapt import LoadReport, Resizing, StateDict, adapt, other_head
 from timesformer.models.weights.describe import PATCH, describe
-from timesformer.models.weights.formats import IGNORED, bare_name, native_state
+from timesformer.models.weights.formats import IGNORED, bare_name, is_googles, native_state
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, differences
 from timesformer.utils.errors import ConfigError, WeightsError
@@ -75,6 +75,7 @@ def load_pretrained(
     except ValueError as error:
         raise WeightsError(f"{name}: {error}") from error
     check_tensors(name, {k: v for k, v in found.items() if not k.startswith(IGNORED)})
+    resizing = replace(resizing, googles=is_googles(content))
     report = load_native(model, found, name, resizing)
     report = replace(report, ignored=(*ignored, *report.ignored))
     logger.info("%s", report.summary())
