@@ -247,3 +247,15 @@ def test_old_files_of_googles_have_a_position_of_cls(tmp_path):
     with pytest.raises(WeightsError, match="24 patch positions don't form a 4×4 grid"):
         load_pretrained(our_vit("Ti", 16, 64, 2), path)
     assert not load_pretrained(our_vit("Ti", 16, (48, 128), 2), path).resized
+
+
+# --------------------------------------------------------------------- timm's heads
+
+
+def test_models_of_timm_say_their_heads(monkeypatch, caplog):
+    theirs = TimmViT(64, 16, embed_dim=192, depth=1, num_heads=6, num_classes=7)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: theirs)
+    name = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
+    model = TimeSformer.from_pretrained(name)
+    assert model.architecture.num_heads == 6
+    assert "heads" not in caplog.text

@@ -50,7 +50,16 @@ def _fetch_timm(name: str) -> dict[str, Any]:
             f"model.safetensors from https://huggingface.co/{repository}, copy it here, and set "
             "TIMESFORMER.PRETRAINED_MODEL to its path ('' trains from fresh weights)"
         ) from error
-    return {"state_dict": model.state_dict()} | of_timm(getattr(model, "pretrained_cfg", None))
+    content = {"state_dict": model.state_dict(), "arguments": _heads(model)}
+    return content | of_timm(getattr(model, "pretrained_cfg", None))
+
+
+def _heads(model: Any) -> dict[str, int]:
+    """Return the number of heads of a ViT of timm, which its weights don't tell; {} of another."""
+    heads = {
+        getattr(getattr(b, "attn", None), "num_heads", 0) for b in getattr(model, "blocks", ())
+    }
+    return {"num_heads": heads.pop()} if len(heads) == 1 and 0 not in heads else {}
 
 
 def _fetch_torchvision(name: str) -> Mapping[str, Any]:
