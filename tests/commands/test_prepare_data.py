@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dataset_layouts import (
     Options,
@@ -19,6 +21,7 @@ from dataset_layouts import (
     write_ssv2_frames,
     write_tiny,
 )
+from PIL import Image
 from small_run import PYTHONPATH, ROOT
 
 from timesformer.commands.prepare_data import main
@@ -133,6 +136,58 @@ def test_only_what_is_missing_is_done_again(source: Path, tmp_path: Path) -> Non
     assert probe(output / "more" / "b.mp4").frames == 25
 
 
+def images_of(output: Path, split: str) -> list[list[int]]:
+    """Numbers of the images, which are grey 8 i, in each copy of a list that was written."""
+    lines = (output / f"{split}.csv").read_text().splitlines()
+    return [
+        [round(frame.mean() / 8) for frame in decode_all(output / line.rsplit(" ", 1)[0])]
+        for line in lines
+    ]
+
+
+def test_images_of_a_folder_are_never_taken_for_others(tmp_path: Path) -> None:
+    """Of the same folder in any split, and into the same output whenever."""
+    (tmp_path / "in" / "v").mkdir(parents=True)
+    for i in range(1, 31):
+        picture = np.full((32, 32, 3), 8 * i, np.uint8)
+        Image.fromarray(picture).save(tmp_path / "in" / "v" / f"img_{i}.png")
+    words = ["--cfg", KINETICS, "DATA.PATH_TO_DATA_DIR", tmp_path, "MODEL.NUM_CLASSES", 3]
+    words += ["DATA.PATH_PREFIX", tmp_path / "in", "DATA.CLASS_NAMES", ""]
+    for split, rows in {"train": "v 9 1\nv 10 5 0\n", "val": "v 20 9 1\n"}.items():
+        (tmp_path / f"{split}.csv").write_text(rows)
+    output = tmp_path / "out"
+    for split in ("train", "val"):
+        prepare(output, "--splits", split, *words)
+    train = [list(range(1, 10)), list(range(11, 16))]
+    assert images_of(output, "train") == train
+    assert images_of(output, "val") == [list(range(21, 30))]
+    before = files(output)
+    assert [name for name in before if name.endswith(".mp4")] == [
+        *("v.1-9.mp4", "v.11-15.mp4", "v.21-29.mp4"),
+    ]
+    (tmp_path / "train.csv").write_text("v 10 9 1\nv 10 5 0\nv 40 2\n")
+    (tmp_path / "val.csv").write_text("v 1\n")
+    (tmp_path / "test.csv").write_text("v 9 1\n")
+    with pytest.raises(SystemExit):  # 40 images aren't there
+        prepare(output, *words)
+    assert images_of(output, "train") == [list(range(11, 20)), train[1]]
+    assert images_of(output, "val") == [list(range(1, 31))]
+    assert images_of(output, "test") == train[:1]
+    after = files(output)
+    assert all(after[name] == before[name] for name in before if name.endswith(".mp4"))
+
+
+def test_frame_lists_of_whole_folders_keep_their_names(tmp_path: Path) -> None:
+    """JSON annotations, which the copies are read with, know no other ones."""
+    options, output = write_ssv2_frames(tmp_path, lists=True), tmp_path / "out"
+    rows = (tmp_path / "val.csv").read_text().splitlines()
+    (tmp_path / "val.csv").write_text("\n".join(rows[:-3]) + "\n")
+    prepare(output, "--cfg", SSV2, *pairs(options))
+    names = {path.name for path in output.glob("*.mp4")}
+    assert names == {*(f"{i}.mp4" for i in range(10)), "10.10_000001.jpg-17.mp4"}
+    assert (output / "val.csv").read_text().splitlines()[-1] == "10.10_000001.jpg-17.mp4 70"
+
+
 @pytest.mark.parametrize("option", ["--gop", "--crf", "--short-side"])
 def test_other_settings_need_another_folder(source: Path, tmp_path: Path, option: str) -> None:
     prepare(tmp_path / "out", "--input", source)
@@ -140,6 +195,16 @@ def test_other_settings_need_another_folder(source: Path, tmp_path: Path, option
     with pytest.raises(UserError, match=r"made with .* not 4: choose another --output"):
         prepare(tmp_path / "out", "--input", source, option, 4)
     assert files(tmp_path / "out") == before
+
+
+def test_a_setting_that_is_not_known_needs_another_folder(source: Path, tmp_path: Path) -> None:
+    """A later version's, which made other videos by it."""
+    output = tmp_path / "out"
+    prepare(output, "--input", source)
+    manifest = output / "prepare.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"codec": "av1"}))
+    with pytest.raises(UserError, match=r"made with codec 'av1', not None: choose another"):
+        prepare(output, "--input", source)
 
 
 def test_what_cannot_be_done_is_said_at_once(source: Path, tmp_path: Path) -> None:

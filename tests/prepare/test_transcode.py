@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from dataset_layouts import write_pictures, write_tiny
+from PIL import Image
 from video_fixtures import write_video
 
 from timesformer.clips.sampling import RateSampler
@@ -18,7 +19,7 @@ from timesformer.datasets.decoder import decode_all, load_clip, probe
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video import frame_folder
 from timesformer.prepare.copies import Job, Outcome, Prepare
-from timesformer.prepare.transcode import TranscodeSettings, prepared_size, transcode
+from timesformer.prepare.transcode import TranscodeSettings, prepared_size, read_folder, transcode
 from timesformer.utils.errors import UserError, VideoError
 
 SETTINGS = TranscodeSettings()
@@ -106,6 +107,18 @@ def test_a_folder_of_frames_becomes_the_same_clips(tmp_path: Path) -> None:
     job = Job(str(folder), str(tmp_path / "part.mp4"), Images(3, 5))
     assert Prepare(TranscodeSettings())(job) == Outcome()  # those that its list says
     assert len(read_stream(tmp_path / "part.mp4").times) == 5
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Again for every few images it would be read in quadratic time."""
+    folder, listed = write_pictures(tmp_path / "frames", 70), []
+    real = frame_folder.os.listdir
+    monkeypatch.setattr(frame_folder.os, "listdir", lambda p: listed.append(p) or real(p))
+    assert len(list(read_folder(str(folder)))) == 70
+    assert listed == [str(folder)]
+    Image.new("RGB", (8, 8)).save(folder / "frames_000040.jpg")
+    with pytest.raises(VideoError, match="differ in size"):
+        list(read_folder(str(folder)))
 
 
 def test_videos_shrink_to_the_short_side(tmp_path: Path) -> None:

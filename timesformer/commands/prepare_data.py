@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         base, sources = find_base(cfg, datasets)
     else:
         cfg = get_cfg()
-        base, sources = args.input, dict.fromkeys(find_videos(args.input, args.output))
+        base, sources = args.input, find_videos(args.input, args.output)
     settings = TranscodeSettings(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
     names = (FAILED, NAMES, *(f"{split}.csv" for split in SPLITS))
     jobs = plan(sources, base, make_places(args.output, names))

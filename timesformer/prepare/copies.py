@@ -19,9 +19,10 @@ from timesformer.config.node import CfgNode
 from timesformer.datasets.catalogue.kinetics import Kinetics
 from timesformer.datasets.catalogue.synthetic import Synthetic
 from timesformer.datasets.catalogue.video_folder import VideoFolder
-from timesformer.datasets.lists.records import Images, Records
+from timesformer.datasets.lists.records import Images, Record, Records
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.datasets.lists.written import write_list
+from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.claim import claim
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
@@ -37,11 +38,18 @@ from timesformer.utils.processes import CRASHED, in_processes
 
 MANIFEST = "prepare.json"  # in the output: how its videos were made
 NAMES = "classes.txt"  # there, too
-FORMAT = 1  # goes up when the same settings make other videos
+FORMAT = 2  # goes up when the same settings make other videos, or other names
+
+
+class Source(NamedTuple):
+    """A video to prepare; of a folder these images, None for all."""
+
+    path: str
+    images: Images | None = None
 
 
 class Job(NamedTuple):
-    """A video to prepare; of a folder these images, None for all."""
+    """A source, and the file that it becomes."""
 
     source: str
     target: str
@@ -74,23 +82,21 @@ class Prepare:
         return Outcome(CRASHED)
 
 
-Sources = dict[str, Images | None]  # paths, and the images of a folder that are meant
+def source_of(record: Record) -> Source:
+    """Return what to prepare of a record; a list's number of frames says nothing of a file."""
+    of_folder = record.images is not None and is_folder(record.path)
+    return Source(record.path, record.images if of_folder else None)
 
 
-def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path, Sources]:
+def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path, list[Source]]:
     """Find the folder whose tree the output repeats, and the videos, each of them once.
 
     Raises:
-        UserError: they are on several drives, or splits mean other images of a folder.
+        UserError: they are on several drives.
     """
-    paths: Sources = {}
-    for record in (record for dataset in datasets.values() for record in dataset.records):
-        same = paths.setdefault(record.path, record.images) == record.images
-        if not same and is_folder(record.path):
-            raise UserError(
-                f"{record.path}: splits mean other images of it; prepare each with --splits and "
-                "an --output of its own"
-            )
+    records = (record for dataset in datasets.values() for record in dataset.records)
+    sources = list(dict.fromkeys(map(source_of, records)))
+    paths = dict.fromkeys(source.path for source in sources)
     full = [os.path.abspath(path) for path in paths]  # noqa: PTH100  (links stay what they are)
     try:
         common = os.path.commonpath([os.path.dirname(path) for path in full])  # noqa: PTH120
@@ -99,11 +105,11 @@ def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path,
     for folder in (cfg.DATA.PATH_PREFIX, cfg.DATA.PATH_TO_DATA_DIR, "."):
         base = os.path.abspath(folder or ".")  # noqa: PTH100
         if folder and is_inside(base, common):
-            return Path(base), paths
-    return Path(common), paths
+            return Path(base), sources
+    return Path(common), sources
 
 
-def find_videos(folder: Path, output: Path) -> list[str]:
+def find_videos(folder: Path, output: Path) -> list[Source]:
     """List the videos of a tree, without those that were put there by this module."""
     if not folder.is_dir():
         raise UserError(f"--input {folder}: there is no such folder")
@@ -115,7 +121,7 @@ def find_videos(folder: Path, output: Path) -> list[str]:
             if not name.startswith(".") and (Path(place) / name).resolve() != output.resolve()
         )
         found += [
-            str(Path(place) / name)
+            Source(str(Path(place) / name))
             for name in sorted(files)
             if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
         ]
@@ -124,21 +130,25 @@ def find_videos(folder: Path, output: Path) -> list[str]:
     return found
 
 
-def plan(sources: Iterable[str] | Sources, base: Path, output: Path) -> list[Job]:
+def plan(sources: Iterable[Source], base: Path, output: Path) -> list[Job]:
     """Give each source its target: its own name, or where several would have the same, a.avi.mp4.
+
+    Images of a folder are in the name, v.11-20.mp4, so that no others are ever taken for them.
 
     Raises:
         UserError: two sources have the same one all the same, or a target is a source.
     """
-    images = sources if isinstance(sources, dict) else {}
-    places = {source: Path(os.path.relpath(source, base)) for source in sources}
+    sources = list(sources)
+    places = {source.path: Path(os.path.relpath(source.path, base)) for source in sources}
     short = {s: p.with_suffix("") if _is_video(p) else p for s, p in places.items()}
     count = Counter(short.values())
     jobs: dict[str, Job] = {}
-    for source, place in places.items():
+    for source, images in sources:
+        place = places[source]
         name = short[source].name if count[short[source]] == 1 else place.name
+        name += _name_of(source, images)
         target = output / place.with_name(name + SUFFIX)
-        job = Job(source, str(target), images.get(source))
+        job = Job(source, str(target), images)
         other = jobs.setdefault(job.target, job)
         if other is not job:
             raise UserError(
@@ -147,6 +157,22 @@ def plan(sources: Iterable[str] | Sources, base: Path, output: Path) -> list[Job
         if os.path.abspath(source) == os.path.abspath(target):  # noqa: PTH100
             raise UserError(f"{source} would be overwritten: choose another --output")
     return list(jobs.values())
+
+
+def _name_of(folder: str, images: Images | None) -> str:
+    """Return what the name of a copy says of its images: places from 1, or as they are named."""
+    if images is None or (images.name and _are_all(folder, images)):
+        return ""  # frame lists name all as a rule, and JSON annotations know the folder's name
+    if images.name:
+        return f".{images.name}-{images.first + images.length - 1}"
+    return f".{images.first + 1}-{images.first + images.length}"
+
+
+def _are_all(folder: str, images: Images) -> bool:
+    try:
+        return list_frames(folder, images) == list_frames(folder)
+    except VideoError:
+        return False  # told when it is to be prepared
 
 
 def _is_video(path: Path) -> bool:
@@ -231,7 +257,7 @@ def summarise(outcomes: Mapping[Job, Outcome]) -> Summary:
     failed = [(job.source, outcome.failure) for job, outcome in outcomes.items() if outcome.failure]
     good = [job for job, outcome in outcomes.items() if not outcome.failure]
     skipped = sum(outcome.skipped for outcome in outcomes.values())
-    before = sum(size_of(Path(job.source)) for job in good)
+    before = sum(size_of(Path(source)) for source in {job.source for job in good})
     after = sum(size_of(Path(job.target)) for job in good)
     return Summary(len(good) - skipped, skipped, failed, before, after)
 
@@ -249,14 +275,16 @@ def write_lists(
     cfg: CfgNode,
 ) -> None:  # fmt: skip
     """Write the splits' lists of the copies that were made, and the class names."""
-    good = {job.source: job.target for job, outcome in outcomes.items() if not outcome.failure}
+    good = {
+        Source(job.source, job.images): Path(job.target).relative_to(output).as_posix()
+        for job, outcome in outcomes.items()
+        if not outcome.failure
+    }
     for split, dataset in datasets.items():
         rows = [
-            record._replace(
-                path=Path(good[record.path]).relative_to(output).as_posix(), images=None
-            )
+            record._replace(path=good[source], images=None)
             for record in dataset.records
-            if record.path in good
+            if (source := source_of(record)) in good
         ]
         data = cfg.DATA
         write_list(output / f"{split}.csv", rows, data.PATH_LABEL_SEPARATOR, data.MULTI_LABEL)

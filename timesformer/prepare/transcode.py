@@ -25,7 +25,6 @@ from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video.file import (
     PLAUSIBLE_FPS,
@@ -35,7 +34,7 @@ from timesformer.datasets.video.file import (
     read_info,
     typed_errors,
 )
-from timesformer.datasets.video.frame_folder import list_frames, load_clips
+from timesformer.datasets.video.frame_folder import list_frames, read_image
 from timesformer.datasets.video.index import CUT_SHORT, Deadline
 from timesformer.utils.errors import DISK_ERRORS, UserError, VideoError
 from timesformer.utils.files import written_whole
@@ -43,7 +42,6 @@ from timesformer.utils.files import written_whole
 SUFFIX = ".mp4"
 REORDERED = 32  # timestamps held back to sort them; H.264 reorders 16 frames at most
 FRAME_TICKS = 512  # of the clock of extracted frames: a clip may start between two
-FRAMES_AT_ONCE = 32  # images of a folder in memory
 PATIENCE = 3600.0  # seconds to count the packets of a file without a header
 MATRICES = {1, 4, 5, 6, 7, 9}  # colour matrices to keep, by FFmpeg's numbers; others become 601
 Frames = Iterator[tuple[int, VideoFrame]]  # (timestamp, frame) in the decoder's order
@@ -181,11 +179,13 @@ def read_folder(folder: str, images: Images | None = None) -> Iterator[np.ndarra
     Raises:
         VideoError: the folder hasn't these frames, or one of them can't be read.
     """
-    count = len(list_frames(folder, images))
-    for first in range(0, count, FRAMES_AT_ONCE):
-        numbers = tuple(range(first, min(first + FRAMES_AT_ONCE, count)))
-        position = ClipPosition(0.0, float(count), numbers, timed=False)
-        yield from load_clips(folder, lambda *_, p=position: [p], 1.0, (), images).frames[0].numpy()
+    shape: tuple[int, ...] = ()
+    for name in list_frames(folder, images):
+        image = np.ascontiguousarray(read_image(Path(folder) / name))
+        if shape not in ((), image.shape):
+            raise VideoError(folder, "its frames differ in size")
+        shape = image.shape
+        yield image
 
 
 def _write(
