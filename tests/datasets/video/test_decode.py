@@ -191,6 +191,64 @@ def test_moments_at_a_variable_rate_are_not_rounded(tmp_path: Path) -> None:
     assert numbers(load_clip(path, 7, 1, target_fps=30 / rate)) == shown
 
 
+def slow_then_fast(path: Path) -> Path:
+    """Write 64 frames, first 4/30 s each and then 1/30 s, with B-frames and a key each 8 frames.
+
+    An mp4's timestamps of decoding are moved by the reordering of its slow start, so a seek to a
+    key of the fast part leads to the key before.
+    """
+    times = [*range(0, 96, 4), *range(96, 136)]
+    options = {"g": "8", "bf": "2", "qp": "1"}  # x264 makes no B-frames of lossless video
+    return write_video(path, numbered_frames(64), times=times, options=options)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_a_seek_may_lead_further_back_than_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    path, sampler = slow_then_fast(tmp_path / f"video{suffix}"), RateSampler(4, 30)
+    monkeypatch.setattr(decoder, "WORTH_A_SEEK", 100)
+    (expected,) = clips_of(path, sampler, [(0, 1)])
+    assert numbers(expected) == [0, 9, 19, 45]
+    monkeypatch.undo()
+    decoded, _ = counted(monkeypatch)
+    assert clips_of(path, sampler, [(0, 1)])[0].equal(expected)
+    assert len(decoded) < 30
+
+
+@pytest.mark.parametrize("fails", ["seeks", "timestamps"])
+def test_a_variable_rate_is_sampled_by_time_in_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    path, sampler = slow_then_fast(tmp_path / "video.mp4"), RateSampler(4, 8)
+    expected = clips_of(path, sampler, [(1, 2)])
+    monkeypatch.setattr(decoder, "starts_as_indexed", lambda *_: False)
+    if fails == "timestamps":
+        monkeypatch.setattr(decoder.FrameIndex, "number", lambda *_: -1)
+    found = load_clips(path, lambda n, fps: [sampler.place(n, fps, (1, 2))])
+    assert found.frames[0].equal(expected[0])
+    assert ("they were counted" in found.damage) == (fails == "timestamps")
+
+
+def test_a_damaged_video_of_variable_rate_is_sampled_by_time(tmp_path: Path) -> None:
+    """Its frames were counted, as at a constant rate."""
+    times = [*range(20), *range(20, 320, 6)]
+    options = {"g": "8", "bf": "2", "qp": "1"}
+    whole = write_video(tmp_path / "whole.mp4", numbered_frames(70), times=times, options=options)
+    with av.open(str(whole)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][17]
+    data = bytearray(whole.read_bytes())
+    end = packet.pos + packet.size
+    data[end - 10 : end] = b"\xff" * 10
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    sampler = RateSampler(10, 20)
+    found = load_clips(tmp_path / "damaged.mp4", lambda n, fps: [sampler.place(n, fps, (0, 1))])
+    assert found.damage.startswith("decoded in spite of errors")
+    (clip,) = clips_of(whole, sampler, [(0, 1)])
+    assert numbers(clip) == [0, 20, 23, 27, 31, 34, 38, 42, 45, 49]
+    assert found.frames[0][3:].equal(clip[3:])
+
+
 def test_probe(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", numbered_frames(50), fps=25, options={"g": "10"})
     info = probe(path)

@@ -90,9 +90,15 @@ def test_the_same_frames(environment: dict[str, str], tmp_path: Path) -> None:
     times = [*range(40), *(40 + 3 * i for i in range(50))]
     by_torchcodec = [
         write_video(tmp_path / "plain.mp4", frames, options={"bf": "0", "g": "12"}),
-        write_video(tmp_path / "b_frames.mp4", frames, options={"bf": "3"}),
+        write_video(tmp_path / "b_frames.mp4", frames, options={"bf": "3", "qp": "1"}),
         write_video(tmp_path / "late.mkv", frames, fps=25, first_pts=11),
         write_video(tmp_path / "variable.mp4", frames, times=times),
+        write_video(
+            tmp_path / "variable_b.mp4",
+            frames,
+            times=[*range(0, 160, 4), *range(160, 210)],
+            options={"bf": "2", "g": "8", "qp": "1"},
+        ),
         write_video(tmp_path / "short.mp4", frames[:5]),
     ]
     damaged = tmp_path / "damaged.mp4"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import av
 import numpy as np
@@ -122,8 +123,16 @@ def decode_all(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> Iterat
             yield to_rgb(frame)
 
 
+class _Way(Enum):
+    """How the decoder's frames are told apart; each way is tried where the one before fails."""
+
+    SEEKS = "timestamps, with jumps to wanted frames"
+    TIMES = "timestamps, from the start"
+    COUNT = "counted from the start"
+
+
 class _Lost(Exception):  # noqa: N818  (a signal rather than an error)
-    """The index doesn't lead to the wanted frames: read the file from its start, without it."""
+    """The index doesn't lead to the wanted frames in this way: read the file in the next one."""
 
 
 class _Damaged(Exception):  # noqa: N818
@@ -131,32 +140,33 @@ class _Damaged(Exception):  # noqa: N818
 
 
 def _read(path: str, plan: Callable[[StreamInfo], Sequence[Request]], timeout: float) -> Clips:
-    """Read a file by its index and strictly; from its start if that fails; at last leniently."""
+    """Read a file with seeks and strictly; from its start if that fails; at last leniently."""
     deadline = Deadline(path, timeout)
-    indexed, damage = True, ""
+    way, damage = _Way.SEEKS, ""
     with typed_errors(path):
         while True:
             try:
-                return _attempt(path, plan, deadline, indexed, damage)
+                return _attempt(path, plan, deadline, way, damage)
             except _Lost:
-                indexed = False
+                way = _Way.TIMES if way is _Way.SEEKS else _Way.COUNT
             except _Damaged as error:
-                indexed, damage = False, f"decoded in spite of errors ({error})"
+                damage = f"decoded in spite of errors ({error})"
+                way = _Way.TIMES if way is _Way.SEEKS else way
 
 
 def _attempt(
     path: str,
     plan: Callable[[StreamInfo], Sequence[Request]],
     deadline: Deadline,
-    indexed: bool,
+    way: _Way,
     damage: str,
 ) -> Clips:
     with open_video(path, strict=not damage) as (container, stream):
         info, packets_read = read_info(path, container, stream, deadline)
         if not packets_read:
-            return _decode(path, container, stream, info, plan, deadline, indexed, damage)
+            return _decode(path, container, stream, info, plan, deadline, way, damage)
     with open_video(path, strict=not damage) as (container, stream):
-        return _decode(path, container, stream, info, plan, deadline, indexed, damage)
+        return _decode(path, container, stream, info, plan, deadline, way, damage)
 
 
 def _decode(
@@ -166,14 +176,16 @@ def _decode(
     info: StreamInfo,
     plan: Callable[[StreamInfo], Sequence[Request]],
     deadline: Deadline,
-    indexed: bool,
+    way: _Way,
     damage: str,
 ) -> Clips:
     """Decode until every clip has its frames; convert only those."""
-    if not indexed:
-        info = replace(info, index=None)
+    strict = not damage
+    info = replace(info, index=_usable(info.index, way))
+    if info.index is not None and way is _Way.COUNT:
+        damage = damage or "its frames don't have the times of its index, they were counted"
     requests, to_rgb = plan(info), _Converter(path)
-    frames = _frames(container, stream, info.index, requests, strict=not damage)
+    frames = _frames(container, stream, info.index, requests, way, strict)
     number, last, damage = -1, None, damage or info.damage
     for number, frame in frames:
         deadline.check()
@@ -185,7 +197,7 @@ def _decode(
             _hand_out(requests, counts, to_rgb(frame))
         if not any(request.missing for request in requests):
             return _clips(requests, damage)
-    if info.index is not None:
+    if info.index is not None and way is _Way.SEEKS:
         raise _Lost
     if last is None:
         raise VideoError(path, "no frame could be decoded")
@@ -196,11 +208,25 @@ def _decode(
     return _clips(requests, damage)
 
 
+def _usable(index: FrameIndex | None, way: _Way) -> FrameIndex | None:
+    """Return what is used of an index in this way.
+
+    At a constant rate the published code's counting needs none. At a variable one nothing else
+    tells which frames a clip shows: it's kept, whatever becomes of seeks and timestamps.
+    """
+    if index is None or way is _Way.SEEKS:
+        return index
+    if index.constant_rate:
+        return None
+    return replace(index, seekable=False, counted=way is _Way.COUNT)
+
+
 def _frames(
     container: InputContainer,
     stream: VideoStream,
     index: FrameIndex | None,
     requests: Sequence[Request],
+    way: _Way,
     strict: bool,
 ) -> Iterator[tuple[int, VideoFrame]]:
     """Decode frames with their numbers, leaving out what an index allows to jump over.
@@ -209,16 +235,17 @@ def _frames(
         _Lost: the decoder's frames aren't those of the index.
         _Damaged: an error in strict decoding.
     """
-    number, frames = -1, container.decode(stream)
+    number, sought, frames = -1, -1, container.decode(stream)
     while True:
         wanted = min(request.next_number for request in requests if request.missing)
         if index is not None and index.seekable:
             key = index.key_before(wanted)
-            if key > number + WORTH_A_SEEK:
-                if number < 0 and not starts_as_indexed(container, stream, index):
+            # Once for each key: with B-frames a seek may lead to an earlier one.
+            if key > number + WORTH_A_SEEK and key != sought:
+                if sought < 0 > number and not starts_as_indexed(container, stream, index):
                     raise _Lost
                 container.seek(int(index.pts[key]), stream=stream)
-                frames = container.decode(stream)
+                number, sought, frames = -1, key, container.decode(stream)
         try:
             frame = next(frames, None)
         except (av.FFmpegError, ValueError, IndexError, AttributeError) as error:
@@ -231,7 +258,11 @@ def _frames(
             number += 1
         else:
             before, number = number, index.number(frame.pts)
-            if not before < number <= wanted:
+            # A seek that leads further back than asked leads to a key, or the index is shifted.
+            if before < 0 <= sought - WORTH_A_SEEK > number and not index.is_key(number):
+                raise _Lost
+            # From the start a wanted frame may be one that the decoder leaves out.
+            if number <= before or (number > wanted and way is _Way.SEEKS):
                 raise _Lost
         yield number, frame
 

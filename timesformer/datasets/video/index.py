@@ -67,6 +67,10 @@ class FrameIndex:
         place = int(np.searchsorted(self.pts, pts))
         return place if place < len(self.pts) and self.pts[place] == pts else -1
 
+    def is_key(self, number: int) -> bool:
+        """Whether decoding can start from this frame."""
+        return self.key_before(number) == number
+
     def key_before(self, number: int) -> int:
         """Return the last frame up to this one that decoding can start from, or 0."""
         place = int(np.searchsorted(self.keys, number, side="right"))
