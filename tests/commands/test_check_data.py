@@ -5,16 +5,26 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from dataset_layouts import write_kinetics_strings, write_multi_label, write_ssv2_webm, write_tiny
+from dataset_layouts import (
+    write_kinetics_strings,
+    write_multi_label,
+    write_pictures,
+    write_ssv2_frames,
+    write_ssv2_webm,
+    write_tiny,
+)
 from PIL import Image
 from small_run import ROOT
 
 from timesformer.commands.check_data import main
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
-from timesformer.prepare.check import size_warnings
+from timesformer.datasets.lists.records import Images, Record
+from timesformer.prepare.check import shared, size_warnings
+from timesformer.prepare.inspect import SplitReport, VideoReport
 from timesformer.utils.errors import AnnotationError, UserError
 
 KINETICS = ROOT / "configs" / "Kinetics" / "TimeSformer_divST_8x32_224.yaml"
@@ -154,6 +164,63 @@ def test_other_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "val and test share 3 videos" in text
     assert "train has 8 videos" in text
     assert "168,913" in text
+
+
+def test_clean_lists_of_frames_mean_the_same_images(tmp_path: Path) -> None:
+    """As read with the same recipe: images 1 to 6 of a folder 0 to 9 are no others."""
+    options, output = write_ssv2_frames(tmp_path / "data", lists=True), tmp_path / "report"
+    frames = tmp_path / "data" / "frames"
+    shutil.copy(frames / "0" / "0_000001.jpg", frames / "0" / "0_000000.jpg")
+    (frames / "3" / "3_000004.jpg").unlink()
+    assert check(output, options, recipe=SSV2) == 1
+    datasets = []
+    for folder in (tmp_path / "data", output):
+        cfg = get_cfg()
+        cfg.merge_from_file(SSV2)
+        cfg.merge_from_list([str(word) for pair in options.items() for word in pair])
+        cfg.DATA.PATH_TO_DATA_DIR = str(folder)
+        datasets.append(build_dataset("ssv2", cfg, "train"))
+    before, after = (list(dataset.records) for dataset in datasets)
+    assert after == [*before[:3], *before[4:]]
+    assert datasets[0][0][0].equal(datasets[1][0][0])
+
+
+def test_only_parts_that_overlap_leak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pictures(tmp_path / "v", 30)
+    lists = {"train": "v 10 0\nv 20 10 1\n", "val": "v 10 9 1\nv 18 4 1\n", "test": "v 9 3 1\n"}
+    for split, rows in lists.items():
+        (tmp_path / f"{split}.csv").write_text(rows)
+    options = {"DATA.PATH_TO_DATA_DIR": tmp_path, "DATA.PATH_PREFIX": tmp_path}
+    options |= {"DATA.CLASS_NAMES": "", "MODEL.NUM_CLASSES": 2}
+    assert check(tmp_path / "report", options) == 1
+    found = [(Path(p["where"]).name, p["problem"]) for p in read_problems(tmp_path / "report")]
+    assert [(where, problem.split("(")[1].rpartition(", ")[2]) for where, problem in found] == [
+        ("val.csv, line 2", "line 2)"),
+        ("test.csv, line 1", "line 1)"),
+    ]
+    assert "val and test share 1 videos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "leaks"),
+    [
+        (Record("a", 0, 0, 10), Record("a", 0, 10, 20), False),
+        (Record("a", 0, 0, 11), Record("a", 0, 10, 20), True),
+        (Record("a", 0, 10), Record("a", 0, 3, 10), False),
+        (Record("a", 0), Record("a", 0, 3, 10), True),
+        (Record("a", 0, images=Images(0, 9)), Record("a", 0), True),
+        (Record("a", 0, images=Images(1, 9, "x_1.jpg")), Record("a", 0), True),
+        (*(Record("a", 0, images=Images(1, 9, f"{x}_1.jpg")) for x in "xy"), False),
+        (*(Record("a", 0, images=Images(i, 9, f"x_{i}.jpg")) for i in (1, 9)), True),
+        (*(Record("a", 0, images=Images(i, 9, f"x_{i}.jpg")) for i in (1, 10)), False),
+    ],
+)
+def test_parts_that_overlap(one: Record, other: Record, leaks: bool) -> None:
+    reports = [
+        SplitReport(name, SimpleNamespace(records=[r]), [VideoReport("a", "a")], 1)
+        for name, r in {"val": one, "train": other}.items()
+    ]
+    assert bool(list(shared(*reports))) == bool(list(shared(*reports[::-1]))) == leaks
 
 
 class Counted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +13,9 @@ from tqdm import tqdm
 from timesformer.clips.sampling import RateSampler
 from timesformer.config.node import CfgNode
 from timesformer.datasets.lists.consistency import doubts
-from timesformer.datasets.lists.records import Images
-from timesformer.datasets.lists.written import list_path, write_list
+from timesformer.datasets.lists.frame_rows import image_name
+from timesformer.datasets.lists.records import Images, Record
+from timesformer.datasets.lists.written import list_path, write_frame_list, write_list
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.inspect import (
     MISSING,
@@ -155,14 +157,37 @@ def leaks(reports: Sequence[SplitReport]) -> Iterator[Finding]:
     training = next((report for report in reports if report.name == "train"), None)
     if training is None:
         return
-    place = {video.same: i for i, video in enumerate(training.videos)}
     for report in reports:
-        pairs = zip(report.dataset.records, report.videos, strict=True)
-        for i, (record, video) in enumerate(pairs):
-            if report is not training and video.same in place:
-                where = training.where(place[video.same])
-                text = f"is for training as well ({where})"
-                yield Finding(report.name, record.path, report.where(i), LEAK, text)
+        for i, other in shared(report, training) if report is not training else ():
+            text = f"is for training as well ({training.where(other)})"
+            path = report.dataset.records[i].path
+            yield Finding(report.name, path, report.where(i), LEAK, text)
+
+
+def shared(report: SplitReport, other: SplitReport) -> Iterator[tuple[int, int]]:
+    """Yield which records of a split have frames that are in another one, and in which record."""
+    places: dict[str, list[int]] = {}
+    for i, video in enumerate(other.videos):
+        places.setdefault(video.same, []).append(i)
+    theirs = other.dataset.records
+    for i, (record, video) in enumerate(zip(report.dataset.records, report.videos, strict=True)):
+        for place in places.get(video.same, ()):
+            if _overlap(record, theirs[place]):
+                yield i, place
+                break
+
+
+def _overlap(one: Record, other: Record) -> bool:
+    """Tell whether two records of the same video, or parts of it, have frames in common."""
+    ends = [math.inf if record.end is None else record.end for record in (one, other)]
+    if one.start >= ends[1] or other.start >= ends[0]:
+        return False
+    a, b = one.images, other.images
+    if a is None or b is None or bool(a.name) != bool(b.name):
+        return True
+    if a.name and image_name(a.name, b.first) != b.name:  # of another camera, in one folder
+        return False
+    return a.first < b.first + b.length and b.first < a.first + a.length
 
 
 def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
@@ -174,8 +199,9 @@ def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
         yield from shorter_than_a_clip(report)
         if any(record.start or record.end is not None for record in report.dataset.records):
             yield f"{report.name}: the clean list has whole videos, no start and end frames"
-    videos = {report.name: {video.same for video in report.videos} for report in reports}
-    if both := len(videos.get("val", set()) & videos.get("test", set())):
+    named = {report.name: report for report in reports}
+    both = len(list(shared(named["test"], named["val"]))) if {"val", "test"} <= {*named} else 0
+    if both:
         yield f"val and test share {both:,} videos, as is usual where only one of them is public"
     yield from size_warnings(reports, cfg.TRAIN.DATASET)
 
@@ -239,7 +265,10 @@ def write_tables(folder: Path, found: Checked) -> None:
 
 
 def write_clean_list(folder: Path, report: SplitReport, cfg: CfgNode) -> tuple[Path, int]:
-    """Write a split's list without files that are missing or broken; return it and its length."""
+    """Write a split's list without files that are missing or broken; return it and its length.
+
+    It is a list of frames where the split's is one: a row has no form for images by their names.
+    """
     pairs = zip(report.dataset.records, report.videos, strict=True)
     rows = [
         record._replace(path=list_path(record.path, cfg.DATA.PATH_PREFIX))
@@ -247,5 +276,8 @@ def write_clean_list(folder: Path, report: SplitReport, cfg: CfgNode) -> tuple[P
         if not video.kind
     ]
     path = folder / f"{report.name}.csv"
-    write_list(path, rows, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.DATA.MULTI_LABEL)
+    if any(row.images and row.images.name for row in rows):
+        write_frame_list(path, rows)
+    else:
+        write_list(path, rows, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.DATA.MULTI_LABEL)
     return path, len(rows)

@@ -64,6 +64,7 @@ REFUSED: list[tuple[str | bytes, dict, int, str]] = [
     ("a::1 3", {"separator": "::"}, 1, "'1' before the label"),
     ("a.mp4 1 2 3", {}, 1, "several labels"),
     ("a.mp4 0 3", {}, 1, "several labels"),
+    ("f/a.b 12 300 3", {}, 1, "12 300 before the label, of 'f/a.b': .* put its path in quotes"),
     ("frames/abc 1 2 3 4", {}, 1, "1 2 3 before the label"),
     ("frames/abc 0 4", {}, 1, "0 before the label"),
     ("frames/abc 5 0 4", {}, 1, "5 0 before the label"),

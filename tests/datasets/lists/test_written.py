@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from timesformer.datasets.lists.frame_rows import read_frame_list
 from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.lists.rows import read_list
-from timesformer.datasets.lists.written import list_path, write_list
+from timesformer.datasets.lists.written import list_path, write_frame_list, write_list
 from timesformer.utils.errors import AnnotationError
 
 
@@ -39,17 +40,31 @@ def test_names_that_could_be_parted_are_read_back(tmp_path: Path, separator: str
         Record("frames/c", 1, images=Images(5, 7)),
         Record("frames/d 1", 1, images=Images(0, 7)),
     ]
-    for records in (written, [Record("e.mp4", 1, images=Images(0, 7))]):
+    parts = [Record("f/a.b", 1, images=Images(first, 9)) for first in (0, 12)]
+    for records in (written, [Record("e.mp4", 1, images=Images(0, 7))], parts):
         write_list(tmp_path / "train.csv", records, separator, multi_label=False)
         assert list(read_list(tmp_path / "train.csv", 18, separator=separator)) == records
 
 
-def test_parts_and_numbered_images_are_written_as_images(tmp_path: Path) -> None:
-    numbered = [Record(f"n{i}", 2, images=Images(i, 9, f"{i}.jpg")) for i in (0, 1, 4)]
-    records = [Record("frames/c", 1, 5, 12), Record("a.mp4", 1, 5, 12), *numbered]
+def test_parts_are_written_as_images(tmp_path: Path) -> None:
+    records = [Record("frames/c", 1, 5, 12), Record("a.mp4", 1, 5, 12)]
     write_list(tmp_path / "train.csv", records, " ", multi_label=False)
     found = [record.images for record in read_list(tmp_path / "train.csv", 18)]
-    assert found == [(5, 7, ""), None, (0, 9, ""), (0, 9, ""), (3, 9, "")]
+    assert found == [(5, 7, ""), None]
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_images_by_their_names_are_read_back(tmp_path: Path, first: int) -> None:
+    """Whatever number the folder's images begin with, and whatever lies beside them."""
+    records = [
+        Record(str(tmp_path / "a" / folder), 2, images=Images(first, 4, f"img_{first:03d}.jpg"))
+        for folder in ("v", "more/w")
+    ]
+    rows = [record._replace(path=list_path(record.path, str(tmp_path))) for record in records]
+    write_frame_list(tmp_path / "val.csv", rows)
+    assert list(read_frame_list(tmp_path / "val.csv", 3, tmp_path)) == records
+    with pytest.raises(AnnotationError, match=r"'my v': a frame list can't have blanks"):
+        write_frame_list(tmp_path / "val.csv", [rows[0]._replace(path="my v")])
 
 
 def test_a_name_with_a_line_break(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from timesformer.utils.files import is_file, open_regular
 from timesformer.utils.retry import persistently
 
 FIRST_COLUMN = b"original_vido_id"
+HEADER = "original_vido_id video_id frame_id path labels"
 LONGEST = 1 << 16  # bytes of a row
 IMAGE_NUMBER = re.compile(r"(.*?)([0-9]{1,9})([^0-9.]*\.[^.]*)")  # the last one in an image's name
 
@@ -162,9 +163,7 @@ def _header(file: BinaryIO) -> list[bytes]:
 def _runs(path: Path, file: BinaryIO) -> Iterator[Run]:
     header = _header(file)
     if header.count(b"path") != 1 or header.count(b"labels") != 1:
-        raise AnnotationError(
-            f"{path}, line 1: must be `original_vido_id video_id frame_id path labels`"
-        )
+        raise AnnotationError(f"{path}, line 1: must be `{HEADER}`")
     run: Run | None = None
     begin, end, line, number = b"\n", b"%d", 1, 0  # how a row begins and ends that goes on
     while row := file.readline(LONGEST):

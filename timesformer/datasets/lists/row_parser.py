@@ -17,6 +17,7 @@ from timesformer.datasets.lists.row_paths import (
     check_path,
     has_extension,
     is_plain_ascii,
+    is_video,
 )
 
 Row = tuple[str, Label, Images | None]
@@ -176,6 +177,12 @@ class RowParser:
         if count and all(_are(gap, separator) for gap in gaps):
             return path, label, Images(0, count)
         joined = ", ".join((*numbers, str(label)))
+        if len(numbers) <= 2 and not is_video(path):
+            raise BadRowError(
+                f"{' '.join(numbers):.60} before the label, of {path!r:.200}: if it is a folder, "
+                'put its path in quotes ("…"); if a file has several labels, set DATA.MULTI_LABEL '
+                "True"
+            )
         raise BadRowError(
             f"several labels ({joined:.60}): set DATA.MULTI_LABEL True and MODEL.LOSS_FUNC bce, or "
             "leave one"
@@ -205,7 +212,7 @@ class RowParser:
         for i in range(1, min(len(fields), 4)):
             label = self.read_label(separator.join(fields[i:]))
             if label is not None and all(f.isascii() and f.isdecimal() for f in fields[:i]):
-                if has_extension(path):
+                if has_extension(path) and (is_video(path) or i != 2):
                     return self._behind_file(path, fields[:i], (separator,), separator, label)
                 # The path may hold separators: its quotes say where it ends.
                 _, _, images = _behind_folder("", fields[:i], separator, label)

@@ -47,6 +47,11 @@ def has_extension(path: str) -> bool:
     return bool(stem) and len(extension) <= 5 and extension.isalnum() and not extension.isdecimal()
 
 
+def is_video(path: str) -> bool:
+    """Tell whether a path ends as those of videos do, in any case."""
+    return _ENDS_IN_FILE.search(path) is not None
+
+
 def behind(path: str, separator: str) -> tuple[str, list[str], list[str]]:
     """Part a path from numbers behind it.
 
@@ -82,7 +87,7 @@ def check_path(path: str, separator: str, read_label: LabelReader, trusted: bool
     """
     if path[-1].isspace() or path[-1] in ",;|":
         raise BadRowError(f"{path!r:.200} ends in a separator: {QUOTE_IT}")
-    in_file = _ENDS_IN_FILE.search(path) is not None
+    in_file = is_video(path)
     if not in_file and (found := _BEHIND_FILE.search(path)):
         raise BadRowError(
             f"{path[found.end() - 1 :]!r:.200} between path and label is neither a label nor a "
