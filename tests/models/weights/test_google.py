@@ -235,6 +235,9 @@ def test_positions_of_frames_that_are_not_square_are_not_taken_for_a_square(sche
     save_pretrained(model, tmp_path)
     again = from_pretrained(tmp_path)
     assert torch.equal(again.model.pos_embed, model.model.pos_embed)
+    # A bare file says nothing, but the same model has as many.
+    bare = load_pretrained(video_model(scheme, img_size=(48, 128)), dict(model.state_dict()))
+    assert not bare.resized
     with pytest.raises(WeightsError, match="24 patch positions don't form a 4×4 grid"):
         load_pretrained(video_model(scheme), tmp_path)
 

@@ -71,7 +71,7 @@ def load_pretrained(
     else:
         name, content = str(source), read_weights(source)
     try:
-        found, ignored = native_state(content)
+        found, ignored = native_state(content, _positions(model))
     except ValueError as error:
         raise WeightsError(f"{name}: {error}") from error
     check_tensors(name, {k: v for k, v in found.items() if not k.startswith(IGNORED)})
@@ -86,6 +86,13 @@ def load_pretrained(
             name,
         )
     return report
+
+
+def _positions(model: nn.Module) -> int:
+    """Return the number of positions of a model that is a ViT; 0 of another."""
+    target: Any = bare(model)
+    pos_embed = getattr(getattr(target, "model", target), "pos_embed", None)
+    return pos_embed.shape[1] if isinstance(pos_embed, Tensor) and pos_embed.ndim == 3 else 0
 
 
 def _check_read(model: nn.Module, resizing: Resizing) -> None:

@@ -54,11 +54,14 @@ _PATCH = "patch_embed.proj."
 _COMPILED = "_orig_mod."  # a part of a model may be compiled too
 
 
-def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+def native_state(
+    content: Mapping[str, Any], positions: int = 0
+) -> tuple[dict[str, Tensor], list[str]]:
     """Return the weights in the content of a file, under native names where their layout is known.
 
     Args:
         content: what `read_weights` returns: a state dict, or one inside containers.
+        positions: how many the model has that they are for; so many are taken as they are.
 
     Returns:
         The weights, and the names of entries that aren't any, or not of the model.
@@ -91,7 +94,7 @@ def native_state(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[st
     state = _out_of_its_model(state)
     # Video models have a position of CLS, and frames that aren't square may have, with it, as many
     # as a square: 1 + 3·8.
-    if not ours and "time_embed" not in state:
+    if not ours and "time_embed" not in state and _positions(state) != positions:
         state = _with_cls_position(state)
     return _without_layer_scale(state), others
 
@@ -133,17 +136,20 @@ def _inside(content: Mapping[str, Any]) -> Mapping[str, Any]:
     raise ValueError("its weights are in containers within containers without end")
 
 
+def _positions(state: Mapping[str, Tensor]) -> int:
+    pos_embed = state.get("pos_embed")
+    return pos_embed.shape[1] if pos_embed is not None and pos_embed.ndim == 3 else 0
+
+
 def _with_cls_position(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Add a position of zero for CLS, in front, where positions are of patches alone.
 
     So it is in FlexiViT, DeiT III and big_vision's pool_type "tok": as many as a square has.
     """
-    pos_embed = state.get("pos_embed")
-    if "cls_token" not in state or pos_embed is None or pos_embed.ndim != 3:
+    number = _positions(state)
+    if "cls_token" not in state or number < 2 or math.isqrt(number) ** 2 != number:
         return state
-    number = pos_embed.shape[1]
-    if number < 2 or math.isqrt(number) ** 2 != number:
-        return state
+    pos_embed = state["pos_embed"]
     logger.info("its %d positions are taken for those of patches; CLS gets one of zero", number)
     zero = pos_embed.new_zeros(1, 1, pos_embed.shape[2])
     return state | {"pos_embed": torch.cat([zero, pos_embed], dim=1)}
