@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from golden_model import tiny_model
 from golden_recipe import fill_
 from google_layout import google_vit, save
+from safetensors.torch import save_file
 from test_formats import our_vit, timm_vit, video_model
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
@@ -252,7 +254,7 @@ def test_old_files_of_googles_have_a_position_of_cls(tmp_path):
     assert not load_pretrained(our_vit("Ti", 16, (48, 128), 2), path).resized
 
 
-# --------------------------------------------------------------------- timm's heads
+# --------------------------------------------------------------------- what timm says
 
 
 def test_models_of_timm_say_their_heads(monkeypatch, caplog):
@@ -262,3 +264,14 @@ def test_models_of_timm_say_their_heads(monkeypatch, caplog):
     model = TimeSformer.from_pretrained(name)
     assert model.architecture.num_heads == 6
     assert "heads" not in caplog.text
+
+
+def test_a_folder_of_timms_hub_names_its_architecture(tmp_path):
+    theirs = TimmViT(64, 16, embed_dim=192, depth=1, num_heads=3, num_classes=7)
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    said = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 7, "pretrained_cfg": said}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    model = from_pretrained(tmp_path)
+    assert model.architecture.attention_type == "space_only"
+    assert model.preprocessing == said | {"channel_order": "RGB"}

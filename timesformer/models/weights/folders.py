@@ -45,7 +45,8 @@ def read_folder(folder: Path) -> Mapping[str, Any]:
     config = read_json(folder / "config.json")
     if config.get("model_type") == "timesformer":
         return content | _of_transformers(folder, content["state_dict"], config)
-    content |= of_timm(config.get("pretrained_cfg"))  # a folder of timm's hub
+    if "pretrained_cfg" in config:  # a folder of timm's hub, whose "architecture" is a name
+        return content | of_timm(config["pretrained_cfg"])
     return content | {key: config[key] for key in SAID if key in config}
 
 
