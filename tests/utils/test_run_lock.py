@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -74,9 +75,35 @@ def test_a_lock_without_content_is_somebodys_for_a_while(tmp_path: Path) -> None
     (tmp_path / NAME).write_text("")
     with pytest.raises(UserError, match="in use by another run"):
         run_lock(tmp_path).__enter__()
-    os.utime(tmp_path / NAME, (0, 0))
+    for time in (0, 2**33):  # long ago, or before a clock went back
+        (tmp_path / NAME).write_text("")
+        os.utime(tmp_path / NAME, (time, time))
+        with run_lock(tmp_path):
+            pass
+
+
+def test_a_turn_that_nobody_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer.utils.run_lock.PAUSE", 0)
+    lock = tmp_path / NAME
+    lock.write_text(json.dumps({"host": platform.node(), "pid": 2**22 + 1}))
+    turn = tmp_path / f"{NAME}.turn"
+    turn.touch()
+    with pytest.raises(UserError, match=r"if none is running, delete \S*\.lock\.turn"):
+        run_lock(tmp_path).__enter__()
+    os.utime(turn, (2**33, 2**33))
     with run_lock(tmp_path):
         pass
+
+
+def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dump", full)
+        with pytest.raises(UserError, match=r"\.lock: can't be written: No space left"):
+            run_lock(tmp_path).__enter__()
+    assert list(tmp_path.iterdir()) == []
 
 
 def hold(folder: Path, start: Any, results: Any) -> None:

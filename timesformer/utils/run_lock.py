@@ -59,10 +59,16 @@ def _take(path: Path) -> None:
             continue
         except OSError as error:
             raise UserError(f"{path.parent}: can't be written: {error.strerror}") from error
-        with file:
-            json.dump(_me(), file)
+        try:
+            with file:
+                json.dump(_me(), file)
+        except OSError as error:  # an empty one would keep everybody out
+            path.unlink(missing_ok=True)
+            raise UserError(f"{path}: can't be written: {error.strerror}") from error
         return
-    raise UserError(f"{path}: several runs want this folder at once: start one of them")
+    turn = _turn_of(path)
+    rest = f"; if none is running, delete {turn}" if turn.exists() else ""
+    raise UserError(f"{path}: several runs want this folder at once: start one of them{rest}")
 
 
 def _clear_if_stale(path: Path) -> None:
@@ -82,7 +88,7 @@ def _clear_if_stale(path: Path) -> None:
             f"it is over, delete {path}"
         )
     # One at a time: else a second one would remove the lock that the first has just taken.
-    turn = path.with_name(f"{NAME}.turn")
+    turn = _turn_of(path)
     try:
         os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
@@ -101,10 +107,17 @@ def _clear_if_stale(path: Path) -> None:
         turn.unlink(missing_ok=True)
 
 
+def _turn_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.turn")
+
+
 def _age(path: Path) -> float:
-    """Return the seconds since a file was written; 0 if it is gone."""
+    """Return the seconds since a file was written; 0 if it is gone.
+
+    Or until it will have been: where the clock went back, that would be for ever.
+    """
     try:
-        return time.time() - path.stat().st_mtime
+        return abs(time.time() - path.stat().st_mtime)
     except OSError:
         return 0.0
 
