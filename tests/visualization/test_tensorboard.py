@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +26,37 @@ def test_points_go_into_one_file_of_events(tmp_path: Path) -> None:
     writer.close()
     (events,) = (tmp_path / "new" / "curves").iterdir()
     assert events.name.startswith("events.out.tfevents")
+
+
+def test_a_disk_that_is_full_for_a_while_costs_its_points_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    real, said = Path.open, []
+
+    def small(path: Path, *args: Any, **kwargs: Any) -> Any:
+        return Small(path, "ab") if "tfevents" in path.name else real(path, *args, **kwargs)
+
+    class Small(io.FileIO):
+        """A file on a disk that takes a bit of what is written."""
+
+        def write(self, data: Any) -> int:
+            if step != 2:
+                return super().write(data)
+            if said:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            said.append(super().write(bytes(data)[:5]))
+            return 5
+
+    monkeypatch.setattr(Path, "open", small)
+    writer = TensorboardWriter(str(tmp_path))
+    for step in range(5):
+        writer.add_scalars({"train/loss": float(step)}, step)
+    writer.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [
+        (step, float(step)) for step in (0, 1, 3, 4)
+    ]
+    assert caplog.text.count("can't be written: No space left on device; the run goes on") == 1
