@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ def test_the_validation_of_the_tested_checkpoint() -> None:
     for name, acc in (("checkpoint_best", 25.0), ("checkpoint_epoch_00001", 16.7)):
         assert validation_of(f"runs/a/checkpoints/{name}.pyth", vals) == {"top1_acc": acc}
     assert validation_of("elsewhere.pyth", vals) == {}
+
+
+def test_lines_that_no_run_writes_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "stats.jsonl"
+    path.write_text(
+        '{"split": "start"}\nnull\n{"split": "tr{"split": "val"}\n{"split": "val"}\n{"a'
+    )
+    assert read_stats(tmp_path) == [{"split": "start"}, {"split": "val"}]
+    assert re.findall(r"stats\.jsonl, line (\d): .* left out, as are 1 more", caplog.text) == ["2"]
+    path.write_text("Not of a run\n")
+    with pytest.raises(UserError, match=r"stats\.jsonl, line 1: not JSON"):
+        read_stats(tmp_path)
 
 
 def test_what_a_folder_has_of_a_former_run_is_not_told(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    with pytest.raises(OSError, match=r"No space left on device: .*list\.csv"), written_whole(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="directory: '/nowhere/x'"), written_whole(path):
+        Path("/nowhere/x").read_bytes()
 
 
 def test_is_inside() -> None:

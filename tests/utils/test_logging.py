@@ -10,8 +10,15 @@ import sys
 import pytest
 
 from timesformer.utils import distributed
+from timesformer.utils import logging as logging_module
 from timesformer.utils.distributed import World
-from timesformer.utils.logging import get_logger, log_json_stats, progress, setup_logging
+from timesformer.utils.logging import (
+    append_line,
+    get_logger,
+    log_json_stats,
+    progress,
+    setup_logging,
+)
 
 
 @pytest.fixture
@@ -53,6 +60,15 @@ def test_json_lines_are_appended_and_hold_only_json(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == lines
     assert json.loads(lines[0]) == {"split": "a", "loss": 0.3333333, "lr": 5e-5, "iter": "1/2"}
     assert json.loads(lines[1]) == {"split": "b", "loss": None, "mem": None}
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"a": ', b"x" * 50, b"x" * 47])
+@pytest.mark.parametrize("whole", [b"", b'{"a": 1}\n', b"{}\n" * 40])
+def test_a_line_is_not_joined_to_a_torn_one(whole, torn, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging_module, "BLOCK", 16)
+    (tmp_path / "stats.jsonl").write_bytes(whole + torn)
+    append_line(tmp_path / "stats.jsonl", "{}")
+    assert (tmp_path / "stats.jsonl").read_bytes() == whole + b"{}\n"
 
 
 def test_bars_are_for_people(monkeypatch):

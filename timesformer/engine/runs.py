@@ -15,6 +15,9 @@ from timesformer.models.profiling import count_macs
 from timesformer.utils.checkpoint import BEST, epoch_of, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import RUN_HOLDS, is_folder, open_regular
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 COLUMNS = (
     "run", "model", "params", "GMACs/clip", "epochs", "step", "train", "val top-1", "top-1",
@@ -37,10 +40,11 @@ class Run(NamedTuple):
 def read_stats(run: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's stats.jsonl, from where it last started over in its folder.
 
-    A last line that a killed run didn't finish is left out.
+    A last line that a killed run didn't finish is left out; others that aren't JSON too, with a
+    warning: of a run, one line may be lost where storage failed.
 
     Raises:
-        UserError: if there is no such file, or a line in it isn't JSON.
+        UserError: if there is no such file, or no line in it is JSON.
     """
     path = run / "stats.jsonl"
     try:
@@ -51,16 +55,22 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
         raise UserError(f"{run}: {what}; {RUN_HOLDS}") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from error
-    stats, lines = [], text.splitlines()
+    stats: list[dict[str, Any]] = []
+    strange: list[str] = []
+    lines = text.splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            stats.append(json.loads(line))
+            if not isinstance(said := json.loads(line), dict):
+                raise ValueError("no object")
+            stats.append(said)
         except (ValueError, RecursionError) as error:  # a number of 5,000 digits, 10⁵ brackets
-            if number == len(lines) and not text.endswith("\n"):
-                break
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(stats[-1], dict):
-            raise UserError(f"{path}, line {number}: not an object of JSON")
+            if number < len(lines) or text.endswith("\n"):
+                strange.append(f"{path}, line {number}: not JSON that a run writes ({error})")
+    if strange and not stats:
+        raise UserError(strange[0])
+    if strange:
+        others = f", as are {len(strange) - 1} more" if strange[1:] else ""
+        logger.warning("%s; it is left out%s", strange[0], others)
     starts = [
         i
         for i, line in enumerate(stats)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import simplejson
 from tqdm import tqdm
@@ -21,7 +21,7 @@ from timesformer.utils.files import make_folder
 T = TypeVar("T")
 
 ROOT = "timesformer"
-LONGEST_LINE = 1 << 16  # bytes of stats.jsonl
+BLOCK = 1 << 16  # bytes of stats.jsonl that are read at once
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -156,12 +156,19 @@ def rounded(value: float) -> float:
 def append_line(path: Path, line: str) -> None:
     """Append a line to a file; what a killed run left of its last line is cut off first."""
     with path.open("ab+") as file:
-        start = max(0, file.seek(0, os.SEEK_END) - LONGEST_LINE)
-        file.seek(start)
-        tail = file.read()
-        if tail and not tail.endswith(b"\n"):
-            file.truncate(start + tail.rfind(b"\n") + 1)
+        file.truncate(_end_of_lines(file))
         file.write(line.encode() + b"\n")
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Return how many bytes of a file are whole lines."""
+    start = file.seek(0, os.SEEK_END)
+    while start:
+        end, start = start, max(0, start - BLOCK)
+        file.seek(start)
+        if (newline := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + newline + 1
+    return 0
 
 
 def progress(items: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
