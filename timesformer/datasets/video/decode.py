@@ -216,7 +216,7 @@ def _usable(index: FrameIndex | None, way: _Way) -> FrameIndex | None:
     """
     if index is None or way is _Way.SEEKS:
         return index
-    if index.constant_rate:
+    if index.constant_rate and not index.gaps:
         return None
     return replace(index, seekable=False, counted=way is _Way.COUNT)
 

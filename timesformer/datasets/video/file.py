@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from timesformer.datasets.video.index import (
     Deadline,
     FrameIndex,
+    index_of_avi,
     index_of_header,
     missing_part,
     read_packets,
@@ -147,20 +148,22 @@ def read_info(
     if key in _cache:
         _cache.move_to_end(key)
         return _cache[key], False
-    index, damage = index_of_header(container, stream), ""
-    frames, ticks = stream.frames, 0.0
-    if index is not None and index.counted:
-        frames = len(index.pts)
-        ticks = float(index.pts[-1] - index.pts[0]) / (frames - 1)
-    elif frames > 0:
-        ticks = (stream.duration or 0) / frames
-    # The packets of an AVI would only say what its header says, see `read_packets`.
-    by_packets = index is None and not (container.format.name == "avi" and ticks)
+    index, settled, damage = None, False, ""
+    if container.format.name == "avi":
+        index, settled = index_of_avi(stream)
+    else:
+        index = index_of_header(container, stream)
+    frames = stream.frames
+    ticks = (stream.duration or 0) / frames if frames > 0 else 0.0
+    by_packets = index is None and not (settled and ticks)
     if by_packets:
         packets = read_packets(container, stream, deadline)
         index, damage = packets.index, missing_part(container, stream, packets)
         if frames < 1 or not ticks:
             frames, ticks = packets.count, packets.ticks
+    if index is not None and index.gaps:
+        frames = len(index.pts)
+        ticks = float(index.pts[-1] - index.pts[0]) / (frames - 1)
     if frames < 1:
         raise VideoError(path, "the video stream is empty")
     info = _make_info(path, stream, frames, ticks, index, damage)
@@ -196,15 +199,16 @@ def _make_info(
 ) -> StreamInfo:
     """Fill in what is missing: the rate from the timestamps, or the other way round."""
     tick = float(stream.time_base) if stream.time_base else 0.0
-    varies = index is not None and not index.constant_rate
+    gaps = index is not None and index.gaps
+    varies = index is not None and (gaps or not index.constant_rate)
     rate = 0.0 if varies else float(stream.average_rate or 0)  # a nominal one says nothing then
     fps, ticks = complete_rate(path, rate, ticks, tick)
     return StreamInfo(
         frames=frames,
         fps=fps,
-        first_pts=stream.start_time or 0,
+        first_pts=int(index.pts[0]) if index is not None and gaps else stream.start_time or 0,
         frame_ticks=ticks,
-        expected=frames if index is not None and index.counted else max(stream.frames, frames),
+        expected=frames if gaps else max(stream.frames, frames),
         index=index,
         damage=damage,
     )

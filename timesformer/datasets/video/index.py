@@ -46,12 +46,14 @@ class FrameIndex:
         keys: numbers of the frames that decoding can start from, ascending.
         seekable: the container finds a frame by its timestamp.
         counted: what the decoder puts out is told by counting, not by its timestamps.
+        gaps: of an AVI with dropped frames, so that its header counts others than these.
     """
 
     pts: np.ndarray
     keys: np.ndarray
     seekable: bool
     counted: bool = False
+    gaps: bool = False
 
     @cached_property
     def constant_rate(self) -> bool:
@@ -81,12 +83,8 @@ def index_of_header(container: InputContainer, stream: VideoStream) -> FrameInde
     """Index of an mp4 or mov of constant rate: its header lists all frames, nothing is read.
 
     The list has times of decoding; at a constant rate those of display are the same ones, moved.
-    Of an AVI see `_index_of_gaps`.
     """
     entries = getattr(stream, "index_entries", None)  # PyAV from 16 on
-    if container.format.name == "avi" and entries is not None:
-        filled = [(e.timestamp, e.is_keyframe) for e in entries if e.size]
-        return _index_of_gaps(filled, stream.frames)
     if "mp4" not in container.format.name or entries is None:
         return None
     if not (
@@ -101,17 +99,36 @@ def index_of_header(container: InputContainer, stream: VideoStream) -> FrameInde
     return FrameIndex(pts, np.flatnonzero(rows[:, 1]), seekable=True)
 
 
-def _index_of_gaps(entries: Sequence[tuple[int, bool]], chunks: int) -> FrameIndex | None:
-    """Index of an AVI of (time, keyframe), if its rate varies and nearly all chunks are there.
+def index_of_avi(stream: VideoStream) -> tuple[FrameIndex | None, bool]:
+    """Index of an AVI with dropped frames, by the one at its end; and whether that reaches so far.
+
+    It doesn't after an interrupted recording, where it leaves out what was dropped, and where the
+    video ends in dropped frames: then only the packets tell.
+    """
+    entries = getattr(stream, "index_entries", None) or ()  # PyAV from 16 on
+    rows = [(e.timestamp, e.is_keyframe) for e in entries if e.size]
+    # A chunk more or less is no reason to read all packets.
+    if len(rows) < 2 or rows[-1][0] + 1 < stream.frames - 1:
+        return None, False
+    return _index_of_gaps(rows), True
+
+
+def _index_of_gaps(rows: Sequence[tuple[int, bool]]) -> FrameIndex | None:
+    """Index of an AVI's frames of (time, keyframe); None if its header's clock tells as much.
 
     A chunk without content stands for a frame that was dropped, of which the decoder knows nothing.
     The times are those of decoding: right without B-frames, else up to their delay too early.
     """
-    rows = np.array(entries, np.int64).reshape(-1, 2)
-    if len(rows) < 2 or np.diff(rows[:, 0]).min() < 1 or rows[-1, 0] + 1 < CUT_SHORT * chunks:
+    table = np.array(rows, np.int64).reshape(-1, 2)
+    times = table[:, 0]
+    if (
+        len(times) < 2
+        or np.diff(times).min() < 1
+        or np.abs(times - np.arange(len(times))).max() < 2
+    ):
         return None
-    index = FrameIndex(rows[:, 0], np.flatnonzero(rows[:, 1]), seekable=False, counted=True)
-    return None if index.constant_rate else index
+    keys = np.flatnonzero(table[:, 1])
+    return FrameIndex(times, keys, seekable=False, counted=True, gaps=True)
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,8 @@ class Packets:
         video_end: seconds at which the last frame ends.
         end: seconds at which the last packet of any stream ends.
         lost: seconds of video missing where bytes of the file belong to no packet.
+        cut_at: chunks up to the last frame of an AVI that was cut: its index, at the end of the
+            file, lists fewer frames than there are. None for others.
     """
 
     count: int
@@ -133,13 +152,19 @@ class Packets:
     video_end: float
     end: float
     lost: float = 0.0
+    cut_at: int | None = None
 
 
 def read_packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Packets:
     """Read all packets without decoding.
 
-    AVI has times of decoding only, so its frames can't be told by their timestamps.
+    AVI has times of decoding only, so its frames can't be told by their timestamps. These times do
+    say which chunks had content.
     """
+    formats = container.format.name
+    entries = getattr(stream, "index_entries", None)
+    listed = None if entries is None else len(entries)  # reading adds to them
+    decoded: list[tuple[int, bool]] = []
     count, end, read_to = 0, 0.0, 0
     stamps: list[int] = []
     keys: list[int] = []
@@ -156,23 +181,27 @@ def read_packets(container: InputContainer, stream: VideoStream, deadline: Deadl
         count += 1
         if count % 1024 == 0:
             deadline.check()
+        if packet.dts is not None:
+            decoded.append((packet.dts, packet.is_keyframe))
         if packet.pts is not None:
             stamps.append(packet.pts)
             if packet.is_keyframe:
                 keys.append(packet.pts)
+    index, cut_at = None, None
+    if formats == "avi" and len(decoded) == count > 0:
+        index = _index_of_gaps(decoded)
+        cut_at = decoded[-1][0] + 1 if listed is not None and listed < count else None
     if len(stamps) < 2:
-        return Packets(count, 0.0, None, 0.0, 0.0)
+        return Packets(count, 0.0, index, 0.0, 0.0, cut_at=cut_at)
     pts = np.unique(np.array(stamps, np.int64))
     ticks = float(pts[-1] - pts[0]) / (len(stamps) - 1)
     video_end = (float(pts[-1]) + ticks) * float(stream.time_base or 0)
-    formats = container.format.name
-    index = None
     if len(pts) == count and formats != "avi":
         seekable = "mp4" in formats or "matroska" in formats
         index = FrameIndex(pts, np.searchsorted(pts, sorted(keys)), seekable)
     tick = float(stream.time_base or 0)
     lost = _longest_gap(np.array(stamps, np.int64), holes) * tick if "matroska" in formats else 0.0
-    return Packets(count, ticks, index, video_end, max(end, video_end), lost)
+    return Packets(count, ticks, index, video_end, max(end, video_end), lost, cut_at)
 
 
 def _longest_gap(stamps: np.ndarray, holes: Sequence[int]) -> float:
@@ -194,6 +223,8 @@ def missing_part(container: InputContainer, stream: VideoStream, packets: Packet
     """
     if packets.lost:
         return f"{packets.lost:.3g} s of it are missing"
+    if packets.cut_at is not None and packets.cut_at < CUT_SHORT * stream.frames:
+        return f"ends after {packets.cut_at} of {stream.frames} frames"
     if not any(name in container.format.name for name in ("matroska", "mp4", "flv", "asf")):
         return ""  # for other files FFmpeg estimates the duration
     ends = [(packets.end, (container.duration or 0) / av.time_base)]

@@ -89,7 +89,7 @@ def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
     pts = info.index.pts
     if not position.timed:
         numbers = list(position.offsets)
-    elif info.index.constant_rate:
+    elif info.index.constant_rate and not info.index.gaps:
         # The frames of Window, which stays on the first frame beyond the window.
         first, last = _window(info, position)
         start, beyond = np.searchsorted(pts, first), np.searchsorted(pts, last, side="right")
