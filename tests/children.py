@@ -1,4 +1,4 @@
-"""Runs of the program in processes that are forked from one which has imported everything.
+"""Runs of the program, one or several ranks, forked from one process that has imported everything.
 
 So a run costs what it does, not five seconds of imports; and as each is the first process of a
 session of its own, whatever it leaves behind can be found.
@@ -24,23 +24,16 @@ from small_run import RECIPE, small_options
 
 from timesformer.utils.errors import run_tool
 
-# 1 is the full campaign, 0.1 a tenth of it.
-SCALE = float(os.environ.get("FAULTS_SCALE", "1"))
 # A busy machine takes longer: all limits of time here are multiplied by it.
 PATIENCE = float(os.environ.get("FAULTS_PATIENCE", "1"))
 
 if not hasattr(os, "fork"):
-    pytest.skip("fault campaigns fork and kill processes", allow_module_level=True)
+    pytest.skip("runs are forked, which this system can't", allow_module_level=True)
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     ["timesformer.commands.run", "timesformer.commands.convert", "timesformer.models.vit"]
 )
-
-
-def scaled(full: int) -> int:
-    """How many of `full` cases this campaign runs."""
-    return max(1, round(SCALE * full))
 
 
 class Run:
@@ -229,15 +222,3 @@ def lines(output: Path, split: str) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             found.append(json.loads(text))
     return [line for line in found if line.get("split") == split]
-
-
-def tell(name: str, **counts: Any) -> None:
-    """Note what a campaign counted; all such lines are printed at the end of the tests."""
-    line = f"{name}: " + ", ".join(
-        f"{value} {key.replace('_', ' ')}" for key, value in counts.items()
-    )
-    REPORT.append(line)
-    print(line)
-
-
-REPORT: list[str] = []

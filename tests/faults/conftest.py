@@ -17,10 +17,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    children = sys.modules.get("children")  # which skips what uses it on Windows
-    if children and children.REPORT:
+    campaign = sys.modules.get("campaign")
+    if campaign and campaign.REPORT:
         terminalreporter.section("fault campaigns")
-        for line in children.REPORT:
+        for line in campaign.REPORT:
             terminalreporter.write_line(line)
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from children import Run, scaled, tell
+from campaign import scaled, tell
+from children import Run
 from small_run import small_cfg
 
 from timesformer.engine.train import train

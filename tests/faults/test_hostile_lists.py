@@ -11,7 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from children import scaled, tell
+from campaign import scaled, tell
 
 from timesformer.datasets.catalogue.ssv2 import read_answers, read_labels, read_split
 from timesformer.datasets.lists.class_names import read_class_names

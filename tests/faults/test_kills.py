@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from children import command, finish, lines, running, scaled, tell, words
+from campaign import scaled, tell
+from children import command, finish, lines, running, words
 
 from timesformer.utils.checkpoint import get_checkpoint_dir, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError

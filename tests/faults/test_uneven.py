@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from children import free_port, scaled, tell
+from campaign import scaled, tell
+from children import free_port
 from torch import nn
 
 from timesformer.datasets.lists.records import Record

@@ -9,7 +9,6 @@ Letters: V videos, n views of each, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
@@ -17,18 +16,12 @@ from torch import Tensor, nn
 
 from timesformer.datasets.loader import VideoLoader
 from timesformer.engine.broken import BrokenVideos
+from timesformer.engine.precision import autocast
 from timesformer.engine.results import ensemble
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import gather_on_main, is_main, together
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import progress
-
-AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def autocast(device: torch.device, amp: str) -> AbstractContextManager:
-    """Mixed precision as TRAIN.AMP / TEST.AMP name it: none, bf16 or fp16."""
-    return torch.autocast(device.type, AMP_TYPES.get(amp), enabled=amp in AMP_TYPES)
 
 
 class Table(NamedTuple):

@@ -18,7 +18,7 @@ from torch import nn
 from timesformer.clips.preprocessing import KEYS
 from timesformer.config.validate import SCRATCH_OVERWRITTEN
 from timesformer.engine import resume
-from timesformer.engine.fit import (
+from timesformer.engine.agreement import (
     architecture_of,
     compare_ranks,
     differing_input,

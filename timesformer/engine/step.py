@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.datasets.loader import Batch
-from timesformer.engine.scoring import autocast
+from timesformer.engine.precision import autocast
 from timesformer.engine.state import TrainState
 from timesformer.utils.distributed import all_reduce_sum
 from timesformer.utils.errors import TrainingError

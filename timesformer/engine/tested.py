@@ -11,7 +11,7 @@ from torch import nn
 
 from timesformer.clips.preprocessing import KEYS
 from timesformer.engine import resume
-from timesformer.engine.fit import (
+from timesformer.engine.agreement import (
     architecture_of,
     compare_ranks,
     differing_input,
