@@ -38,13 +38,22 @@ def rng_guard() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def logger_guard() -> Iterator[None]:
-    """A run in this process keeps its lines from caplog; the next test finds them there again."""
-    logger = logging.getLogger("timesformer")
-    before = logger.handlers[:], logger.level, logger.propagate
+    """A run in this process keeps its lines from caplog; the next test finds them there again.
+
+    Also where it ran in a fixture of a whole file, before this one.
+    """
+    _reset_logger()
     yield
-    for handler in set(logger.handlers) - set(before[0]):
+    _reset_logger()
+
+
+def _reset_logger() -> None:
+    logger = logging.getLogger("timesformer")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
         handler.close()
-    logger.handlers[:], logger.level, logger.propagate = before
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 @pytest.fixture
