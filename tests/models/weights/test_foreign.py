@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -14,7 +15,9 @@ import pytest
 import torch
 from golden_recipe import fill_
 from google_layout import google_vit
+from safetensors.torch import load as safetensors_load
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as safetensors_save
 from test_formats import K400, bundle_of, difference, our_vit, timm_vit, video_model
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
@@ -300,7 +303,10 @@ def test_a_safetensors_file_is_what_its_header_says(header, data, complaint, tmp
 def test_all_kinds_of_tensors_come_out_of_a_safetensors_file(tmp_path):
     kinds = (torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
     state = {str(kind): torch.arange(6).reshape(2, 3).to(kind) for kind in kinds}
-    state |= {"one": torch.tensor(2.5), "none": torch.zeros(0, 4), "ünï": torch.ones(1)}
+    state |= {"one": torch.tensor(2.5), "ünï": torch.ones(1)}
+    none = {"none": torch.zeros(0, 4)}
+    with contextlib.suppress(ValueError):  # of old versions of safetensors, which read no such
+        state |= safetensors_load(safetensors_save(none))
     save_file(state, tmp_path / "x.safetensors")
     found = read_file(tmp_path / "x.safetensors")
     assert found.keys() == state.keys()
