@@ -14,14 +14,18 @@ from video_fixtures import numbered_frames, write_video
 
 from timesformer.clips.sampling import ClipPosition, RateSampler
 from timesformer.clips.training import TrainTransform
+from timesformer.clips.transform import EvalTransform
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.kinetics import Kinetics
 from timesformer.datasets.decoder import load_clip
 from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.parts import build_transform
+from timesformer.datasets.video.file import StreamInfo
+from timesformer.datasets.video.index import FrameIndex
 from timesformer.datasets.video.reader import VideoReader
-from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem
+from timesformer.datasets.video.requests import frame_numbers
+from timesformer.datasets.video_dataset import FAILED, REPLACED, USED, Problem, VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError, VideoError
 
 
@@ -178,6 +182,41 @@ def test_a_part_of_a_video(cfg: CfgNode) -> None:
     clip = dataset[0][0]  # spans 16 of 20 frames; the room of 4 is halved
     assert clip[0, :, 0, 0].round().tolist() == [12, 17, 22, 27]
     assert dataset[1][0][0, :, 0, 0].round().tolist() == [45, 47, 47, 47]
+
+
+@pytest.mark.parametrize(
+    ("part", "rate", "placement", "expected"),
+    [
+        ((10, 30), 4, "legacy", [10, 12, 15, 18]),
+        ((10, 30), 4, "center", [15, 18, 20, 23]),
+        ((10, 30), 30, "center", [10, 29, 29, 29]),  # longer than the part: its last frame
+        ((30, 40), 60, "center", [30, 33, 35, 38]),
+        ((35, 99), 120, "legacy", [35, 39, 39, 39]),
+    ],
+)
+def test_a_part_at_a_variable_rate(
+    tmp_path: Path, part: tuple[int, int], rate: int, placement: str, expected: list[int]
+) -> None:
+    """30 frames of 1/30 s, then 10 of 1 s: a mean one lasts 0.256 s."""
+    times = [*range(30), *range(30, 330, 30)]
+    path = write_video(tmp_path / "a.mkv", numbered_frames(40, 16, 16), times=times)
+    sampler = RateSampler(4, rate, placement=placement)
+    transform = EvalTransform(16, 16, 1)
+    dataset = VideoDataset([Record(str(path), 0, *part)], sampler, transform, "val")
+    assert dataset[0][0][0, :, 0, 0].round().tolist() == expected
+
+
+def test_random_clips_fill_a_part_at_a_variable_rate() -> None:
+    pts = np.array([*range(30), *range(30, 330, 30)])
+    index = FrameIndex(pts, np.arange(40), seekable=True)
+    info = StreamInfo(40, 3.9, 0, 300 / 39, 40, index)
+    firsts = set()
+    for seed in range(60):
+        place = RateSampler(3, 60).place(10, 3.9, None, np.random.default_rng(seed))
+        numbers = frame_numbers(info, place.within(30, 40))
+        assert 30 <= numbers[0] <= numbers[-1] <= 39
+        firsts.add(numbers[0])
+    assert firsts == {30, 31, 32, 33}  # 6 s of the 9 that there are, and a mean frame
 
 
 def test_a_whole_video_is_sampled_as_by_load_clip(

@@ -33,6 +33,8 @@ class ClipPosition:
             else for frame numbers, counted from 0.
         exact: the offsets before they were rounded down, for where frames differ in length; () for
             the offsets as they are.
+        share: of the room that there is for the clip, the part before it, 0 to 1.
+        part: the frames [start, end) of the video that it is placed in; None for all.
     """
 
     start: float
@@ -40,16 +42,20 @@ class ClipPosition:
     offsets: tuple[int, ...]
     timed: bool = True
     exact: tuple[float, ...] = ()
+    share: float = 0.0
+    part: tuple[int, int] | None = None
 
     def within(self, start: int, end: int) -> ClipPosition:
-        """Move a clip placed in a part of a video to that part, frames [start, end)."""
+        """Move a clip placed in a part of a video to that part, frames [start, end).
+
+        Where frames differ in length, only their times tell where that is: see `frame_numbers`.
+        """
         first = start + math.ceil(self.start)
         last = max(end - 1 - first, 0)
         offsets = tuple(min(offset, last) for offset in self.offsets)
         if not self.timed:
             return replace(self, offsets=tuple(start + offset for offset in offsets))
-        exact = tuple(min(offset, last) for offset in self.exact)
-        return replace(self, start=start + self.start, offsets=offsets, exact=exact)
+        return replace(self, start=start + self.start, offsets=offsets, part=(start, end))
 
 
 class ClipSampler(Protocol):
@@ -111,13 +117,14 @@ class RateSampler:
         if view is not None:
             if self.placement == "tiled":
                 view = tile(view, length, span)
-            start = view_start(delta, view, self.placement)
+            start, share = (view_start(room, view, self.placement) for room in (delta, 1.0))
         elif rng is not None:
-            start = float(rng.uniform(0.0, delta))
+            share = float(rng.random())
+            start = delta * share
         else:
             raise ValueError("a random clip (view=None) needs an rng")
         exact = frame_points(self.num_frames, span)
-        return ClipPosition(start, span, tuple(map(int, exact)), exact=exact)
+        return ClipPosition(start, span, tuple(map(int, exact)), exact=exact, share=share)
 
 
 def view_start(delta: float, view: tuple[int, int], placement: str) -> float:

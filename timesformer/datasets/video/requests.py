@@ -91,13 +91,21 @@ def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
         numbers = list(position.offsets)
     elif info.index.constant_rate and not info.index.gaps:
         # The frames of Window, which stays on the first frame beyond the window.
-        first, last = _window(info, position)
-        start, beyond = np.searchsorted(pts, first), np.searchsorted(pts, last, side="right")
+        begin, finish = _window(info, position)
+        start, beyond = np.searchsorted(pts, begin), np.searchsorted(pts, finish, side="right")
         numbers = [min(int(start) + offset, int(beyond)) for offset in position.offsets]
     else:  # the frame on show at each moment
         offsets = np.array(position.exact or position.offsets)
+        first, last = 0, len(pts) - 1
         moments = info.first_pts + (position.start + offsets) * info.frame_ticks
-        numbers = np.maximum(np.searchsorted(pts, moments, side="right") - 1, 0).tolist()
+        if position.part is not None:
+            last = min(last, position.part[1] - 1)
+            first = min(position.part[0], last)
+            length = float(pts[last] - pts[first]) / info.frame_ticks + 1  # in mean frames
+            before = position.share * max(length - position.span, 0.0)
+            moments = pts[first] + (before + offsets) * info.frame_ticks
+        shown = np.searchsorted(pts, moments, side="right") - 1
+        numbers = np.clip(shown, first, last).tolist()
     return [min(number, len(pts) - 1) for number in numbers]
 
 
