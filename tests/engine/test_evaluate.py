@@ -99,8 +99,11 @@ def score(data, output, checkpoint, **changes):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 12])
 def test_scores_do_not_depend_on_the_batch(synthetic_dir, tmp_path, checkpoint, batch_size):
-    reference = score(synthetic_dir, tmp_path, checkpoint)
-    other = score(synthetic_dir, tmp_path, checkpoint, TEST__BATCH_SIZE=batch_size)
+    options = {"TEST__SAVE_RESULTS_PATH": "scores.npz"}  # for which views are kept
+    reference = score(synthetic_dir, tmp_path, checkpoint, **options)
+    other = score(synthetic_dir, tmp_path, checkpoint, TEST__BATCH_SIZE=batch_size, **options)
+    assert reference.per_view.shape == (12, 3, 6)
+    torch.testing.assert_close(other.scores, reference.scores, atol=1e-5, rtol=0)
     torch.testing.assert_close(other.per_view, reference.per_view, atol=1e-5, rtol=0)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from timesformer.config.defaults import get_cfg
 from timesformer.utils.errors import UserError
 from timesformer.visualization.predictions import (
     RIGHT,
@@ -58,6 +59,17 @@ def test_probabilities_rank_as_the_scores_do(predictions: Predictions, method: s
     predictions = replace(predictions, per_view=views, scores=scores)
     np.testing.assert_allclose(predictions.probabilities, expected, rtol=1e-6)
     assert (predictions.probabilities.argmax(1) == predictions.predicted).all()
+
+
+@pytest.mark.parametrize("method", ["sum", "max", "prob"])
+def test_the_config_says_how_views_were_joined(predictions: Predictions, method: str) -> None:
+    """Of scores from which it can't be told: they are as the views' softmax, whatever was meant."""
+    scores = softmax(predictions.per_view).mean(1)
+    cfg = get_cfg()
+    cfg.DATA.ENSEMBLE_METHOD = method
+    expected = {"sum": softmax(scores / 2), "max": softmax(scores), "prob": scores}[method]
+    said = replace(predictions, scores=scores, config=cfg.dump()).probabilities
+    np.testing.assert_allclose(said, expected, rtol=1e-6)
 
 
 def test_what_is_right(predictions: Predictions) -> None:
@@ -196,16 +208,29 @@ def test_bad_results_are_one_line(tmp_path: Path, name: str) -> None:
     assert said in str(caught.value)
 
 
+def complaint(path: Path) -> str | None:
+    try:
+        Predictions.load(path)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+LINE = r"\S+x\.npz: not the .npz of a test: [^\n]+\Z"
+
+
 def test_torn_results_are_one_line(tmp_path: Path) -> None:
     """Cut anywhere, or with a byte turned round."""
     np.savez_compressed(tmp_path / "whole.npz", **arrays())
     whole, path = (tmp_path / "whole.npz").read_bytes(), tmp_path / "x.npz"
     Predictions.load(tmp_path / "whole.npz")
     for i in range(0, len(whole), 29):
-        for data in (whole[:i], whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :]):
-            path.write_bytes(data)
-            with contextlib.suppress(UserError):
-                Predictions.load(path)
+        path.write_bytes(whole[:i])
+        with pytest.raises(UserError, match=LINE):
+            Predictions.load(path)
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :])
+        said = complaint(path)  # not all of a zip is covered by a sum: dates, for one
+        assert said is None or re.match(LINE, said)
 
 
 def test_a_folder_is_no_results(tmp_path: Path) -> None:

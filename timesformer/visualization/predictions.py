@@ -6,6 +6,7 @@ Shape letters: V videos, n views of each, K classes, T frames, H×W pixels.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +34,7 @@ from timesformer.visualization.style import (
 )
 
 TOP = 3  # classes in each bar chart
+_METHOD = re.compile(r"^ +ENSEMBLE_METHOD: (sum|max|prob) *$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,16 @@ class Predictions:
     def probabilities(self) -> NDArray[np.floating]:
         """Class probabilities that rank classes as the scores do (V, K), as in the `.csv`.
 
-        Which DATA.ENSEMBLE_METHOD made the scores they tell themselves.
+        Which DATA.ENSEMBLE_METHOD made the scores the config says; without one, in older files,
+        they tell themselves.
         """
+        views = self.per_view.shape[1]
+        if found := _METHOD.search(self.config):
+            is_sum = found[1] == "sum"
+            return self.scores if found[1] == "prob" else _softmax(self.scores / views**is_sum)
         if np.allclose(self.scores, _softmax(self.per_view).mean(axis=1), 0, 1e-4, equal_nan=True):
             return self.scores
         summed = self.per_view.sum(axis=1)
-        views = self.per_view.shape[1]
         is_sum = np.allclose(self.scores, summed, rtol=1e-3, atol=1e-3, equal_nan=True)
         return _softmax(self.scores / views if is_sum else self.scores)
 

@@ -49,7 +49,7 @@ def read_results(path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise UserError(f"{path}: not the .npz of a test: {error.args[0]}") from error
     except _DAMAGE as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error) or "it ends too early"
         if "pickle" in str(error):  # what numpy takes every file for that is none of its own
             reason = "it is no archive of arrays"
         raise UserError(f"{path}: not the .npz of a test: {reason}") from error

@@ -43,9 +43,12 @@ def found(root: Path, mode: str, **options: object) -> set[tuple[str, object]]:
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the data set logs."""
     messages: list[str] = []
-    monkeypatch.setattr(
-        video_folder.logger, "info", lambda text, *args: messages.append(text % args)
-    )
+    for level in ("info", "warning"):
+        monkeypatch.setattr(
+            video_folder.logger,
+            level,
+            lambda text, *args, level=level: messages.append(f"{level}: {text % args}"),
+        )
     return messages
 
 
@@ -109,12 +112,22 @@ def test_folders_train_val_test(tmp_path: Path, lines: list[str]) -> None:
     assert found(tmp_path, "val", classes=3) == val
     lines.clear()
     assert found(tmp_path, "test", classes=3) == val
-    assert "has no videos for test; those for val stand in" in lines[0]
+    assert lines[0].startswith("warning: ")
+    assert "has no videos for test; those for val stand in, so that val and test are" in lines[0]
     (tmp_path / "val").rename(tmp_path / "test")
     assert {label for _, label in found(tmp_path, "val", classes=3)} == {1, 2}
     (tmp_path / "test").rename(tmp_path / "other")
     with pytest.raises(ConfigError, match="has no videos for val or test"):
         found(tmp_path, "val", classes=2)
+
+
+def test_two_videos_a_class_are_no_test_of_their_own(tmp_path: Path, lines: list[str]) -> None:
+    touch(tmp_path, *(f"{name}/{i}.mp4" for name in "ab" for i in range(2)))
+    splits = {mode: found(tmp_path, mode) for mode in MODES}
+    assert [len(splits[mode]) for mode in MODES] == [2, 2, 2]
+    assert splits["val"] == splits["test"] != splits["train"]
+    (warning,) = (line for line in lines if line.startswith("warning: "))
+    assert "val and test are the same videos" in warning
 
 
 def test_what_is_a_video(tmp_path: Path, lines: list[str]) -> None:
@@ -126,7 +139,7 @@ def test_what_is_a_video(tmp_path: Path, lines: list[str]) -> None:
     )
     expected = {("train/a/1.mp4", 0), ("train/a/frames", 0), ("train/a/mixed/4.webm", 0)}
     assert found(tmp_path, "train", classes=1) == expected
-    assert "3 videos of 1 classes for train (train split); 3 files" in lines[0]
+    assert "3 videos of 1 classes for train (train split); 3 files" in lines[-1]
 
 
 def test_labels_in_the_order_of_class_names(tmp_path: Path) -> None:

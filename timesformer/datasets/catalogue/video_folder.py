@@ -110,7 +110,11 @@ def choose_split(root: Path, splits: dict[str, Tree], mode: str) -> str:
     for split in (mode, STAND_IN.get(mode, mode)):
         if any(splits[split].values()):
             if split != mode:
-                logger.info("%s has no videos for %s; those for %s stand in", root, mode, split)
+                logger.warning(
+                    "%s has no videos for %s; those for %s stand in, so that val and test are the "
+                    "same videos: a test says too much of a model that was chosen by them",
+                    *(root, mode, split),
+                )
             return split
     wanted = "train" if mode == "train" else "val or test"
     raise ConfigError(
