@@ -14,9 +14,9 @@ from golden_recipe import fill_
 from google_layout import google_vit, save
 from safetensors.torch import save_file
 from test_formats import our_vit, timm_vit, video_model
-from timesformer.engine.fit import invented_weights
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 
+from timesformer.engine.agreement import invented_weights
 from timesformer.models.create import from_pretrained
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.bundle import read_bundle
