@@ -1,9 +1,10 @@
 """One video into one that loads fast: small, upright H.264 with a keyframe every few frames.
 
-Frame i of the result is frame i of the source in the decoder's order, at the same time, so the
-frames of a clip have the same numbers in both. What makes it fast: few pixels; a keyframe at
-most `gop` frames before any frame, so a reader seeks instead of decoding from the start; one
-reference and no B-frames; no CABAC and no loop filter (x264's "fastdecode"); an index at the front.
+Frame i of the result is frame i of the source in the decoder's order, at the same time, and a mean
+frame lasts as long, so the frames of a clip have the same numbers in both. What makes it fast: few
+pixels; a keyframe at most `gop` frames before any frame, so a reader seeks instead of decoding from
+the start; one reference and no B-frames; no CABAC and no loop filter (x264's "fastdecode"); an
+index at the front.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from timesformer.utils.files import written_whole
 
 SUFFIX = ".mp4"
 REORDERED = 32  # timestamps held back to sort them; H.264 reorders 16 frames at most
+FINE = 90_000  # units of a second, where the rate varies
 FRAME_TICKS = 512  # of the clock of extracted frames: a clip may start between two
 PATIENCE = 3600.0  # seconds to count the packets of a file without a header
 MATRICES = {1, 4, 5, 6, 7, 9}  # colour matrices to keep, by FFmpeg's numbers; others become 601
@@ -89,11 +91,14 @@ class _Clock(NamedTuple):
         tick: seconds of a timestamp unit.
         fps: frames per second.
         expected: least number of frames of a source that isn't cut short.
+        mean: units that a frame lasts in the mean where the rate varies, as samplers count them; 0
+            where it doesn't.
     """
 
     tick: Fraction
     fps: Fraction
     expected: int = 0
+    mean: float = 0.0
 
 
 def transcode(
@@ -151,8 +156,13 @@ def _open_file(path: str) -> tuple[_Clock, Frames]:
         fps = Fraction(stream.average_rate or 0)  # PyAV has rationals of its own
         if not PLAUSIBLE_FPS[0] <= fps <= PLAUSIBLE_FPS[1]:
             fps = Fraction(info.fps).limit_denominator(1001)
-        clock = _Clock(Fraction(stream.time_base or 1 / fps), fps, int(CUT_SHORT * info.expected))
-    return clock, _decode(path, info)
+        tick, expected = Fraction(stream.time_base or 1 / fps), int(CUT_SHORT * info.expected)
+        if info.index is None or info.index.constant_rate:
+            return _Clock(tick, fps, expected), _decode(path, info)
+        # The last frame makes the mean that of the source, so its end needs a fine clock.
+        finer = max(1, FINE // tick.denominator)
+        clock = _Clock(tick / finer, fps, expected, info.frame_ticks * finer)
+    return clock, ((pts * finer, frame) for pts, frame in _decode(path, info))
 
 
 def _decode(path: str, info: StreamInfo) -> Frames:
@@ -160,7 +170,15 @@ def _decode(path: str, info: StreamInfo) -> Frames:
         for number, frame in enumerate(container.decode(stream)):
             if frame.is_corrupt:
                 raise VideoError(path, f"frame {number} is damaged")
-            yield info.pts(frame, number), frame
+            yield _time_of(frame, number, info), frame
+
+
+def _time_of(frame: VideoFrame, number: int, info: StreamInfo) -> int:
+    """Return the timestamp by which clips choose a frame."""
+    index = info.index
+    if index is not None and index.counted:  # the decoder's may be those of other packets
+        return int(index.pts[min(number, len(index.pts) - 1)])
+    return info.pts(frame, number)
 
 
 def _open_folder(
@@ -286,7 +304,10 @@ class _Encoder:
         self._last_stamp = stamp
         tick, frame = self.clock.tick, 1 / (self.clock.fps * self.clock.tick)
         duration = 1  # up to the next frame
-        if not self._packets:
+        if not self._packets and self.clock.mean:
+            exact = max(self._first_stamp, 0) + self.count * self.clock.mean - stamp
+            duration = max(1, math.ceil(exact - 1e-6))  # or a hair more, as below
+        elif not self._packets:
             # The mean rate becomes the source's, or a hair more: less could, where samplers round
             # down, choose other frames.
             end = max(self._first_stamp, 0) + self.count * frame

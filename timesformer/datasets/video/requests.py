@@ -11,6 +11,7 @@ from torch import Tensor
 from timesformer.clips.sampling import ClipPosition
 from timesformer.datasets.video.file import StreamInfo
 
+NEARLY = 1e-3  # of a mean frame: so much before a frame's time is its time, but for rounding
 Cut = Callable[[Tensor], Tensor]
 """Makes of a full frame (H, W, 3) what a clip needs of it, so that no clip of full frames is kept:
 those of an 8K video are 100 MB each."""
@@ -95,8 +96,9 @@ def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
         start, beyond = np.searchsorted(pts, begin), np.searchsorted(pts, finish, side="right")
         numbers = [min(int(start) + offset, int(beyond)) for offset in position.offsets]
     else:  # the frame on show at each moment
-        offsets = np.array(position.exact or position.offsets)
+        offsets = np.array(position.exact or position.offsets, np.float64)
         first, last = 0, len(pts) - 1
+        offsets += NEARLY
         moments = info.first_pts + (position.start + offsets) * info.frame_ticks
         if position.part is not None:
             last = min(last, position.part[1] - 1)
