@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from timesformer.utils.distributed import (
     launch,
 )
 from timesformer.utils.errors import UserError
+from timesformer.utils.logging import errors_in_log, setup_logging
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
 
@@ -111,6 +113,27 @@ def test_each_rank_has_its_own_gpu(monkeypatch):
     assert device_for(cfg) == torch.device("cuda", 2)
     cfg.NUM_GPUS = 0
     assert device_for(cfg) == torch.device("cpu")
+
+
+PEER = "[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:44433. GLHF!"
+
+
+@pytest.mark.parametrize("text", [PEER, "Caught KeyError in DataLoader worker process 0."])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_rank_that_loses_another_says_so(ranks, text, tmp_path, monkeypatch):
+    def fail(cfg) -> None:
+        setup_logging(str(tmp_path))
+        with errors_in_log():
+            raise RuntimeError(text)
+
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *args, **kwargs: None)
+    told = distributed.ANOTHER_ENDED if ranks == 2 and text == PEER else None
+    cfg = cpu_cfg(tmp_path, NUM_SHARDS=ranks)
+    with pytest.raises(UserError if told else RuntimeError, match=re.escape(told or text)):
+        launch(cfg, "unused", fail)
+    log = (tmp_path / "run.log").read_text()
+    assert ("Traceback" in log) == (not told)
+    assert (told or text) in log
 
 
 @pytest.mark.dist

@@ -7,6 +7,7 @@ told apart by `launch`: torchrun (its environment wins), NUM_GPUS / NUM_SHARDS, 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,12 @@ from timesformer.utils.errors import UserError
 
 T = TypeVar("T")
 
+ANOTHER_ENDED = "another rank has ended; its own message says why"
+_LOST = re.compile(
+    r"gloo.*(Connection closed by peer|Connection reset by peer|Broken pipe)"
+    r"|ncclRemoteError|Connection was likely closed",
+    re.DOTALL,
+)
 TIMEOUT = timedelta(minutes=30)  # ranks wait for each other at most this long
 
 
@@ -174,6 +181,15 @@ def barrier() -> None:
         dist.barrier()
 
 
+def is_of_another_rank(error: BaseException) -> bool:
+    """Tell whether an error says no more than that another rank is gone, or hung up."""
+    return (
+        get_world_size() > 1
+        and isinstance(error, RuntimeError)
+        and _LOST.search(str(error)) is not None
+    )
+
+
 def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) -> None:
     """Run `func(cfg)` in every process that the environment or the config asks for.
 
@@ -183,18 +199,28 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
         func: a function that can be pickled.
 
     Raises:
-        UserError: the first that a process of this node met; it stops the others.
+        UserError: the first that a process of this node met; it stops the others. Of ranks that
+            were started one by one, each has its own, and those that lose another say so.
         torch.multiprocessing.ProcessRaisedException: with the traceback of any other exception in
             a spawned process.
     """
+
+    def blaming(cfg: CfgNode) -> None:
+        try:
+            func(cfg)
+        except RuntimeError as error:
+            if is_of_another_rank(error):
+                raise UserError(ANOTHER_ENDED) from error
+            raise
+
     local_size = max(1, cfg.NUM_GPUS)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         world = _with_local_place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-        record(_run)(cfg, "env://", func, world)  # torchrun then shows the first rank's error
+        record(_run)(cfg, "env://", blaming, world)  # torchrun then shows the first rank's error
     elif local_size > 1:
         _spawn(cfg, init_method, func, local_size)
     else:
-        _run(cfg, init_method, func, World(cfg.SHARD_ID, cfg.NUM_SHARDS))
+        _run(cfg, init_method, blaming, World(cfg.SHARD_ID, cfg.NUM_SHARDS))
 
 
 def _with_local_place(rank: int, size: int) -> World:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 import simplejson
 from tqdm import tqdm
 
-from timesformer.utils.distributed import get_rank, is_main
+from timesformer.utils.distributed import ANOTHER_ENDED, get_rank, is_main, is_of_another_rank
 from timesformer.utils.errors import ConfigError, UserError, to_nowhere
 from timesformer.utils.files import make_folder
 
@@ -118,8 +118,9 @@ def errors_in_log() -> Iterator[None]:
         if error is _logged[0]:  # by the scope within
             raise
         _logged[0] = error
-        known = isinstance(error, UserError | KeyboardInterrupt | SystemExit)
-        text = str(error) or type(error).__name__
+        lost = is_of_another_rank(error)
+        known = lost or isinstance(error, UserError | KeyboardInterrupt | SystemExit)
+        text = ANOTHER_ENDED if lost else str(error) or type(error).__name__
         record = logging.LogRecord(
             ROOT, logging.ERROR, "", 0, "%s", (text,), None if known else sys.exc_info()
         )
