@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from small_run import RECIPE, small_cfg, small_options
 
 from timesformer.__main__ import command_names, dispatch
-from timesformer.utils.errors import run_tool
+from timesformer.utils.errors import UserError, run_tool
 
 OUT = "{out}"
 # Each command with an output, in the words of a user. What isn't said (weights, runs, lists) isn't
@@ -193,3 +195,17 @@ def test_home_is_home(
     results = f"--results={home / 'scores.npz'}"
     dispatch(["plot-predictions", results, *form.format(option="--output").split()])
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "x.png"]
+
+
+@pytest.mark.parametrize("name", ["prepare-data", "make-synthetic"])
+def test_a_folder_that_another_process_fills_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").touch()
+    output = tmp_path / "out"
+    output.mkdir()
+    said = {"host": platform.node(), "pid": os.getppid(), "since": "today"}
+    (output / ".lock").write_text(json.dumps(said))
+    words = ["--input", str(tmp_path / "videos")] if name == "prepare-data" else ["--train", "2"]
+    with pytest.raises(UserError, match=r"in use by another run, .*: choose another --output, or"):
+        dispatch([name, *words, "--output", str(output)])
+    assert [path.name for path in output.iterdir()] == [".lock"]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
 from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, output_path
+from timesformer.utils.run_lock import NAME, run_lock
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,9 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     videos = sum(getattr(spec, split) for split in SPLITS)
     with tqdm(total=videos, unit="video", desc="synthetic", disable=None) as bar:
-        names = ("classes.txt", *(f"{split}.csv" for split in SPLITS))
+        names = (NAME, "classes.txt", *(f"{split}.csv" for split in SPLITS))
         folder = make_places(args.output, names)
-        written = write_dataset(folder, spec, args.processes, bar.update)
+        with run_lock(folder, "--output"):
+            written = write_dataset(folder, spec, args.processes, bar.update)
     if written:
         seconds = time.perf_counter() - start
         print(f"{args.output}: wrote {written} of {videos} videos in {seconds:.0f} s")

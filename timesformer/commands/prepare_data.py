@@ -41,6 +41,7 @@ from timesformer.prepare.transcode import TranscodeSettings
 from timesformer.utils.errors import AnnotationError, UserError
 from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, input_path, load_recipe, output_path
+from timesformer.utils.run_lock import NAME, run_lock
 
 FAILED = "failed.csv"
 
@@ -90,15 +91,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = get_cfg()
         base, sources = args.input, find_videos(args.input, args.output)
     settings = TranscodeSettings(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
-    names = (FAILED, NAMES, *(f"{split}.csv" for split in SPLITS))
+    names = (NAME, FAILED, NAMES, *(f"{split}.csv" for split in SPLITS))
     jobs = plan(sources, base, make_places(args.output, names))
-    try:
-        outcomes = make_copies(jobs, args.output, settings, args.workers)
-    except KeyboardInterrupt:
-        print("stopped; run it again to go on", file=sys.stderr)
-        sys.exit(130)
-    write_lists(args.output, datasets, outcomes, cfg)
-    all_done = report(outcomes, args.output)
+    with run_lock(args.output, "--output"):
+        try:
+            outcomes = make_copies(jobs, args.output, settings, args.workers)
+        except KeyboardInterrupt:
+            print("stopped; run it again to go on", file=sys.stderr)
+            sys.exit(130)
+        write_lists(args.output, datasets, outcomes, cfg)
+        all_done = report(outcomes, args.output)
     for hint in dict.fromkeys(how_to_train(dataset, args.output) for dataset in datasets.values()):
         print(hint)
     if not all_done:

@@ -11,6 +11,7 @@ from typing import Any
 from timesformer.datasets.lists.json_entries import read_json, shown
 from timesformer.utils.errors import AnnotationError, UserError
 from timesformer.utils.files import make_folder, write_text
+from timesformer.utils.run_lock import NAME
 
 
 def claim(manifest: Path, made_with: Mapping[str, Any]) -> None:
@@ -27,7 +28,9 @@ def claim(manifest: Path, made_with: Mapping[str, Any]) -> None:
     output = manifest.parent
     if not os.path.lexists(manifest):
         make_folder(output)
-        if any(output.iterdir()):  # perhaps videos among which ours would be lost, or lists
+        if {path.name for path in output.iterdir()} - {
+            NAME
+        }:  # perhaps videos among which ours would be lost, or lists
             raise UserError(f"{output} isn't empty: choose another --output")
         write_text(manifest, json.dumps(made_with, indent=2) + "\n")
         return

@@ -26,8 +26,10 @@ _held: dict[str, int] = {}  # folder -> how many times this process has it
 
 
 @contextlib.contextmanager
-def run_lock(folder: str | Path) -> Iterator[None]:
+def run_lock(folder: str | Path, option: str = "OUTPUT_DIR") -> Iterator[None]:
     """Hold a folder's lock; this process may take it several times over.
+
+    `option` is what names the folder, for the message.
 
     The lock of a process of this machine that is gone is taken over, and the log says so. One of
     another machine can't be asked: its file has to be deleted by hand if its run is over.
@@ -38,7 +40,7 @@ def run_lock(folder: str | Path) -> Iterator[None]:
     path = Path(folder).absolute() / NAME
     key = str(path)
     if not _held.get(key):
-        _take(path)
+        _take(path, option)
     _held[key] = _held.get(key, 0) + 1
     try:
         yield
@@ -50,12 +52,12 @@ def run_lock(folder: str | Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
-def _take(path: Path) -> None:
+def _take(path: Path, option: str) -> None:
     for _ in range(100):
         try:
             file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w")
         except FileExistsError:
-            _clear_if_stale(path)
+            _clear_if_stale(path, option)
             continue
         except OSError as error:
             raise UserError(f"{path.parent}: can't be written: {error.strerror}") from error
@@ -71,7 +73,7 @@ def _take(path: Path) -> None:
     raise UserError(f"{path}: several runs want this folder at once: start one of them{rest}")
 
 
-def _clear_if_stale(path: Path) -> None:
+def _clear_if_stale(path: Path, option: str) -> None:
     """Remove the lock of a process that is gone.
 
     Raises:
@@ -84,7 +86,7 @@ def _clear_if_stale(path: Path) -> None:
         where = "" if holder.get("host") == host else f" on {holder.get('host', 'a machine')}"
         raise UserError(
             f"{path.parent} is in use by another run, process {holder.get('pid', '?')}{where} "
-            f"(since {holder.get('since', '?')}): choose another OUTPUT_DIR, or end that run; if "
+            f"(since {holder.get('since', '?')}): choose another {option}, or end that run; if "
             f"it is over, delete {path}"
         )
     # One at a time: else a second one would remove the lock that the first has just taken.
