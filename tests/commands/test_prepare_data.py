@@ -28,6 +28,8 @@ from timesformer.commands.prepare_data import main
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import SPLITS, build_dataset
 from timesformer.datasets.decoder import decode_all, probe
+from timesformer.prepare.copies import Job, Prepare, is_done
+from timesformer.prepare.transcode import TranscodeSettings
 from timesformer.utils.errors import UserError
 
 KINETICS = ROOT / "configs" / "Kinetics" / "TimeSformer_divST_8x32_224.yaml"
@@ -64,6 +66,22 @@ def source(tmp_path: Path) -> Path:
     write_tiny(tmp_path / "in" / "more" / "b.avi", 20)
     (tmp_path / "in" / "notes.txt").write_text("no video")
     return tmp_path / "in"
+
+
+def test_a_source_that_another_file_replaces_is_prepared_anew(tmp_path: Path) -> None:
+    """Though it may be older, as with `cp -p` and `rsync -t`."""
+    source, job = tmp_path / "a.mp4", Job(str(tmp_path / "a.mp4"), str(tmp_path / "out.mp4"))
+    write_tiny(source, 4)
+    prepare = Prepare(TranscodeSettings())
+    for nanoseconds in (1_600_000_000_123_456_789, 1_500_000_000_000_000_000, 10**18 + 10**17):
+        os.utime(source, ns=(nanoseconds, nanoseconds))
+        assert not is_done(job)
+        assert not prepare(job).failure
+        assert is_done(job)
+    os.utime(source, ns=(nanoseconds + 1, nanoseconds + 1))
+    assert is_done(job)  # where the file system of copies rounds
+    source.unlink()
+    assert is_done(job)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -71,10 +71,14 @@ class Prepare:
 
     def __call__(self, job: Job) -> Outcome:
         """Transcode; an unreadable source is an outcome, an unwritable target an error."""
+        source = _mtime(job.source)  # now: it may be replaced meanwhile
         try:
             transcode(job.source, job.target, self.settings, job.images)
         except VideoError as error:
             return Outcome(error.reason)
+        if source is not None:
+            with suppress(OSError):  # a file system where that can't be makes copies anew
+                os.utime(job.target, ns=(source, source))
         return Outcome()
 
     def crashed(self, job: Job) -> Outcome:
@@ -227,11 +231,26 @@ def _run(jobs: Sequence[Job], settings: TranscodeSettings, workers: int) -> dict
 
 
 def is_done(job: Job) -> bool:
-    """Tell whether the target is there, and newer than its source if that is still there."""
-    source, target = Path(job.source), Path(job.target)
-    if not target.is_file():
+    """Tell whether the target is there, and of the same time as its source if that still is.
+
+    A source may be replaced by an older file, whose time was kept.
+    """
+    if not Path(job.target).is_file():
         return False
-    return not source.exists() or source.stat().st_mtime_ns <= target.stat().st_mtime_ns
+    source, target = _mtime(job.source), _mtime(job.target)
+    if source is None or target is None:
+        return source is None
+    # Some file systems keep whole microseconds, or every other second.
+    step = 2 * 10**9 if target % 10**9 == 0 else 1000
+    return abs(source - target) < step
+
+
+def _mtime(path: str) -> int | None:
+    """Return when a file was written, in nanoseconds; None if it isn't there."""
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return None
 
 
 class Summary(NamedTuple):
