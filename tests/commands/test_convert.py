@@ -37,13 +37,13 @@ def folder(tmp_path):
 def test_round_trip_through_every_layout_is_bit_equal(scheme, tmp_path, capsys):
     model = small_model(scheme)
     save_pretrained(model, tmp_path / "0", preprocessing=RGB, class_names=NAMES)
-    stops = [
+    stops = [  # none of which is told the number of heads
         ("native", "1.pyth"), ("hf", "2"), ("safetensors", "3"), ("mmaction2", "4.pth"),
         ("safetensors", "5.safetensors"), ("native", "6.pyth"),
     ]  # fmt: skip
     source = tmp_path / "0"
     for layout, name in stops:
-        main([str(source), str(tmp_path / name), "--to", layout, "--num-heads", "3"])
+        main([str(source), str(tmp_path / name), "--to", layout])
         source = tmp_path / name
         printed = capsys.readouterr().out
         assert "parameters (" in printed

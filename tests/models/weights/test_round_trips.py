@@ -15,7 +15,8 @@ from golden_recipe import clip_for
 from timesformer.config.defaults import get_cfg
 from timesformer.models.architecture import NAMED_SIZES
 from timesformer.models.build import make_model
-from timesformer.models.create import from_pretrained
+from timesformer.models.create import from_pretrained, save_pretrained
+from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.bundle import read_bundle
 from timesformer.models.weights.save import (
     write_hugging_face,
@@ -83,10 +84,33 @@ def test_converted(layout, run, tmp_path) -> None:
     assert_equal_logits(target, run)
 
 
-def test_mmaction2_does_not_say_its_heads(run, tmp_path) -> None:
-    """They are D / 64 there as in all ViTs, which these are."""
-    write_mmaction2(tmp_path / "mm.pth", read_bundle(run[1]))
-    assert_equal_logits(tmp_path / "mm.pth", run, num_frames=2)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"num_heads": 4},  # 16 wide, not 64
+        {"attention_type": "space_only", "num_frames": 3},
+        {"attention_type": "joint_space_time", "pos_embed_type": "space"},
+    ],
+    ids=str,
+)
+def test_mmaction2_and_back(changes, tmp_path) -> None:
+    """What their names don't tell stands beside the weights; where it doesn't, heads are D / 64."""
+    torch.manual_seed(1)
+    sizes = {"img_size": 32, "num_classes": 3, "num_frames": 2, "embed_dim": 64, "depth": 2}
+    model = TimeSformer(**(sizes | {"num_heads": 1} | changes)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_pretrained(model, tmp_path / "native")
+    write_mmaction2(tmp_path / "mm.pth", read_bundle(tmp_path / "native"))
+    again = from_pretrained(tmp_path / "mm.pth")
+    clip = clip_for("mmaction2", (1, 3, 3 if changes.get("num_frames") else 2, 32, 32))
+    assert again.architecture == model.architecture
+    with torch.no_grad():
+        assert torch.equal(again(clip), model(clip))
+    theirs = torch.load(tmp_path / "mm.pth", weights_only=True)
+    torch.save({"meta": {}, "state_dict": theirs["state_dict"]}, tmp_path / "theirs.pth")
+    assert from_pretrained(tmp_path / "theirs.pth").architecture.num_heads == 1
 
 
 def test_what_is_stored_wins_over_the_config(run, tmp_path) -> None:

@@ -95,8 +95,8 @@ def write_native(path: Path, bundle: Bundle) -> None:
 def write_mmaction2(path: Path, bundle: Bundle) -> None:
     """Write a .pth file as mmaction2 loads; its config has to be written by hand.
 
-    What mmaction2 has in its config instead, statistics and class names, stands beside the weights,
-    where it looks for nothing; our readers find it.
+    What mmaction2 has in its config instead, architecture, statistics and class names, stands
+    beside the weights, where it looks for nothing; our readers find it.
 
     Raises:
         WeightsError: if theirs can't compute the same.
@@ -106,7 +106,11 @@ def write_mmaction2(path: Path, bundle: Bundle) -> None:
         state = mmaction2.from_native(bundle.state)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
-    ours = {"preprocessing": bundle.preprocessing, "class_names": list(bundle.class_names)}
+    ours = {
+        "architecture": bundle.architecture.to_json(),
+        "preprocessing": bundle.preprocessing,
+        "class_names": list(bundle.class_names),
+    }
     write_checkpoint(path, {"meta": {}, "state_dict": state, **ours})
 
 
