@@ -119,6 +119,23 @@ def test_every_registered_model_takes_frames_and_new_classes(name):
         model.reset_classifier(2, ["x"])
 
 
+@pytest.mark.parametrize(
+    ("classes", "complaint"),
+    [
+        *((value, f"num_classes must be a whole number, not {value!r}") for value in ("3", None)),
+        (2.5, r"num_classes must be a whole number, not 2\.5"),
+        (-1, "num_classes must be at least 1, or 0 for no head, not -1"),
+    ],
+)
+def test_what_is_no_number_of_classes_changes_nothing(classes, complaint, tmp_path):
+    model = small_model()
+    model.class_names = tuple("abc")
+    with pytest.raises(ConfigError, match=f"reset_classifier: {complaint}"):
+        model.reset_classifier(classes)
+    model.save_pretrained(tmp_path)
+    assert from_pretrained(tmp_path).class_names == tuple("abc")
+
+
 def test_new_classes_save_without_the_old_names(tmp_path):
     """The sequence of the README: a model with names, another head, a folder."""
     small = {key: value for key, value in KNOBS.items() if key != "num_frames"}

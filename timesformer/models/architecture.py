@@ -260,6 +260,8 @@ def _checked(knob: Field[Any], value: Any) -> Any:
         must_be = next(
             (w for w, fits, keys in RANGES if key in keys.split() and not fits(value)), ""
         )
+        if must_be and knob.name == "num_classes":
+            must_be += ", or 0 for no head"
     if must_be:
         raise ValueError(f"{knob.name} must be {must_be}, not {value!r:.60}")
     return kind(value)

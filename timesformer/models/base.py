@@ -43,8 +43,10 @@ class VideoModel(nn.Module):
             class_names: of the new classes, in label order; those of the old head go with it.
 
         Raises:
-            ConfigError: there are names, but not K.
+            ConfigError: K is no number of classes; or there are names, but not K.
         """
+        # Before anything changes: a model that is changed by half can't be saved.
+        Architecture().changed("reset_classifier", {"num_classes": num_classes})
         if class_names and len(class_names) != num_classes:
             raise ConfigError(f"{len(class_names)} class names for {num_classes} classes")
         self._reset_head(num_classes)
