@@ -14,8 +14,9 @@ import pytest
 import torch
 from small_run import small_cfg, stats
 
+from timesformer.config.defaults import get_cfg
 from timesformer.engine.broken import BrokenVideos
-from timesformer.engine.evaluate import test
+from timesformer.engine.evaluate import _rename_former_results, test
 from timesformer.engine.results import ensemble
 from timesformer.engine.scoring import Rows, score_videos
 from timesformer.engine.train import train
@@ -219,6 +220,18 @@ def test_result_files_name_their_weights_and_are_not_a_failed_tests(
     names = {path.name for path in tmp_path.iterdir()}
     assert {"scores.before.npz", "scores.before.csv"} <= names
     assert not {"scores.npz", "scores.csv", ".scores.npz.tmp"} & names
+
+
+def test_no_former_tests_file_is_lost(tmp_path):
+    path = tmp_path / "scores.npz"
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR, cfg.TEST.SAVE_RESULTS_PATH = str(tmp_path), "scores.npz"
+    for text in ("first", "second", "third"):
+        path.write_text(text)
+        _rename_former_results(cfg)
+    names = ("scores.before.npz", "scores.before_2.npz", "scores.before_3.npz")
+    assert [(tmp_path / name).read_text() for name in names] == ["first", "second", "third"]
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("name", ["../scores.npz", "/tmp/scores.npz", "a/../../b.csv"])

@@ -156,7 +156,7 @@ def test_a_full_disk_for_the_figures_doesnt_end_the_run(
     "name",
     [
         *("run.log", "stats.jsonl", ".lock", "broken_videos.csv"),
-        *("scores.npz", "scores.before.npz", "scores.csv"),
+        *("scores.npz", "scores.csv"),
         *("checkpoints/checkpoint_best.pyth", "checkpoints/checkpoint_epoch_00001.pyth"),
     ],
 )

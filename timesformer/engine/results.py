@@ -5,8 +5,10 @@ Letters: V videos, n views of each, K classes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +93,13 @@ def result_files(cfg: CfgNode) -> list[Path]:
 
 
 def name_before(path: Path) -> Path:
-    """Return where a former test's file goes when another test writes one of its name."""
-    return path.with_name(f"{path.stem}.before{path.suffix}")
+    """Return where a former test's file goes when another test writes one of its name.
+
+    It is a name that is free: those of the tests before may be the ones that matter.
+    """
+    numbers = chain([""], (f"_{i}" for i in count(2)))
+    names = (path.with_name(f"{path.stem}.before{number}{path.suffix}") for number in numbers)
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def ensemble(per_view: Tensor, method: str, multi_label: bool = False) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from timesformer.engine.broken import FILE_NAME
-from timesformer.engine.results import name_before, result_files
+from timesformer.engine.results import result_files
 from timesformer.utils.checkpoint import former_checkpoints, get_checkpoint_dir
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import ConfigError, UserError
@@ -58,8 +58,7 @@ def check_places(cfg: CfgNode) -> None:
     if cfg.TRAIN.ENABLE:
         written += former_checkpoints(folder)
     if cfg.TEST.ENABLE:
-        for path in result_files(cfg):
-            written += (path, name_before(path))
+        written += result_files(cfg)
     for path in written:
         require_place(path)
 
