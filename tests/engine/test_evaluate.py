@@ -14,7 +14,9 @@ import pytest
 import torch
 from small_run import small_cfg, stats
 
+from timesformer.commands.convert import main as convert
 from timesformer.config.defaults import get_cfg
+from timesformer.datasets.decoder import load_clip
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import _rename_former_results, test
 from timesformer.engine.results import ensemble
@@ -85,6 +87,21 @@ def test_result_files(synthetic_dir, tmp_path, checkpoint):
     assert line["top1_acc"] == pytest.approx(results.accuracy(1), abs=1e-3)
     last_line = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
     assert last_line["split"] == "test_final"
+
+
+def test_scores_from_python_are_those_of_a_test(synthetic_dir, tmp_path, checkpoint):
+    """As the README shows it, of a recipe that tests on the middle of a video."""
+    options = {"TEST__NUM_ENSEMBLE_VIEWS": 1, "TEST__NUM_SPATIAL_CROPS": 1}
+    options["DATA__TEST_CLIP_SAMPLING"] = "center"
+    results = score(
+        synthetic_dir, tmp_path, checkpoint, TEST__SAVE_RESULTS_PATH="scores.npz", **options
+    )
+    convert([str(checkpoint), str(tmp_path / "hf"), "--to", "hf"])
+    for model in (from_pretrained(checkpoint), from_pretrained(tmp_path / "hf")):
+        path = results.paths[4]
+        with torch.no_grad():
+            logits = model(model.transform(load_clip(path, **model.sampling)))
+        torch.testing.assert_close(logits, results.per_view[4], atol=1e-6, rtol=0)
 
 
 def _records(cfg):

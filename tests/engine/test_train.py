@@ -262,7 +262,8 @@ def test_what_a_run_says_of_its_model(synthetic_dir, tmp_path):
     model = from_pretrained(get_last_checkpoint(tmp_path))
     assert model.preprocessing == build_preprocessing(cfg, "train").to_json()
     assert None not in vars(build_preprocessing(cfg, "train")).values()
-    assert model.sampling == {"num_frames": 4, "sampling_rate": 3, "target_fps": 30.0}
+    rate = {"num_frames": 4, "sampling_rate": 3, "target_fps": 30.0}
+    assert model.sampling == rate | {"clip_sampling": "center"}
     frames = torch.zeros(4, 90, 70, 3, dtype=torch.uint8)
     assert model(model.transform(frames)).shape == (1, cfg.MODEL.NUM_CLASSES)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from PIL import Image
 from small_run import small_cfg
 
 import timesformer
+from timesformer.clips.preprocessing import Preprocessing
 from timesformer.datasets.build import build_preprocessing, build_video_split
 from timesformer.datasets.decoder import load_clip
 from timesformer.models.base import VideoModel
@@ -38,8 +41,7 @@ def test_frames_become_what_a_test_feeds(synthetic_dir, tmp_path):
     model.preprocessing = build_preprocessing(cfg, "test").to_json()
     dataset = build_video_split(cfg, "test")
     views, _, index, _ = dataset[3]
-    place = cfg.DATA.TEST_CLIP_SAMPLING
-    frames = load_clip(dataset.records[index].path, clip_sampling=place, **model.sampling)
+    frames = load_clip(dataset.records[index].path, **model.sampling)
     assert torch.equal(model.transform(frames, num_crops=3), dataset.normalize(views))
     assert torch.equal(model.transform(frames), dataset.normalize(views)[1:2])
 
@@ -48,6 +50,7 @@ def test_frames_become_what_a_test_feeds(synthetic_dir, tmp_path):
 def test_what_a_config_says_of_clips(synthetic_dir, tmp_path, name):
     cfg = small_cfg(synthetic_dir, tmp_path, TRAIN__DATASET=name, DATA__TARGET_FPS=25.0)
     rate = {"sampling": "rate", "sampling_rate": cfg.DATA.SAMPLING_RATE, "target_fps": 25.0}
+    rate["clip_sampling"] = "center"
     assert build_preprocessing(cfg, "train").to_json() == {
         "mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "RGB", "num_frames": 4,
         "short_side": 64, "crop_size": 64, **(rate if name == "kinetics" else
@@ -101,6 +104,14 @@ def test_what_is_not_known_is_said():
         small_model(std=[0, 1, 1]).transform(FRAMES)
     assert small_model(sampling_rate=5).sampling == {"num_frames": 4, "sampling_rate": 5}
     assert small_model(sampling="segments").sampling["sampling_rate"] is None
+    with pytest.raises(ConfigError, match=r"clip_sampling must be one of legacy, .*not 'centre'"):
+        _ = small_model(sampling_rate=5, clip_sampling="centre").sampling
+
+
+def test_a_test_may_place_its_clips_elsewhere():
+    said = Preprocessing(**SAID, sampling="rate", clip_sampling="center")
+    assert Preprocessing.from_json(said.to_json()) == said
+    assert not said.differences(replace(said, clip_sampling="legacy"))
 
 
 @pytest.mark.parametrize("name", sorted(name for name, _ in MODEL_REGISTRY))
@@ -146,7 +157,8 @@ def test_new_classes_save_without_the_old_names(tmp_path):
     again = from_pretrained(tmp_path)
     assert (again.architecture.num_classes, again.class_names) == (10, ())
     assert again.preprocessing == model.preprocessing
-    assert again.sampling == {"num_frames": 8, "sampling_rate": 32, "target_fps": 30.0}
+    rate = {"num_frames": 8, "sampling_rate": 32, "target_fps": 30.0}
+    assert again.sampling == rate | {"clip_sampling": "legacy"}
     model.reset_classifier(10)  # an equal count: the old names would fit, and be wrong
     model.class_names = tuple("abcdefghij")
     model.reset_classifier(10)

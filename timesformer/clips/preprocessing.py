@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from timesformer.clips.sampling import PLACEMENTS
+
 CHANNEL_ORDERS = ("RGB", "BGR")
 SAMPLINGS = ("rate", "segments")
 
@@ -23,6 +25,7 @@ KEYS: dict[str, str] = {
     "sampling": "TRAIN.DATASET",
     "sampling_rate": "DATA.SAMPLING_RATE",
     "target_fps": "DATA.TARGET_FPS",
+    "clip_sampling": "DATA.TEST_CLIP_SAMPLING",
     "short_side": "DATA.TEST_SHORT_SIDE",
     "crop_size": "DATA.TEST_CROP_SIZE",
 }
@@ -43,6 +46,8 @@ class Preprocessing:
         sampling_rate: frames at `target_fps` from one frame of the clip to the next; means nothing
             for segments.
         target_fps: frames per second that `sampling_rate` counts in.
+        clip_sampling: where the clips of a test lie in a video, see `RateSampler`; means nothing
+            for segments, and nothing to what a model was trained on.
         short_side: pixels of the short side before the centre crop.
         crop_size: side of the crop in pixels.
 
@@ -59,6 +64,7 @@ class Preprocessing:
     target_fps: float | None = None
     short_side: int | None = None
     crop_size: int | None = None
+    clip_sampling: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -68,9 +74,13 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(_number(name, v) for v in values))
         if min(self.std) <= 0:
             raise ValueError(f"std must be above 0, not {self.std}")
-        for name, choices in (("channel_order", CHANNEL_ORDERS), ("sampling", SAMPLINGS)):
+        for name, choices in (
+            ("channel_order", CHANNEL_ORDERS),
+            ("sampling", SAMPLINGS),
+            ("clip_sampling", PLACEMENTS),
+        ):
             value = getattr(self, name)
-            if value not in choices and not (name == "sampling" and value is None):
+            if value not in choices and (name == "channel_order" or value is not None):
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r:.60}")
         for name in ("num_frames", "sampling_rate", "target_fps", "short_side", "crop_size"):
             value = getattr(self, name)
@@ -103,13 +113,17 @@ class Preprocessing:
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values if v is not None}
 
     def differences(self, other: Preprocessing) -> dict[str, tuple[Any, Any]]:
-        """Return the fields that both know and that differ, each with both values."""
+        """Return the fields that both know and that differ, each with both values.
+
+        Not `clip_sampling`: training draws its clips anywhere, so a test is free to choose.
+        """
         found = {}
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
             if ours is None or theirs is None or _equal(ours, theirs):
                 continue
             found[field.name] = (ours, theirs)
+        found.pop("clip_sampling", None)
         if "segments" in (self.sampling, other.sampling):
             found.pop("sampling_rate", None)
             found.pop("target_fps", None)

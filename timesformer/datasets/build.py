@@ -81,6 +81,7 @@ def build_preprocessing(cfg: CfgNode, split: str) -> Preprocessing:
         sampling=sampling,
         sampling_rate=data.SAMPLING_RATE if by_rate else None,
         target_fps=data.TARGET_FPS if by_rate else None,
+        clip_sampling=data.TEST_CLIP_SAMPLING if by_rate else None,
         short_side=crops.short_side,
         crop_size=crops.crop_size,
     )

@@ -93,6 +93,8 @@ class VideoModel(nn.Module):
     def sampling(self) -> dict[str, Any]:
         """How to choose a clip's frames from a video: arguments of `datasets.decoder.load_clip`.
 
+        The clip is that of a test with one view, where it is known how a test places clips.
+
         Raises:
             ConfigError: `preprocessing` doesn't say it.
         """
@@ -106,7 +108,8 @@ class VideoModel(nn.Module):
                 "model.preprocessing['sampling'] = 'segments'"
             )
         rate = {"num_frames": said.num_frames, "sampling_rate": said.sampling_rate}
-        return rate if said.target_fps is None else rate | {"target_fps": said.target_fps}
+        known = {"target_fps": said.target_fps, "clip_sampling": said.clip_sampling}
+        return rate | {name: value for name, value in known.items() if value is not None}
 
     def _expected(self) -> Preprocessing:
         """Return `preprocessing` whole; the architecture says sizes that it doesn't."""

@@ -79,6 +79,7 @@ def _recipe(name: str) -> Recipe:
         sampling="rate" if rate else "segments",
         sampling_rate=int(rate) if rate else None,
         target_fps=30.0 if rate else None,
+        clip_sampling="legacy" if rate else None,
         short_side=int(size),  # tested on three crops of full height
         crop_size=int(size),
     )

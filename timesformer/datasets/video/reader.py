@@ -90,7 +90,7 @@ def load_clip(
 ) -> torch.Tensor:
     """Read one clip of `num_frames` frames, `sampling_rate` frames apart at `target_fps`.
 
-    `load_clip(path, **model.sampling)` reads the frames that a model was trained on.
+    `load_clip(path, **model.sampling)` reads those of a model's test with one view.
 
     Args:
         path: a video file, or a folder of extracted frames.

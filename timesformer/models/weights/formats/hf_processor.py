@@ -16,7 +16,10 @@ PROCESSORS = (
 )
 """Where `transformers` keeps the processor's config, first things first: file, and key in it."""
 
-_OURS = ("num_frames", "sampling", "sampling_rate", "target_fps", "channel_order")
+_OURS = (
+    *("num_frames", "sampling", "sampling_rate", "target_fps", "clip_sampling"),
+    "channel_order",
+)
 
 
 def to_processor(preprocessing: Mapping[str, Any], image_size: int) -> dict[str, Any]:
