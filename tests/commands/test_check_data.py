@@ -134,7 +134,7 @@ def test_nothing_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str], wr
     for video in (tmp_path / "data").rglob("*.mp4"):  # no two alike
         write_tiny(video, 40, seed=sum(map(ord, str(video))))
     assert check(output, options, "--decode") == 0
-    assert "no problems" in capsys.readouterr().out
+    assert "no broken files" in capsys.readouterr().out
     assert read_problems(output) == []
     options["DATA.PATH_TO_DATA_DIR"] = output
     assert check(tmp_path / "again", options) == 0
@@ -142,6 +142,19 @@ def test_nothing_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str], wr
         assert (output / f"{split}.csv").read_text() == (
             tmp_path / "again" / f"{split}.csv"
         ).read_text()
+
+
+def test_too_few_videos_for_a_batch(
+    faulty: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = faulty | {"NUM_GPUS": 0, "TRAIN.BATCH_SIZE": 16, "GLOBAL_BATCH_SIZE": 64}
+    check(tmp_path, few, "--splits", "train")
+    said = (
+        "- train: the training set has 10 videos, fewer than the 16 of one batch: set TRAIN.BATCH"
+    )
+    assert f"{said}_SIZE 8 (" in capsys.readouterr().out
+    check(tmp_path, few | {"TRAIN.ENABLE": False}, "--splits", "train")
+    assert "of one batch" not in capsys.readouterr().out
 
 
 def test_a_list_that_is_missing_is_a_problem(faulty: dict[str, object], tmp_path: Path) -> None:
@@ -164,6 +177,8 @@ def test_other_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "val and test share 3 videos" in text
     assert "train has 8 videos" in text
     assert "168,913" in text
+    said = sum(line.startswith("- ") for line in text.splitlines())
+    assert text.splitlines()[-1] == f"no broken files; {said} warnings above"
 
 
 def test_clean_lists_of_frames_mean_the_same_images(tmp_path: Path) -> None:
@@ -198,7 +213,7 @@ def test_only_parts_that_overlap_leak(tmp_path: Path, capsys: pytest.CaptureFixt
         ("val.csv, line 2", "line 2)"),
         ("test.csv, line 1", "line 1)"),
     ]
-    assert "val and test share 1 videos" in capsys.readouterr().out
+    assert "val and test share 1 video," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -246,7 +246,7 @@ def test_tensorboard_and_log_file(synthetic_dir, tmp_path):
     assert {"train/loss", "train/lr", "val/top1_acc"} <= set(events.Tags()["scalars"])
     assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3]
     log = (tmp_path / "run.log").read_text()
-    assert "global batch 8 = 1 ranks × 8 clips × 1 forward passes" in log
+    assert "global batch 8 = 1 rank × 8 clips × 1 forward pass" in log
     fields = "split epoch iter dt dt_data eta loss lr top1_err top5_err mem"
     assert sorted(stats(tmp_path, "train_iter")[0]) == sorted(fields.split())
 

@@ -39,7 +39,7 @@ from timesformer.prepare.check import (
 from timesformer.prepare.inspect import BROKEN, MISSING, SplitReport
 from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, load_recipe, output_path
-from timesformer.utils.text import format_table
+from timesformer.utils.text import counted, format_table
 
 PICTURE = "data.png"
 
@@ -71,12 +71,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_tables(output, found)
     for report in found.reports:
         path, count = write_clean_list(output, report, cfg)
-        print(f"wrote {path}, {count:,} of {len(report.videos):,} videos")
+        print(f"wrote {path}, {count:,} of {counted(len(report.videos), 'video')}")
     draw(output / PICTURE, found.reports, cfg.TRAIN.DATASET)
     if found.problems:
         print(f"problems: {len(found.problems):,}, see {output / PROBLEMS}")
         sys.exit(1)
-    print("no problems")
+    if found.notes:
+        print(f"no broken files; {counted(len(found.notes), 'warning')} above")
+    else:
+        print("no problems")
 
 
 def print_tables(reports: Sequence[SplitReport], problems: Sequence[Finding]) -> None:

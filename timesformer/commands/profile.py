@@ -18,7 +18,7 @@ from timesformer.models.build import has_scheme, label, meta_model, view_shape
 from timesformer.models.profiling import Cost, profile
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.parser import CommandParser, load_recipe
-from timesformer.utils.text import format_table
+from timesformer.utils.text import counted, format_table
 
 HEADER = (
     "scheme", "params", "GMACs/view", "GFLOPs/view", "TFLOPs (paper)", "weights MiB",
@@ -26,7 +26,7 @@ HEADER = (
 )  # fmt: skip
 NOTES = """\
 view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds (fvcore). FLOPs = 2 × MACs.
-TFLOPs (paper): 10¹² multiply-adds of {views} views, as the paper counts. Training = 3 × forward.
+TFLOPs (paper): 10¹² multiply-adds of {views}, as the paper counts. Training = 3 × forward.
 weights: float32. activations: float32, what each training clip of {train_size}×{train_size} keeps
 for the backward pass, with fused attention{checkpoint}."""
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     notes = NOTES.format(
         frames=cfg.DATA.NUM_FRAMES,
         size=cfg.DATA.TEST_CROP_SIZE,
-        views=views,
+        views=counted(views, "view"),
         train_size=cfg.DATA.TRAIN_CROP_SIZE,
         checkpoint=" and activation checkpointing" if cfg.TIMESFORMER.ACT_CHECKPOINT else "",
     )

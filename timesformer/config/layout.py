@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from timesformer.config.node import CfgNode
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.text import counted
 
 
 class BatchLayout(NamedTuple):
@@ -54,6 +55,31 @@ def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
             f"{nearest_multiples(wanted, forward)}, or 0 for a step after every forward pass"
         )
     return BatchLayout(clips, ranks_per_node * nodes, wanted // forward, wanted)
+
+
+def too_few_for_a_batch(cfg: CfgNode, videos: int, ranks_per_node: int, nodes: int) -> str:
+    """Say what to set where a training set has no video for every place in a batch; else "".
+
+    Args:
+        cfg: reads TRAIN.BATCH_SIZE, GLOBAL_BATCH_SIZE and DATA.NUM_SAMPLES, which fit each other.
+        videos: of the training set.
+        ranks_per_node: processes on each node.
+        nodes: nodes that take part.
+    """
+    samples, batch = cfg.DATA.NUM_SAMPLES, cfg.TRAIN.BATCH_SIZE
+    wanted = batch * nodes // samples
+    if videos >= wanted:
+        return ""
+    fitting = [
+        clips
+        for clips in range(ranks_per_node * samples, batch, ranks_per_node * samples)
+        if clips * nodes <= videos * samples and cfg.GLOBAL_BATCH_SIZE % (clips * nodes) == 0
+    ]
+    what = f"set TRAIN.BATCH_SIZE {fitting[-1]}" if fitting else "add videos, or take fewer GPUs"
+    return (
+        f"the training set has {counted(videos, 'video')}, fewer than the {wanted} of one batch: "
+        f"{what} (TRAIN.BATCH_SIZE is {batch}, the clips of a node)"
+    )
 
 
 def per_rank(cfg: CfgNode, part: str, ranks_per_node: int) -> int:

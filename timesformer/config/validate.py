@@ -216,7 +216,7 @@ def _check_schedule(solver: CfgNode) -> None:
     if solver.WARMUP_EPOCHS >= solver.MAX_EPOCH:
         raise ConfigError(
             f"SOLVER.WARMUP_EPOCHS {solver.WARMUP_EPOCHS} must be below SOLVER.MAX_EPOCH "
-            f"{solver.MAX_EPOCH}"
+            f"{solver.MAX_EPOCH}: set it to {solver.MAX_EPOCH / 10:g}, or 0 for no warm-up"
         )
     if solver.WARMUP_EPOCHS > 0 and solver.WARMUP_START_LR > solver.BASE_LR:
         raise ConfigError(

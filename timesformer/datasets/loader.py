@@ -25,7 +25,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from timesformer.config.layout import per_rank
+from timesformer.config.layout import per_rank, too_few_for_a_batch
 from timesformer.datasets.build import build_split
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
@@ -166,11 +166,8 @@ def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sample
     if split == "val":
         return EvalBatches(length, batch_size, world.rank, world.size)
     videos = batch_size // cfg.DATA.NUM_SAMPLES
-    if length < videos * world.size:
-        raise ConfigError(
-            f"the training set has {length} videos, fewer than the {videos * world.size} of "
-            f"one batch: lower TRAIN.BATCH_SIZE ({cfg.TRAIN.BATCH_SIZE} clips a node)"
-        )
+    if why := too_few_for_a_batch(cfg, length, world.local_size, world.size // world.local_size):
+        raise ConfigError(why)
     return TrainBatches(length, videos, world.rank, world.size, cfg.RNG_SEED)
 
 

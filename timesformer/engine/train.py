@@ -38,6 +38,7 @@ from timesformer.utils.logging import get_logger, log_json_stats, progress
 from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.rng import seed_all
+from timesformer.utils.text import counted
 from timesformer.visualization.tensorboard import TensorboardWriter
 
 logger = get_logger(__name__)
@@ -192,9 +193,12 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
         "resumed": state.resumed,
     }
     logger.info(
-        "global batch %d = %d ranks × %d clips × %d forward passes",
-        layout.global_batch, layout.ranks, layout.per_rank, layout.accumulation,
-    )  # fmt: skip
+        "global batch %d = %s × %s × %s",
+        layout.global_batch,
+        counted(layout.ranks, "rank"),
+        counted(layout.per_rank, "clip"),
+        counted(layout.accumulation, "forward pass", "forward passes"),
+    )
     log_json_stats(stats, cfg.OUTPUT_DIR)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from timesformer.clips.sampling import RateSampler
+from timesformer.config.layout import ranks, too_few_for_a_batch
 from timesformer.config.node import CfgNode
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.frame_rows import image_name
@@ -26,6 +27,7 @@ from timesformer.prepare.inspect import (
 )
 from timesformer.utils.files import write_csv
 from timesformer.utils.processes import in_processes
+from timesformer.utils.text import counted
 
 PROBLEMS, CLASSES = "problems.csv", "classes.csv"
 LIST, OUTSIDE, LEAK, TWICE = "list", "link out", "leak", "twice"
@@ -194,6 +196,9 @@ def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
     """Say what is worth knowing without being wrong."""
     for report in reports:
         data = report.dataset
+        if report.name == "train" and cfg.TRAIN.ENABLE:
+            few = too_few_for_a_batch(cfg, len(data), *ranks(cfg))
+            yield from [f"train: {few}"] if few else []
         for doubt in doubts(data.records, report.num_classes, data.class_names):
             yield f"{report.name}: {doubt}"
         yield from shorter_than_a_clip(report)
@@ -202,7 +207,8 @@ def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
     named = {report.name: report for report in reports}
     both = len(list(shared(named["test"], named["val"]))) if {"val", "test"} <= {*named} else 0
     if both:
-        yield f"val and test share {both:,} videos, as is usual where only one of them is public"
+        shares = counted(both, "video")
+        yield f"val and test share {shares}, as is usual where only one of them is public"
     yield from size_warnings(reports, cfg.TRAIN.DATASET)
 
 
@@ -248,7 +254,7 @@ def size_warnings(reports: Sequence[SplitReport], dataset: str) -> Iterator[str]
                 f"{100 * (1 - share):.1f} points on all of them; compare that with the paper's"
             )
         yield (
-            f"{report.name} has {count:,} videos, {100 * share:.3g} % of the {size:,} of "
+            f"{report.name} has {counted(count, 'video')}, {100 * share:.3g} % of the {size:,} of "
             f"{sizes[size]}: {effect}"
         )
 

@@ -41,6 +41,11 @@ def _is_number(cell: str) -> bool:
     return cell[:1].isdigit() or (cell[:1] in "+-." and cell[1:2].isdigit())
 
 
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return a number with its noun: "1 video", "1,200 videos"; `things` where "s" isn't enough."""
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the nearest known name, or "" when none is near.
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from timesformer.utils.text import counted
 from timesformer.visualization.style import COLOURS, FAINT, GRID, INK, all_scripts, blank_figure
 
 COLOUR_OF = dict(zip(("train", "val", "test"), COLOURS, strict=True))
@@ -79,7 +80,7 @@ def draw_report(splits: Sequence[SplitData], title: str, clip_seconds: float = 0
 def _legend(figure: Figure, splits: Sequence[SplitData]) -> None:
     x = 0.045
     for split in splits:
-        text = f"■ {split.name}  {split.videos:,} videos"
+        text = f"■ {split.name}  {counted(split.videos, 'video')}"
         figure.text(x, 0.912, text, size=12, color=COLOUR_OF[split.name], weight="bold")
         x += 0.02 + 0.0079 * len(text)
 

@@ -139,7 +139,7 @@ def test_what_is_a_video(tmp_path: Path, lines: list[str]) -> None:
     )
     expected = {("train/a/1.mp4", 0), ("train/a/frames", 0), ("train/a/mixed/4.webm", 0)}
     assert found(tmp_path, "train", classes=1) == expected
-    assert "3 videos of 1 classes for train (train split); 3 files" in lines[-1]
+    assert "3 videos of 1 class for train (train split); 3 files" in lines[-1]
 
 
 def test_labels_in_the_order_of_class_names(tmp_path: Path) -> None:

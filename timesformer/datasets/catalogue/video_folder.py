@@ -19,6 +19,7 @@ from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.files import is_folder
 from timesformer.utils.logging import get_logger
+from timesformer.utils.text import counted
 
 logger = get_logger(__name__)
 
@@ -68,10 +69,16 @@ class VideoFolder(VideoDataset):
         for label, name in enumerate(names):
             for video in splits[split].get(name, ()):
                 records.append(str(folder / name / video), label)
+        left_out = counted(ignored, "file that is no video", "files that are no videos")
         logger.info(
-            "%s: %d videos of %d classes for %s (%s split); %d files that are no videos left out",
-            root, len(records), len(names), mode, split, ignored,
-        )  # fmt: skip
+            "%s: %s of %s for %s (%s split)%s",
+            root,
+            counted(len(records), "video"),
+            counted(len(names), "class", "classes"),
+            mode,
+            split,
+            f"; {left_out} left out" if ignored else "",
+        )
         super().__init__(records, **(options | {"class_names": names}))
 
 
