@@ -70,8 +70,8 @@ def dispatch(argv: Sequence[str]) -> None:
     else:
         kind = "option" if first.startswith("-") else "command"
         raise UserError(
-            f"timesformer: there is no {kind} {first}{did_you_mean(command, names)}; "
-            "`timesformer --help` lists the commands"
+            f"timesformer: there is no {kind} {first} (`timesformer --help` lists the "
+            f"commands){did_you_mean(command, names)}"
         )
 
 

@@ -58,8 +58,10 @@ def test_a_file_that_exists_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_an_unknown_name(name: str, hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         find_recipe(name)
-    said = f"{name}: no such file, and no recipe of that name{hint}; `timesformer recipes` lists"
-    assert str(caught.value).startswith(said)
+    said = (
+        f"{name}: no such file or run's folder, and no recipe of that name (`timesformer recipes` "
+    )
+    assert str(caught.value) == f"{said}lists them){hint}"
 
 
 def test_an_installed_package_has_its_own(tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_links_in_a_circle(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", ["x" * 300, "~no such user/x.yaml", "a\0b", "~\ud800", "a\nb"])
 def test_names_that_no_file_has(name: str) -> None:
-    with pytest.raises(ConfigError, match="no such file, and no recipe of that name") as caught:
+    with pytest.raises(ConfigError, match="no such file or run's folder, and no recipe") as caught:
         load_recipe(parse_args(["--cfg", name]))
     assert str(caught.value).isprintable()
 

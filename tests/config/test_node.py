@@ -154,6 +154,9 @@ BAD_PAIRS = [
     (["TRAIN", "3"], ["TRAIN is a group"]),
     (["SOLVER.STEPS", "[0,"], ["command line, SOLVER.STEPS", "not valid YAML"]),
     (["SOLVER.STEPS", "(0,[)"], ["SOLVER.STEPS", "not valid YAML"]),
+    (["DATA.MEAN", "[.5,", ".5,", ".5]"], ["put a list in quotes: DATA.MEAN '[.5, .5, .5]'"]),
+    (["DATA.MEAN", "(.5,", ".5)", "NUM_GPUS"], ["put a list in quotes: DATA.MEAN '(.5, .5)'"]),
+    (["DATA.MEAN", "[.5 .5 .5]"], ["DATA.MEAN: part the items with commas: [.5, .5, .5]"]),
     (["LOG_PERIOD", "often"], ["LOG_PERIOD must be a whole number"]),
     (["_BASE_", "x.yaml"], ["unknown key _BASE_"]),
 ]

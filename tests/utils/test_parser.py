@@ -85,7 +85,7 @@ def test_only_one_of_two(cfg_file: str) -> None:
 def test_a_recipe_by_name() -> None:
     args = parse_args(["--cfg", "Synthetic/TimeSformer_divST_8_64", "NUM_GPUS", "0"])
     assert load_recipe(args).TRAIN.DATASET == "synthetic"
-    with pytest.raises(ConfigError, match=r"no recipe of that name; did you mean Synthetic/"):
+    with pytest.raises(ConfigError, match=r"no recipe of that name .*; did you mean Synthetic/"):
         load_recipe(parse_args(["--cfg", "TimeSformer_divST_8_64"]))
 
 
@@ -178,5 +178,16 @@ def test_a_run_that_only_trained_is_tested(tmp_path: Path) -> None:
     words = ["--cfg", str(tmp_path)]
     assert load_config(parse_args(words), only="test").TEST.ENABLE
     assert not load_config(parse_args(words)).TEST.ENABLE
+    elsewhere = [*words, "OUTPUT_DIR", str(tmp_path / "scores")]
+    assert words[1] == load_config(parse_args(elsewhere), only="test").TEST.CHECKPOINT_FILE_PATH
+    assert not load_config(parse_args(elsewhere)).TEST.CHECKPOINT_FILE_PATH
     with pytest.raises(ConfigError, match=r"TEST.ENABLE is False"):
         load_config(parse_args([*words, "TEST.ENABLE", "False"]), only="test")
+
+
+def test_a_run_without_cfg(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for words, said in (([], f"give the run as --cfg {tmp_path};"), (["OUTPUT_DIR"], "required")):
+        with pytest.raises(SystemExit):
+            parse_args([*words, str(tmp_path)])
+        assert said in capsys.readouterr().err

@@ -21,6 +21,7 @@ from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
 CONFIG_SUFFIXES = (".yaml", ".yml", ".pyth")
+_CLOSING = {"[": "]", "(": ")"}
 _WORDS = {"yes": True, "on": True, "no": False, "off": False}
 
 
@@ -140,6 +141,10 @@ def _wrong_pairs(words: Sequence[Any], keys: Collection[str]) -> Iterator[str]:
         if is_key and word.endswith(CONFIG_SUFFIXES):
             yield f"{word} is no key; give a config as --cfg {word}"
         before = "" if is_key else texts[i - 1]
+        end = _CLOSING.get(word[:1], "") if before in keys else ""
+        end_at = next((j for j in range(i, len(texts)) if end and texts[j].endswith(end)), i)
+        if end_at > i:  # the shell has taken it apart at its spaces
+            yield f"put a list in quotes: {before} '{' '.join(texts[i : end_at + 1])}'"
         if word == "=" and before in keys:
             yield f"write {before} VALUE, without the equals sign"
         if word in keys and before in keys:
@@ -201,6 +206,11 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
         if isinstance(value, str) and value[:1] == "(" and value[-1:] == ")":
             value = parse(f"[{value[1:-1]}]", f"{source}, {key}")  # Python's way to write a list
         if isinstance(value, list | tuple) and value:
+            if all(isinstance(item, str) for item in value) and not isinstance(default[0], str):
+                words = [word for item in value for word in item.split()]
+                if len(words) > len(value):
+                    text = f"[{', '.join(words)}]"
+                    raise ConfigError(f"{source}: {key}: part the items with commas: {text:.80}")
             return [_coerce(item, default[0], f"an item of {key}", source) for item in value]
     elif isinstance(default, bool):
         if isinstance(value, str) and value.lower() in _WORDS:

@@ -55,8 +55,8 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
     names = recipe_names()
     if bare not in names:
         raise ConfigError(
-            f"{name}: no such file, and no recipe of that name{did_you_mean(bare, names)}; "
-            "`timesformer recipes` lists them"
+            f"{name}: no such file or run's folder, and no recipe of that name (`timesformer "
+            f"recipes` lists them){did_you_mean(bare, names)}"
         )
     return RECIPES_DIR / f"{bare}{SUFFIX}"
 

@@ -54,7 +54,8 @@ def load_test_checkpoint(cfg: CfgNode, model: nn.Module) -> TestWeights:
     if not path:
         raise WeightsError(
             f"nothing to test: OUTPUT_DIR {cfg.OUTPUT_DIR} has no checkpoint ({RUN_HOLDS}); set "
-            "TEST.CHECKPOINT_FILE_PATH to one, or train first (TRAIN.ENABLE True)"
+            "TEST.CHECKPOINT_FILE_PATH to a checkpoint or a run's folder, or train first "
+            "(`timesformer train`)"
         )
     weights = together(lambda: _load(cfg, model, path))
     compare_ranks(model)

@@ -68,10 +68,13 @@ class CommandParser(argparse.ArgumentParser):
             wanted = [word for word in message.replace(",", " ").split() if word[:2] == "--"]
             given = [word.partition("=")[0] for word in self._words]
             recipe = next(filter(_is_recipe, self._words), "")
+            run = next(filter(_is_run, self._words[:1]), "")  # others may be values
             if late := [option for option in wanted if option in given]:
                 message = f"{late[0]} must come before the KEY VALUE pairs"
             elif "--cfg" in wanted and recipe:
                 message = f"give the recipe as --cfg {recipe}"
+            elif "--cfg" in wanted and run:
+                message = f"give the run as --cfg {run}"
         self.exit(2, f"error: {in_one_line(message)}; see {self.prog} --help\n")
 
     def add_cfg(
@@ -131,6 +134,10 @@ class CommandParser(argparse.ArgumentParser):
 
 def _is_recipe(word: str) -> bool:
     return word.endswith(CONFIG_SUFFIXES) or word in recipe_names()
+
+
+def _is_run(path: str | Path) -> bool:
+    return is_folder(Path(expand_home(path)) / "checkpoints")
 
 
 def _part_splits(
@@ -230,10 +237,12 @@ def _merge(
     cfg, path = get_cfg(), Path(expand_home(args.cfg_file or ""))
     if args.cfg_file is None:
         cfg.merge_from_string(*stored)
-    elif path.suffix == ".pyth" or is_folder(path / "checkpoints"):
+    elif path.suffix == ".pyth" or _is_run(path):
         _merge_stored(cfg, path)
         if only:  # `timesformer train` stored that it doesn't test
             cfg[only.upper()].ENABLE = True
+        if only == "test":  # this run, even if OUTPUT_DIR sends its scores elsewhere
+            cfg.TEST.CHECKPOINT_FILE_PATH = str(path)
     else:
         cfg.merge_from_file(find_recipe(args.cfg_file))
     cfg.merge_from_list(args.opts or [])
