@@ -15,7 +15,8 @@ from timesformer.models.architecture import Architecture
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = dict(get_cfg().leaves())
-IN_CONFIG = {"GLOBAL_BATCH_SIZE"}  # used by config/validate.py:batch_layout, which training calls
+# Used by config/layout.py, which training, testing and the loaders call.
+IN_CONFIG = {"GLOBAL_BATCH_SIZE", "TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"}
 # A knob of the model is read through `Architecture`; its model's name is for the registry.
 KNOBS = {f.metadata["key"]: f.name for f in fields(Architecture) if f.name != "model"}
 NETWORK = ast.parse((ROOT / "timesformer/models/network/vision_transformer.py").read_text())
