@@ -118,8 +118,19 @@ def test_nothing_is_replaced_without_force(folder, tmp_path):
     ("words", "complaint"),
     [
         (["--mean", "1", "1", "1"], "--mean and --std belong together"),
-        (["--mean", "1", "1", "1", "--std", "1", "1", "1"], r"says itself mean \[0\.45"),
-        (["--class-names", "absent.txt"], r"'absent\.txt' is neither a file nor a shipped list"),
+        (
+            ["--mean", "1", "1", "1", "--std", "1", "1", "1"],
+            r"says itself mean \[0\.45.*: leave --mean and --std out",
+        ),
+        (["--num-heads", "4"], "says itself num_heads 3: leave --num-heads out"),
+        (
+            ["--class-names", "absent.txt"],
+            r"^--class-names 'absent\.txt' is neither a file nor a shipped list",
+        ),
+        (
+            ["--class-names", "kinetics400"],
+            "^--class-names 'kinetics400' has 400 names, but the number of classes of .* is 3",
+        ),
     ],
 )
 def test_contradictions(words, complaint, folder, tmp_path):

@@ -63,15 +63,24 @@ def complete(bundle: Bundle, args: argparse.Namespace) -> Bundle:
     if (args.mean is None) != (args.std is None):
         raise ConfigError("--mean and --std belong together")
     if args.num_heads not in (None, bundle.architecture.num_heads):
-        raise ConfigError(f"{args.src} says itself num_heads {bundle.architecture.num_heads}")
+        raise ConfigError(
+            f"{args.src} says itself num_heads {bundle.architecture.num_heads}: leave --num-heads "
+            "out"
+        )
     if args.mean is not None:
         given = {"mean": args.mean, "std": args.std}
         said = bundle.preprocessing or {"channel_order": "RGB"} | given
         if any(said[key] != value for key, value in given.items()):
-            raise ConfigError(f"{args.src} says itself mean {said['mean']} and std {said['std']}")
+            raise ConfigError(
+                f"{args.src} says itself mean {said['mean']} and std {said['std']}: leave --mean "
+                "and --std out"
+            )
         bundle = replace(bundle, preprocessing=said)
     if args.class_names is not None:
-        names = read_class_names(args.class_names, bundle.architecture.num_classes)
+        classes = bundle.architecture.num_classes
+        names = read_class_names(
+            args.class_names, classes, "--class-names", f"the number of classes of {args.src}"
+        )
         bundle = replace(bundle, class_names=names)
     return bundle
 
