@@ -14,8 +14,9 @@ from timesformer.commands.convert import main
 from timesformer.models.create import from_pretrained, save_pretrained
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.sources import read_weights
+from timesformer.utils.checkpoint import get_path_to_checkpoint
 from timesformer.utils.errors import ConfigError, WeightsError
-from timesformer.utils.torch_file import read_checkpoint
+from timesformer.utils.torch_file import read_checkpoint, write_checkpoint
 
 NAMES = ("a", "b", "c")
 RGB = {"mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "RGB"}
@@ -137,6 +138,17 @@ def test_contradictions(words, complaint, folder, tmp_path):
     with pytest.raises(ConfigError, match=complaint):
         main([str(folder), str(tmp_path / "out"), "--to", "hf", *words])
     assert not (tmp_path / "out").exists()
+
+
+def test_of_a_run_the_checkpoint_is_named(tmp_path, capsys):
+    """Not only the folder: there may be a damaged newer one."""
+    content = {"model_state": small_model().state_dict(), "epoch": 1}
+    content["architecture"] = small_model().architecture.to_json()
+    path = get_path_to_checkpoint(tmp_path / "run", 2)
+    path.parent.mkdir(parents=True)
+    write_checkpoint(path, content)
+    main([str(tmp_path / "run"), str(tmp_path / "a.pyth"), "--to", "native"])
+    assert f"read {path}: " in capsys.readouterr().out
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):

@@ -245,9 +245,17 @@ def test_hugging_face_hub_out_of_reach_or_not_installed(monkeypatch):
     with pytest.raises(WeightsError, match=r"can't fetch hf/a/b \(no route\); .*co/a/b to a") as e:
         hub.from_pretrained("hf/a/b")
     assert "\n" not in str(e.value)
+    with pytest.raises(
+        WeightsError, match=r"^runs/nothing: no such file or folder here, and can't"
+    ):
+        hub.from_pretrained("runs/nothing")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(WeightsError, match=r"needs huggingface_hub \(pip install .timesformer\["):
         hub.from_pretrained("hf/a/b")
+    with pytest.raises(
+        WeightsError, match=r"^runs/nothing: no such .* here, and hf/runs/nothing: "
+    ):
+        hub.from_pretrained("runs/nothing")
 
 
 def test_list_models_has_registered_models_and_recipes():

@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     WRITERS[args.to](args.dst, bundle)
     sizes = ", ".join(f"{name} {value}" for name, value in bundle.architecture.to_json().items())
     parameters = sum(value.numel() for value in bundle.state.values())
-    print(f"read {args.src}: {len(bundle.state)} tensors, {parameters:,} parameters ({sizes})")
+    source = bundle.file or args.src
+    print(f"read {source}: {len(bundle.state)} tensors, {parameters:,} parameters ({sizes})")
     input_of = bundle.preprocessing
     frames = ", ".join(f"{k} {v}" for k, v in input_of.items()) if input_of else "unknown"
     print(f"preprocessing: {frames}; class names: {len(bundle.class_names) or 'none'}")

@@ -44,6 +44,10 @@ class WeightsError(UserError, RuntimeError):
     """Weights that are missing, damaged, or don't belong to this model."""
 
 
+class FetchError(WeightsError):
+    """Weights that a hub doesn't give, perhaps since it has none of that name."""
+
+
 class TrainingError(UserError, RuntimeError):
     """Training can't go on, e.g. because the loss is not finite."""
 

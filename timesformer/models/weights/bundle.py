@@ -27,11 +27,12 @@ from timesformer.models.weights.describe import (
     told_by_shapes,
     unfit_head,
 )
+from timesformer.models.weights.folders import READ_OF_RUN
 from timesformer.models.weights.formats import IGNORED, is_googles, native_state
 from timesformer.models.weights.load import LoadReport, load_native
 from timesformer.models.weights.said import preprocessing_of, run_config
 from timesformer.models.weights.sources import read_weights
-from timesformer.utils.errors import ConfigError, WeightsError
+from timesformer.utils.errors import ConfigError, FetchError, WeightsError
 from timesformer.utils.tensors import check_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -55,6 +56,7 @@ class Bundle:
             `channel_order` ("RGB" or "BGR"); perhaps short_side and sampling_rate. None: unknown.
         class_names: in label order, or ().
         googles: they are in Google's layout, see `Resizing`.
+        file: the checkpoint that was read of a run's folder; "" of another source.
     """
 
     state: StateDict
@@ -62,6 +64,7 @@ class Bundle:
     preprocessing: dict[str, Any] | None = None
     class_names: tuple[str, ...] = ()
     googles: bool = False
+    file: str = ""
 
 
 def read_bundle(source: str | Path, **hints: Any) -> Bundle:
@@ -98,7 +101,8 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{source}: {error}") from error
     names = tuple(content.get("class_names") or ())
-    return Bundle(state, architecture, preprocessing_of(content), names, googles)
+    file = str(content.get(READ_OF_RUN, ""))
+    return Bundle(state, architecture, preprocessing_of(content), names, googles, file)
 
 
 def make_from(
@@ -120,7 +124,13 @@ def make_from(
         ConfigError: if an override can't work.
     """
     Architecture().changed(str(source), overrides)  # their names and kinds, before a file is read
-    bundle = read_bundle(_hub_id(str(source)), **overrides)
+    name = _hub_id(str(source))
+    try:
+        bundle = read_bundle(name, **overrides)
+    except FetchError as error:
+        if name == str(source):
+            raise
+        raise FetchError(f"{source}: no such file or folder here, and {error}") from error
     architecture = bundle.architecture.changed(str(source), overrides)
     try:
         model = make(architecture)

@@ -20,6 +20,9 @@ from timesformer.utils.files import RUN_HOLDS
 
 logger = logging.getLogger(__name__)
 
+READ_OF_RUN = "read_of_run"
+"""Key of the content of a run's folder: the checkpoint that was read."""
+
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -64,7 +67,7 @@ def _read_run(folder: Path) -> Mapping[str, Any]:
     if newest is None:
         raise WeightsError(f"{folder}: this run has no checkpoint that can be read")
     logger.info("%s: of this run the newest checkpoint is read, %s", folder, newest.name)
-    return read_checkpoint(newest)
+    return {**read_checkpoint(newest), READ_OF_RUN: str(newest)}
 
 
 def _read_shards(index: Path) -> dict[str, Any]:

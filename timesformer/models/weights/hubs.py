@@ -11,7 +11,7 @@ import torch
 
 from timesformer.models.weights.folders import of_timm, read_folder
 from timesformer.models.weights.formats.foreign import TORCHVISION
-from timesformer.utils.errors import WeightsError
+from timesformer.utils.errors import FetchError, WeightsError
 from timesformer.utils.text import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def _fetch_timm(name: str) -> dict[str, Any]:
     except Exception as error:  # hub, network and cache failures have no common base class
         # The repository's name has the tag that timm adds to a NAME without one.
         repository = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or f"timm/{name}"
-        raise WeightsError(
+        raise FetchError(
             f"can't fetch timm/{name} ({_first_line(error)}); on a machine with internet download "
             f"model.safetensors from https://huggingface.co/{repository}, copy it here, and set "
             "TIMESFORMER.PRETRAINED_MODEL to its path ('' trains from fresh weights)"
@@ -82,7 +82,7 @@ def _fetch_torchvision(name: str) -> Mapping[str, Any]:
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # network and cache failures have no common base class
-        raise WeightsError(
+        raise FetchError(
             f"can't fetch torchvision/{name} ({_first_line(error)}); on a machine with internet "
             f"download {weights.url}, {_TO_BRING}"
         ) from error
@@ -93,7 +93,7 @@ def _fetch_hugging_face(name: str) -> Mapping[str, Any]:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise WeightsError(
+        raise FetchError(
             f"hf/{name}: fetching it needs huggingface_hub (pip install 'timesformer[hub]'); or "
             f"download its config.json and model.safetensors to a folder, {_TO_BRING}"
         ) from error
@@ -103,7 +103,7 @@ def _fetch_hugging_face(name: str) -> Mapping[str, Any]:
         if not any(folder.glob("model*.safetensors")):
             folder = Path(snapshot_download(name, allow_patterns=["*.json", *_SHARDS[1]]))
     except Exception as error:  # network, cache and missing repositories: no common base class
-        raise WeightsError(
+        raise FetchError(
             f"can't fetch hf/{name} ({_first_line(error)}); on a machine with internet download "
             f"config.json and model.safetensors from https://huggingface.co/{name} to a folder, "
             f"{_TO_BRING}"
