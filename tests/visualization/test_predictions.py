@@ -112,6 +112,17 @@ def test_grid_says_what_is_right_and_wrong(predictions: Predictions, tmp_path: P
     assert (tmp_path / "grid.png").stat().st_size > 1000
 
 
+def test_bars_have_one_scale_and_their_numbers_at_the_end(predictions: Predictions) -> None:
+    figure = draw_grid(predictions, clips(2), NAMES, "a title")
+    for video, bars in enumerate(figure.axes[1::2]):
+        expected = sorted(predictions.probabilities[video], reverse=True)
+        widths = [patch.get_width() for patch in bars.patches]
+        np.testing.assert_allclose(widths, [1, 1, 1, *expected])
+        numbers = [text for text in bars.texts if text.get_text().endswith(" %")]
+        places = [text.get_position()[0] for text in numbers]
+        np.testing.assert_allclose(places, expected, atol=0.05)
+
+
 @pytest.mark.parametrize("size", [(16, 24), (48, 20)])
 def test_grid_without_names_and_with_any_shape(
     predictions: Predictions, tmp_path: Path, size: tuple[int, int]

@@ -21,8 +21,10 @@ from PIL import Image
 
 from timesformer.utils.errors import in_one_line
 from timesformer.utils.files import written_whole
+from timesformer.utils.text import counted
 from timesformer.visualization.results import read_results
 from timesformer.visualization.style import (
+    GRID,
     INK,
     OTHER,
     RIGHT,
@@ -149,7 +151,7 @@ def draw_grid(
     rows = -(-len(clips) // columns)
     strips = [_strip(frames) for _, frames in clips]
     aspect = max(strip.shape[1] / strip.shape[0] for strip in strips)
-    strip_width, bars_width = 6.4, 2.5  # inches
+    strip_width, bars_width = 6.4, 3.2  # inches
     height = strip_width / aspect + 0.52
     figure = blank_figure(columns * (strip_width + bars_width + 0.2), rows * height + 1)
     figure.text(0.012, 1 - 0.36 / figure.get_figheight(), title, size=17, weight="bold", color=INK)
@@ -157,8 +159,8 @@ def draw_grid(
     figure.text(
         0.012,
         1 - 0.66 / figure.get_figheight(),
-        f"{100 * predictions.correct.mean():.1f} % top-1 on {len(predictions.labels)} videos, "
-        f"{views} view{'s' * (views != 1)} each",
+        f"{100 * predictions.correct.mean():.1f} % top-1 on "
+        f"{counted(len(predictions.labels), 'video')}, {counted(views, 'view')} each",
         size=11.5,
         color=OTHER,
     )
@@ -292,18 +294,21 @@ def _verdict(
 def _draw_bars(
     axes: Axes, probabilities: NDArray[np.floating], label: int, class_names: Sequence[str]
 ) -> None:
-    """Bar chart of the most probable classes; the true one in green."""
+    """Bar chart of the most probable classes, each on a line of 100 %; the true one in green."""
     top = np.argsort(-probabilities, kind="stable")[:TOP]
     rows = np.arange(len(top))
     colours = [RIGHT if k == label else OTHER for k in top]
-    axes.barh(rows, probabilities[top], height=0.82, color=colours, alpha=0.3)
+    axes.barh(rows, 1, height=0.6, color=GRID, alpha=0.5)
+    axes.barh(rows, probabilities[top], height=0.6, color=colours, alpha=0.6)
     figure = axes.get_figure(root=True)
     assert figure is not None
-    inches = 0.96 * axes.get_position().width * figure.get_figwidth()
+    # Names stand left of 0, over half of the width; right of 1 is room for "100 %".
+    left, right = -1.5, 1.45
+    inches = (-left - 0.08) / (right - left) * axes.get_position().width * figure.get_figwidth()
     for row, k in enumerate(top):
+        name = fitted(figure, _name(class_names, int(k)), inches, size=9)
+        axes.text(-0.05, row, name, va="center", ha="right", size=9, color=INK, parse_math=False)
         percent = f"{100 * probabilities[k]:.0f} %"
-        name = fitted(figure, _name(class_names, int(k)), inches, f"  {percent}", size=9)
-        axes.text(0.02, row, name, va="center", size=9, color=INK, parse_math=False)
-        axes.text(0.99, row, percent, va="center", ha="right", size=9, color=INK)
-    axes.set(xlim=(0, 1), ylim=(TOP - 0.5, -0.5))
+        axes.text(probabilities[k] + 0.03, row, percent, va="center", size=9, color=INK)
+    axes.set(xlim=(left, right), ylim=(TOP - 0.5, -0.5))
     axes.set_axis_off()
