@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,21 @@ def test_table_and_picture(
     assert float(axial.split()[3]) > float(joint.split()[3]) > 0
     with Image.open(tmp_path / "runs.png") as image:
         assert image.width == 1210
+
+
+def test_runs_that_were_not_tested_alike(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(runs[1], tmp_path / "other")
+    main([str(runs[1]), str(other)])
+    assert "not tested alike" not in capsys.readouterr().out
+    path = other / "stats.jsonl"
+    path.write_text(path.read_text().replace('"videos": 12', '"videos": 1200'))
+    main([str(runs[1]), str(other), "--plot", str(tmp_path / "runs.png")])
+    _, one, two, warning = capsys.readouterr().out.splitlines()[:4]
+    assert re.search(r"synthetic \S+, 12 ", one)
+    assert re.search(r"synthetic \S+, 1,200 ", two)
+    assert warning == "- not tested alike (test videos differ): top-1 can't be compared"
 
 
 def test_mistakes(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from timesformer.engine.runs import COLUMNS, read_run
+from timesformer.engine.runs import COLUMNS, differing_tests, read_run
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_place
 from timesformer.utils.parser import CommandParser, input_path, png_path
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not runs:
         raise UserError("none of these folders is a run")
     print(format_table([COLUMNS, *(run.cells for run in runs)]))
+    if warning := differing_tests(runs):
+        print(f"- {warning}")
     if args.plot:
         # These need matplotlib.
         from timesformer.visualization.runs import Point, draw_runs
@@ -44,5 +46,5 @@ def main(argv: Sequence[str] | None = None) -> None:
         points = [Point(*run.point) for run in runs if run.point]
         if not points:
             raise UserError("--plot: none of the runs has been tested")
-        write_png(args.plot, draw_runs(points, "Accuracy and cost"))
+        write_png(args.plot, draw_runs(points, "Accuracy and cost", warning))
         print(f"wrote {args.plot}")

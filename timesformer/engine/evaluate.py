@@ -17,7 +17,13 @@ from torch import nn
 from timesformer.config.layout import per_rank
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
-from timesformer.engine.results import Results, name_before, result_files, save_results
+from timesformer.engine.results import (
+    Results,
+    name_before,
+    result_files,
+    save_results,
+    tested_data,
+)
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope
 from timesformer.engine.scoring import Table, score_videos
@@ -178,6 +184,7 @@ def _report_test(
     stats = {
         "split": "test_final",
         **results.report(),
+        "data": tested_data(cfg),
         "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS}x{cfg.TEST.NUM_SPATIAL_CROPS}",
         "ensemble": cfg.DATA.ENSEMBLE_METHOD,
         "clip_sampling": cfg.DATA.TEST_CLIP_SAMPLING,

@@ -92,6 +92,11 @@ def result_files(cfg: CfgNode) -> list[Path]:
     return [Path(cfg.OUTPUT_DIR) / name for name in names if name]
 
 
+def tested_data(cfg: CfgNode) -> str:
+    """Return what people call the data of a test: the data set, and the folder that it is in."""
+    return f"{cfg.TEST.DATASET} {Path(cfg.DATA.PATH_TO_DATA_DIR).name}".strip()
+
+
 def name_before(path: Path) -> Path:
     """Return where a former test's file goes when another test writes one of its name.
 

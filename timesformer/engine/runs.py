@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
+from timesformer.engine.results import tested_data
 from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import count_macs
 from timesformer.utils.checkpoint import BEST, epoch_of, get_last_checkpoint, read_checkpoint
@@ -21,7 +22,7 @@ logger = get_logger(__name__)
 
 COLUMNS = (
     "run", "model", "params", "GMACs/clip", "epochs", "step", "train", "val top-1", "top-1",
-    "top-5", "views",
+    "top-5", "test videos", "views",
 )  # fmt: skip
 
 
@@ -128,12 +129,30 @@ def _read_run(folder: Path) -> Run:
         percent(val, "top1_acc"),
         percent(test, "top1_acc"),
         percent(test, "top5_acc"),
+        _test_videos(test, cfg),
         test.get("views", "-"),
     )
     point = None
     if macs and "params" in start and test.get("top1_acc") is not None:
         point = (folder.name, macs / 1e9, test["top1_acc"], start["params"])
     return Run(cells, point)
+
+
+def _test_videos(test: Mapping[str, Any], cfg: CfgNode | None) -> str:
+    """Name the data of a test, which older runs say in their configs only, and their number."""
+    if "videos" not in test:
+        return "-"
+    data = test.get("data") or (tested_data(cfg) if cfg else "?")
+    return f"{data}, {test['videos']:,}"
+
+
+def differing_tests(runs: Iterable[Run]) -> str:
+    """Warn where runs weren't tested alike, so that their accuracies can't be compared; else ""."""
+    tests = [run.cells[-2:] for run in runs if run.cells[-1] != "-"]
+    differ = [name for i, name in enumerate(COLUMNS[-2:]) if len({test[i] for test in tests}) > 1]
+    if not differ:
+        return ""
+    return f"not tested alike ({' and '.join(differ)} differ): top-1 can't be compared"
 
 
 def validation_of(checkpoint: str, vals: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

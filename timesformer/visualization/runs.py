@@ -14,6 +14,7 @@ from timesformer.visualization.style import (
     FAINT,
     GRID,
     INK,
+    WRONG,
     all_scripts,
     blank_figure,
     fitted,
@@ -37,8 +38,11 @@ class Point(NamedTuple):
 
 
 @all_scripts()
-def draw_runs(points: Sequence[Point], title: str) -> Figure:
-    """Draw a row a run, in their order: accuracy, multiply-adds and parameters as bars."""
+def draw_runs(points: Sequence[Point], title: str, warning: str = "") -> Figure:
+    """Draw a row a run, in their order: accuracy, multiply-adds and parameters as bars.
+
+    A warning stands beside the title.
+    """
     rows = len(points)
     figure = blank_figure(11, 1.5 + 0.34 * rows)
     top, bottom = 1 - 0.95 / figure.get_figheight(), 0.2 / figure.get_figheight()
@@ -56,7 +60,9 @@ def draw_runs(points: Sequence[Point], title: str) -> Figure:
     names = [fitted(figure, in_one_line(point.name), 2.1, size=10) for point in points]
     panels[0].set_yticks(range(rows), names, color=INK, size=10, parse_math=False)
     panels[0].invert_yaxis()
-    figure.text(0.02, 1 - 0.4 / figure.get_figheight(), title, size=16, weight="bold", color=INK)
+    height = 1 - 0.4 / figure.get_figheight()
+    figure.text(0.02, height, title, size=16, weight="bold", color=INK)
+    figure.text(0.95, height, warning, size=10, color=WRONG, ha="right")
     return figure
 
 
