@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from timesformer.utils.text import did_you_mean, format_table, not_known
+from timesformer.utils.text import counted, did_you_mean, format_table, not_known
 
 
 def test_numbers_to_the_right_and_text_to_the_left() -> None:
@@ -56,3 +56,8 @@ def test_a_name_that_isnt_known() -> None:
         "KEY 'videofoldr' is not known; did you mean VideoFolder?"
     )
     assert not_known("KEY", "x", names).endswith("; choose from kinetics, VideoFolder")
+
+
+def test_one_is_singular() -> None:
+    assert [counted(n, "video") for n in (0, 1, 1200)] == ["0 videos", "1 video", "1,200 videos"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]

@@ -21,7 +21,7 @@ from timesformer.config.layout import (
 )
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.text import not_known
+from timesformer.utils.text import counted, not_known
 
 LONGEST_NAME = 240  # bytes: file systems take 255, of which the names of temporary files take some
 SCRATCH_OVERWRITTEN = (
@@ -161,8 +161,9 @@ def _check_training(cfg: CfgNode) -> None:
         )
     if layout.per_rank % cfg.DATA.NUM_SAMPLES:
         raise ConfigError(
-            f"DATA.NUM_SAMPLES {cfg.DATA.NUM_SAMPLES} doesn't divide the {layout.per_rank} clips "
-            "of a process: TRAIN.BATCH_SIZE must give it whole videos"
+            f"DATA.NUM_SAMPLES {cfg.DATA.NUM_SAMPLES} doesn't divide the "
+            f"{counted(layout.per_rank, 'clip')} of a process: TRAIN.BATCH_SIZE must "
+            "give it whole videos"
         )
     if cfg.DATA.MULTI_LABEL and (cfg.MIXUP.ENABLED or solver.LABEL_SMOOTHING):
         raise ConfigError(
@@ -181,7 +182,7 @@ def _check_training(cfg: CfgNode) -> None:
             raise ConfigError("MIXUP.ENABLED needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0")
         if layout.per_rank % 2:
             raise ConfigError(
-                f"MIXUP.ENABLED mixes pairs, and a process has {layout.per_rank} clips: "
+                f"MIXUP.ENABLED mixes pairs, and a process has {counted(layout.per_rank, 'clip')}: "
                 "TRAIN.BATCH_SIZE must give every process an even number"
             )
     if cfg.TIMESFORMER.INIT == "scratch" and cfg.TIMESFORMER.PRETRAINED_MODEL.startswith(HUBS):

@@ -40,6 +40,7 @@ from timesformer.utils.checkpoint import (
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.text import counted
 
 logger = get_logger(__name__)
 
@@ -172,7 +173,7 @@ def _go_on(
         raise WeightsError(f"{error}; {advice}") from error
     for line in resume.in_words(told):
         logger.info("changed since %s: %s", path.name, line)
-    logger.info("resuming from %s: %d epochs are done", path, epoch)
+    logger.info("resuming from %s, after %s", path, counted(epoch, "epoch"))
     return epoch
 
 
