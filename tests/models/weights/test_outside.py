@@ -316,6 +316,8 @@ class Failing:
 
         monkeypatch.setattr(os, "open", open_number)
         monkeypatch.setattr(io, "open", self)
+        # Python 3.10 has a function of its own for this.
+        monkeypatch.setattr(Path, "open", lambda path, *args, **kwargs: self(path, *args, **kwargs))
         monkeypatch.setattr(retry, "WAITS", (0, 0, 0))
 
     def is_it(self, path: Any) -> bool:
