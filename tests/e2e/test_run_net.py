@@ -78,7 +78,10 @@ def test_trains_and_tests(synthetic_dir, tmp_path, capsys):
             {"TRAIN__ENABLE": False, "TEST__CHECKPOINT_FILE_PATH": "/nowhere.pyth"},
             "TEST.CHECKPOINT_FILE_PATH: there is no file /nowhere.pyth",
         ),
-        ({"TRAIN__ENABLE": False}, "set TEST.CHECKPOINT_FILE_PATH to one, or train first"),
+        (
+            {"TRAIN__ENABLE": False},
+            "set TEST.CHECKPOINT_FILE_PATH to a checkpoint or a run's folder, or train first",
+        ),
         ({"NUM_GPUS": 2}, "NUM_GPUS 2"),
     ],
 )
