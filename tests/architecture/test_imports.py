@@ -21,9 +21,11 @@ MAY_IMPORT = {
     "tools": {"commands", "engine", "utils.errors"},  # engine: the published modules' names
     "__main__": {"__version__", "commands", "utils"},
     "commands": {
-        *{"engine", "prepare", "visualization", "models", "datasets", "clips", "config", "utils"}
+        *{"engine", "prepare", "explain", "visualization"},
+        *{"models", "datasets", "clips", "config", "utils"},
     },
     "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
+    "explain": {"models", "datasets", "clips", "utils"},
     "prepare": {"datasets", "clips", "config", "utils"},
     "visualization": {"datasets", "utils"},
     "models": {"clips", "config", "utils"},

@@ -12,6 +12,7 @@ from timesformer.clips.frames import as_frames
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.clips.transform import EvalTransform, Normalize
 from timesformer.models.architecture import KNOBS, Architecture
+from timesformer.models.explain.relevance import Explanation, explain
 from timesformer.utils.errors import ConfigError
 
 
@@ -60,6 +61,8 @@ class VideoModel(nn.Module):
     def transform(self, frames: Any, num_crops: int = 1) -> Tensor:
         """Make of a clip's frames what the model takes, exactly as testing does.
 
+        These are the pixels of `crop`, normalised.
+
         Args:
             frames: T frames, RGB, not resized: uint8 (T, H, W, 3), a tensor or an array, or a list
                 of images.
@@ -70,6 +73,20 @@ class VideoModel(nn.Module):
 
         Raises:
             ConfigError: `preprocessing` doesn't say mean and std.
+            ValueError: the frames aren't what they should be, or too few or too many.
+        """
+        said = self._expected()
+        pixels = self.crop(frames, num_crops)
+        return Normalize(said.mean, said.std, said.channel_order == "BGR")(pixels)
+
+    def crop(self, frames: Any, num_crops: int = 1) -> Tensor:
+        """Return the pixels that the model sees of a clip: the arguments are those of `transform`.
+
+        Returns:
+            Float RGB in [0, 255], (S, 3, T, crop, crop), on the frames' device.
+
+        Raises:
+            ConfigError: `preprocessing` doesn't say how large they are.
             ValueError: the frames aren't what they should be, or too few or too many.
         """
         if num_crops not in (1, 3):
@@ -86,8 +103,17 @@ class VideoModel(nn.Module):
                 "the model's frames aren't square, so they can't be cut: say crop_size and "
                 "short_side in model.preprocessing"
             )
-        crops = EvalTransform(said.short_side, said.crop_size, num_crops)(pixels)
-        return Normalize(said.mean, said.std, said.channel_order == "BGR")(crops)
+        return EvalTransform(said.short_side, said.crop_size, num_crops)(pixels)
+
+    def explain(
+        self, clips: Tensor, method: str = "rollout", classes: Tensor | None = None
+    ) -> Explanation:
+        """Say which patches of clips (B, 3, T, H, W) matter; see `models.explain.relevance`.
+
+        Raises:
+            ValueError: there is no such method, or the model has no attention that it could read.
+        """
+        return explain(self, clips, method, classes)
 
     @property
     def sampling(self) -> dict[str, Any]:

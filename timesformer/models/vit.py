@@ -18,6 +18,7 @@ from timesformer.models.architecture import KNOBS, Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import Attention, Mlp
 from timesformer.models.base import VideoModel
+from timesformer.models.explain.attention_maps import attention_maps
 from timesformer.models.network.patch_embed import PatchEmbed
 from timesformer.models.network.vision_transformer import VisionTransformer, layer_patterns
 from timesformer.models.registry import MODEL_REGISTRY
@@ -118,6 +119,13 @@ class TimeSformer(VideoModel):
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> logits (B, K)."""
         return self.model(x)
+
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """Return the attention weights of every step, as `models.explain.attention_maps` has them.
+
+        Attention is fused again afterwards, and everywhere else.
+        """
+        return attention_maps(self.model, x)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> normalised features (B, D)."""

@@ -116,7 +116,7 @@ def find_base(cfg: CfgNode, datasets: Mapping[str, VideoDataset]) -> tuple[Path,
 def find_videos(folder: Path, output: Path) -> list[Source]:
     """List the videos of a tree, without those that were put there by this module."""
     if not folder.is_dir():
-        raise UserError(f"--input {folder}: there is no such folder")
+        raise UserError(f"{folder}: there is no such folder")
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(
@@ -130,7 +130,7 @@ def find_videos(folder: Path, output: Path) -> list[Source]:
             if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
         ]
     if not found:
-        raise UserError(f"--input {folder}: there are no videos in it")
+        raise UserError(f"{folder}: there are no videos in it")
     return found
 
 

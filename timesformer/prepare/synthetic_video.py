@@ -101,11 +101,13 @@ class Scene:
         frames: RGB (T, H, W, 3).
         shape: of the object, one of SHAPES.
         colour: mean of the object's two colours, RGB in [0, 255].
+        opacity: how much of the object each pixel shows, in [0, 1] (T, H, W).
     """
 
     frames: NDArray[np.uint8]
     shape: str
     colour: Floats
+    opacity: Floats
 
 
 def render(rng: np.random.Generator, trajectory: Trajectory) -> Scene:
@@ -131,7 +133,8 @@ def render(rng: np.random.Generator, trajectory: Trajectory) -> Scene:
     for channel, still in enumerate(background):
         drawn = first[channel] + (second[channel] - first[channel]) * pattern
         frames[..., channel] = np.clip(still + (drawn - still) * opacity + noise, 0, 255)
-    return Scene(frames, shape, ((first + second) / 2).astype(np.float32))
+    colour = ((first + second) / 2).astype(np.float32)
+    return Scene(frames, shape, colour, opacity.astype(np.float32))
 
 
 def _background(rng: np.random.Generator, rows: Floats, columns: Floats) -> Floats:

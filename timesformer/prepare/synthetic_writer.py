@@ -83,11 +83,20 @@ class SyntheticSpec:
 
     def frames(self, split: str, index: int) -> NDArray[np.uint8]:
         """Draw that video: RGB (T, H, W, 3)."""
+        return self.scene(split, index)[0]
+
+    def scene(self, split: str, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Draw that video, and say where its object is.
+
+        Returns:
+            RGB (T, H, W, 3), and how much of the object each pixel shows, in [0, 1] (T, H, W).
+        """
         scene = index if split == "train" else index // 2
         # Keys are all of this length; a data set, once published, keeps its generator.
         rng = np.random.default_rng([self.seed, SPLITS.index(split), scene])
-        frames = render(rng, draw_trajectory(rng, self.label(index) // 2)).frames
-        return frames[::-1] if self.label(index) % 2 else frames
+        drawn = render(rng, draw_trajectory(rng, self.label(index) // 2))
+        order = slice(None, None, -1 if self.label(index) % 2 else 1)
+        return drawn.frames[order], drawn.opacity[order]
 
 
 def write_dataset(

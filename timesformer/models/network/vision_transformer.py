@@ -208,7 +208,10 @@ class VisionTransformer(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Clip (B, C, T, H, W) -> normalised features (B, D): CLS, or the mean of all patches."""
-        x, grid = self.embed(x)
+        return self.encode(*self.embed(x))
+
+    def encode(self, x: Tensor, grid: TokenGrid) -> Tensor:
+        """Tokens as `embed` makes them -> normalised features (B, D)."""
         for block in self.blocks:
             x = self.run_block(block, x, grid)
         if not self.one_sequence_per_clip:

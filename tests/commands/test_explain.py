@@ -1,0 +1,89 @@
+"""`timesformer explain`: files that people look at, and numbers beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_run import complaint_of, small_cfg
+
+from timesformer.commands.explain import main
+from timesformer.datasets.build import build_preprocessing
+from timesformer.datasets.decoder import decode_all
+from timesformer.models.build import build_model
+from timesformer.models.weights.save import save_pretrained
+
+NAMES = ("left", "right", "up", "down", "growing", "shrinking")
+
+
+@pytest.fixture(scope="module")
+def model(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    cfg = small_cfg(synthetic_dir, folder / "run")
+    made = build_model(cfg)
+    made.preprocessing = build_preprocessing(cfg, "test").to_json()
+    made.class_names = NAMES
+    save_pretrained(made, folder / "saved")
+    return folder / "saved"
+
+
+@pytest.fixture(scope="module")
+def video(synthetic_dir: Path) -> Path:
+    return sorted((synthetic_dir / "test").rglob("*.mp4"))[0]
+
+
+@pytest.mark.parametrize("method", ["rollout", "gradient", "occlusion"])
+def test_one_video(
+    model: Path, video: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [] if method == "rollout" else ["--class", "up"]
+    words = ["--checkpoint", str(model), "--out", str(tmp_path), "--method", method, *options]
+    main([str(video), *words])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("contact_sheet.png", "heads.png", "maps.npz", "overlay.gif", "overlay.mp4")
+    }
+    found = np.load(tmp_path / "maps.npz")
+    assert found["maps"].shape == (4, 4, 4)
+    assert found["maps"].sum() == pytest.approx(1.0)
+    assert found["importance"].sum() == pytest.approx(1.0)
+    assert np.diff(found["frames"]).tolist() == [2, 2, 2]
+    told = json.loads(str(found["faithfulness"]))
+    assert told["scores"].keys() == {"map", "random", "centre"}
+    said = capsys.readouterr().out
+    assert told["verdict"] in said
+    if options:
+        assert int(found["label"]) == 2
+        assert ": up " in said
+    with Image.open(tmp_path / "overlay.gif") as gif:
+        assert gif.n_frames == 4
+    assert len(list(decode_all(tmp_path / "overlay.mp4"))) == 4
+
+
+def test_a_folder_goes_on_after_what_cant_be_read(
+    model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos" / "a b").mkdir(parents=True)
+    (tmp_path / "videos" / "a b" / "x.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as end:
+        main([str(tmp_path / "videos"), "--checkpoint", str(model), "--out", str(out)])
+    assert end.value.code == 1
+    error = capsys.readouterr().err
+    assert "broken.mp4" in error
+    assert "1 video couldn't be read" in error
+    page = (out / "index.html").read_text()
+    assert 'src="a%20b/x/contact_sheet.png"' in page
+    assert (out / "a b" / "x" / "contact_sheet.png").is_file()
+
+
+def test_mistakes(model: Path, video: Path, tmp_path: Path) -> None:
+    words = (video, "--checkpoint", model, "--out", tmp_path)
+    assert "rollout is about no class" in complaint_of(main, *words, "--class", "up")
+    printed = complaint_of(main, *words, "--class", "uo", "--method", "gradient")
+    assert "--class uo: none of 6 classes; did you mean up?" in printed
+    missing = complaint_of(main, tmp_path / "no.mp4", *words[1:])
+    assert "no.mp4" in missing

@@ -1,0 +1,168 @@
+r"""Show where a model looks in a video, and how far to believe it.
+
+Of the clip in the middle of each video, DIR gets contact_sheet.png (all frames beside their maps),
+overlay.mp4 and overlay.gif, heads.png (which frame looks at which) and maps.npz. Every map is
+tested: patches are taken away in its order, and the sheet says whether the model notices it sooner
+than with a random order, or one from the centre outwards. Of a folder of videos, DIR gets a folder
+for each and index.html.
+
+Example:
+  timesformer explain video.mp4 --checkpoint runs/synthetic/divided --method gradient --out where
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from timesformer.explain.videos import ExplainedVideo, explain_video
+from timesformer.models.create import from_pretrained
+from timesformer.models.explain.relevance import METHODS, vision_transformer_of
+from timesformer.prepare.copies import find_videos
+from timesformer.utils.errors import UserError, VideoError
+from timesformer.utils.files import make_folder, write_text, written_whole
+from timesformer.utils.logging import progress
+from timesformer.utils.parser import CommandParser, input_path, output_path
+from timesformer.utils.text import counted, did_you_mean
+
+PAGE = """<!doctype html>
+<meta charset="utf-8"><title>Where it looks</title>
+<body style="max-width: 80rem; margin: 2rem auto; font-family: sans-serif">
+<h1>Where it looks: {method}</h1>
+<p>A picture plays as a film when it is clicked.</p>
+{parts}
+</body>
+"""
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    usage = "VIDEO|FOLDER --checkpoint WEIGHTS --out DIR [options]"
+    parser = CommandParser("explain", __doc__, usage)
+    parser.add_argument("video", type=input_path, metavar="VIDEO|FOLDER")
+    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
+                        help="a file, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+    parser.add_argument("--out", required=True, type=output_path, metavar="DIR")
+    parser.add_argument("--class", dest="label", metavar="NAME|NUMBER",
+                        help="the class to explain (the predicted one)")  # fmt: skip
+    parser.add_argument("--method", choices=METHODS, default="rollout",
+                        help="rollout (the default) is about no class in particular")  # fmt: skip
+    return parser.parse(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Explain one video, or each of a folder; status 1 if some can't be read."""
+    args = parse_args(argv)
+    folder = make_folder(args.out)
+    model: Any = from_pretrained(args.checkpoint)
+    label = label_of(args.label, model)
+    if label is not None and args.method == "rollout":
+        raise UserError("--class: rollout is about no class; --method gradient or occlusion is")
+    try:
+        vision_transformer_of(model, args.method)
+    except ValueError as error:
+        if args.method != "occlusion":
+            raise UserError(f"{args.checkpoint}: {error}") from error
+    if not args.video.is_dir():
+        found = explain_video(model, args.video, args.method, label)
+        print(write_all(folder, found, model.class_names))
+        return
+    sheets, failed = [], 0
+    for source in progress(find_videos(args.video, folder), desc="explain"):
+        path = Path(source.path)
+        try:
+            found = explain_video(model, path, args.method, label)
+        except VideoError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        place = make_folder(folder / path.relative_to(args.video).with_suffix(""))
+        print(write_all(place, found, model.class_names))
+        sheets.append(place / "contact_sheet.png")
+    write_text(folder / "index.html", index_page(folder, sheets, args.method))
+    print(f"wrote {folder / 'index.html'}")
+    if failed:
+        print(f"{counted(failed, 'video')} couldn't be read", file=sys.stderr)
+        sys.exit(1)
+
+
+def index_page(folder: Path, sheets: Sequence[Path], method: str) -> str:
+    """Return a page with all contact sheets, each a link to its overlay."""
+    parts = []
+    for sheet in sheets:
+        place = sheet.parent.relative_to(folder).as_posix()
+        source = html.escape(quote(f"{place}/contact_sheet.png"))
+        film = html.escape(quote(f"{place}/overlay.mp4"))
+        parts.append(
+            f'<h2>{html.escape(place)}</h2>\n<a href="{film}"><img src="{source}" width="100%"></a>'
+        )
+    return PAGE.format(method=html.escape(method), parts="\n".join(parts))
+
+
+def label_of(text: str | None, model: Any) -> int | None:
+    """Return the class that `--class` means.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    if text is None:
+        return None
+    names = list(model.class_names)
+    if text in names:
+        return names.index(text)
+    classes = model.architecture.num_classes if model.architecture else len(names)
+    if text.isdecimal() and int(text) < classes:
+        return int(text)
+    hint = did_you_mean(text, names)
+    raise UserError(f"--class {text}: none of {classes} classes{hint}")
+
+
+def write_all(folder: Path, found: ExplainedVideo, names: Sequence[str]) -> str:
+    """Write everything about a video, and return a line that says what was found."""
+    from timesformer.visualization.attention import (
+        contact_sheet,
+        heads_figure,
+        side_by_side,
+        write_gif,
+        write_mp4,
+    )
+    from timesformer.visualization.style import write_png
+
+    name = names[found.label] if names else f"class {found.label}"
+    what = f"{name} {100 * found.probabilities[found.label]:.0f} %"
+    told = found.faithfulness
+    curves = {k: (c.deletion, c.insertion) for k, c in told.curves.items()}
+    sheet = contact_sheet(
+        found.frames, found.maps, found.numbers, f"{what} · {found.method} · {found.path.name}",
+        (told.verdict, told.is_faithful), curves,
+    )  # fmt: skip
+    write_png(folder / "contact_sheet.png", sheet)
+    both = side_by_side(found.frames, found.maps)
+    write_gif(folder / "overlay.gif", both)
+    write_mp4(folder / "overlay.mp4", both)
+    if found.time_heads is not None:
+        write_png(folder / "heads.png", heads_figure(found.time_heads, found.numbers))
+    write_maps(folder / "maps.npz", found)
+    return f"{found.path}: {what}; {told.verdict}; {folder / 'contact_sheet.png'}"
+
+
+def write_maps(path: Path, found: ExplainedVideo) -> None:
+    """Write the numbers."""
+    with written_whole(path) as partial, partial.open("wb") as file:
+        np.savez(
+            file,
+            maps=found.maps,
+            frames=np.array(found.numbers),
+            importance=found.importance,
+            label=found.label,
+            probabilities=found.probabilities,
+            faithfulness=json.dumps(found.faithfulness.to_json()),
+        )

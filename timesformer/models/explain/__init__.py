@@ -1,0 +1,1 @@
+"""Where a model looks: attention weights, relevance of patches, and how far to believe it."""
