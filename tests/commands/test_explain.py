@@ -13,6 +13,7 @@ from small_run import complaint_of, small_cfg
 from timesformer.commands.explain import main
 from timesformer.datasets.build import build_preprocessing
 from timesformer.datasets.decoder import decode_all
+from timesformer.explain import videos
 from timesformer.models.build import build_model
 from timesformer.models.weights.save import save_pretrained
 
@@ -78,6 +79,19 @@ def test_a_folder_goes_on_after_what_cant_be_read(
     page = (out / "index.html").read_text()
     assert 'src="a%20b/x/contact_sheet.png"' in page
     assert (out / "a b" / "x" / "contact_sheet.png").is_file()
+
+
+def test_damage_is_told(
+    model: Path,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    read = videos.read_middle
+    monkeypatch.setattr(videos, "read_middle", lambda *args: (*read(*args)[:2], "ends early"))
+    main([str(video), "--checkpoint", str(model), "--out", str(tmp_path)])
+    assert f"{video} (damaged: ends early): " in capsys.readouterr().out
 
 
 def test_mistakes(model: Path, video: Path, tmp_path: Path) -> None:

@@ -146,6 +146,9 @@ class Installed:
         self.run("plot-predictions", *picture, leaves=["clips.png"])
         said = self.run("compare-runs", "apart", "together", "--plot", "p.png", leaves=["p.png"])
         expect(said.count("divided_space_time") == 2, f"not both runs are in\n{said}")
+        video = str(next((self.home / "data/test").rglob("*.mp4")))
+        where = ["--checkpoint", "apart", "--out", "where"]
+        self.run("explain", video, *where, leaves=["where/contact_sheet.png", "where/maps.npz"])
 
     def check_models(self) -> None:
         """Weights and costs."""

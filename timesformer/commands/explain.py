@@ -151,7 +151,8 @@ def write_all(folder: Path, found: ExplainedVideo, names: Sequence[str]) -> str:
     if found.time_heads is not None:
         write_png(folder / "heads.png", heads_figure(found.time_heads, found.numbers))
     write_maps(folder / "maps.npz", found)
-    return f"{found.path}: {what}; {told.verdict}; {folder / 'contact_sheet.png'}"
+    damage = f" (damaged: {found.damage})" if found.damage else ""
+    return f"{found.path}{damage}: {what}; {told.verdict}; {folder / 'contact_sheet.png'}"
 
 
 def write_maps(path: Path, found: ExplainedVideo) -> None:
