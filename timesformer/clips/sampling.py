@@ -180,6 +180,21 @@ class SegmentSampler:
         return ClipPosition(0.0, float(length), tuple(frames), timed=False)
 
 
+def sampler_of(
+    num_frames: int,
+    sampling_rate: int | None,
+    target_fps: float = 30.0,
+    clip_sampling: str = "legacy",
+) -> ClipSampler:
+    """Return what chooses frames as a model's `sampling` says it.
+
+    `sampling_rate` None is for frames of equal parts; the others mean nothing to these.
+    """
+    if sampling_rate is None:
+        return SegmentSampler(num_frames)
+    return RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
+
+
 def frame_offsets(num_frames: int, span: float) -> tuple[int, ...]:
     """Return `num_frames` integers spread evenly over [0, span - 1], rounded down.
 

@@ -66,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     label = label_of(args.label, model)
     if label is not None and args.method == "rollout":
         raise UserError("--class: rollout is about no class; --method gradient or occlusion is")
-    try:
-        vision_transformer_of(model, args.method)
-    except ValueError as error:
-        if args.method != "occlusion":
+    if args.method != "occlusion":
+        try:
+            vision_transformer_of(model, args.method)
+        except ValueError as error:
             raise UserError(f"{args.checkpoint}: {error}") from error
     if not args.video.is_dir():
         found = explain_video(model, args.video, args.method, label)
@@ -131,7 +131,7 @@ def write_all(folder: Path, found: ExplainedVideo, names: Sequence[str]) -> str:
         contact_sheet,
         heads_figure,
         side_by_side,
-        write_gif,
+        write_film,
         write_mp4,
     )
     from timesformer.visualization.style import write_png
@@ -146,7 +146,7 @@ def write_all(folder: Path, found: ExplainedVideo, names: Sequence[str]) -> str:
     )  # fmt: skip
     write_png(folder / "contact_sheet.png", sheet)
     both = side_by_side(found.frames, found.maps)
-    write_gif(folder / "overlay.gif", both)
+    write_film(folder / "overlay.gif", both)
     write_mp4(folder / "overlay.mp4", both)
     if found.time_heads is not None:
         write_png(folder / "heads.png", heads_figure(found.time_heads, found.numbers))

@@ -151,8 +151,7 @@ def run_epochs(
 
     done = state.epoch
     if done:  # what a checkpoint of the best says of it is that of the last step
-        steps = math.ceil(len(train_loader) / state.layout.accumulation)
-        set_lr(state.optimizer, get_lr_at_epoch(cfg, done - 1 / steps))
+        set_lr(state.optimizer, get_lr_at_epoch(cfg, done - 1 / steps_of(state, train_loader)))
     if done and is_validated(done - 1):  # the run may have ended between saving and this
         if logged := logged_validation(state, done - 1):
             best.update(done - 1, logged)
@@ -202,6 +201,11 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
     log_json_stats(stats, cfg.OUTPUT_DIR)
 
 
+def steps_of(state: TrainState, loader: VideoLoader) -> int:
+    """Return the number of optimizer steps of an epoch."""
+    return math.ceil(len(loader) / state.layout.accumulation)
+
+
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Yield lists of `size` batches, one a step; the last may be shorter, never empty."""
     group: list[Batch] = []
@@ -224,7 +228,7 @@ def train_epoch(
     cfg = state.cfg
     loader.set_epoch(epoch)
     state.model.train()
-    steps = math.ceil(len(loader) / state.layout.accumulation)
+    steps = steps_of(state, loader)
     meter = TrainMeter(epoch, cfg.SOLVER.MAX_EPOCH, steps)
     groups = in_groups(loader, state.layout.accumulation)
     for step, group in enumerate(progress(groups, desc=f"epoch {epoch + 1}", total=steps)):

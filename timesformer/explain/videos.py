@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timesformer.clips.sampling import ClipPosition, ClipSampler, RateSampler, SegmentSampler
+from timesformer.clips.sampling import ClipPosition, sampler_of
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.models.base import VideoModel
 from timesformer.models.explain.faithfulness import Faithfulness, faithfulness
+
+TIME_STEP = "temporal_attn"  # what schemes call the attention along time
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,7 @@ def read_middle(path: Path, sampling: dict[str, Any]) -> tuple[torch.Tensor, lis
         path: a video file, or a folder of frames.
         sampling: a model's `sampling`.
     """
-    sampler: ClipSampler = SegmentSampler(sampling["num_frames"])
-    if sampling["sampling_rate"] is not None:
-        rate = {name: value for name, value in sampling.items() if name != "clip_sampling"}
-        sampler = RateSampler(**rate, placement="center")
+    sampler = sampler_of(**sampling | {"clip_sampling": "center"})
     numbers: list[int] = []
 
     def place(length: int, fps: float) -> list[ClipPosition]:
@@ -117,7 +116,9 @@ def read_middle(path: Path, sampling: dict[str, Any]) -> tuple[torch.Tensor, lis
 @torch.no_grad()
 def _time_heads(model: VideoModel, clips: torch.Tensor) -> NDArray[np.float32] | None:
     read: Callable[[torch.Tensor], dict[str, torch.Tensor]] | None
-    if (read := getattr(model, "attention_maps", None)) is None:
+    read = getattr(model, "attention_maps", None)
+    # Looked for first: to read all weights of joint attention for nothing takes much memory.
+    if read is None or not any(name.endswith(TIME_STEP) for name, _ in model.named_modules()):
         return None
-    steps = [weights for name, weights in read(clips).items() if name.endswith("temporal_attn")]
-    return steps[-1][0].mean(0).numpy() if steps else None
+    steps = [weights for name, weights in read(clips).items() if name.endswith(TIME_STEP)]
+    return steps[-1][0].mean(0).numpy()

@@ -28,9 +28,8 @@ def claim(manifest: Path, made_with: Mapping[str, Any]) -> None:
     output = manifest.parent
     if not os.path.lexists(manifest):
         make_folder(output)
-        if {path.name for path in output.iterdir()} - {
-            NAME
-        }:  # perhaps videos among which ours would be lost, or lists
+        # Perhaps videos among which ours would be lost, or lists.
+        if {path.name for path in output.iterdir()} - {NAME}:
             raise UserError(f"{output} isn't empty: choose another --output")
         write_text(manifest, json.dumps(made_with, indent=2) + "\n")
         return

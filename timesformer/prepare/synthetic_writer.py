@@ -91,9 +91,9 @@ class SyntheticSpec:
         Returns:
             RGB (T, H, W, 3), and how much of the object each pixel shows, in [0, 1] (T, H, W).
         """
-        scene = index if split == "train" else index // 2
+        number = index if split == "train" else index // 2
         # Keys are all of this length; a data set, once published, keeps its generator.
-        rng = np.random.default_rng([self.seed, SPLITS.index(split), scene])
+        rng = np.random.default_rng([self.seed, SPLITS.index(split), number])
         drawn = render(rng, draw_trajectory(rng, self.label(index) // 2))
         order = slice(None, None, -1 if self.label(index) % 2 else 1)
         return drawn.frames[order], drawn.opacity[order]

@@ -30,6 +30,7 @@ from timesformer.visualization.style import (
     all_scripts,
     blank_figure,
     fitted,
+    write_gif,
 )
 
 COLUMNS = 8  # frames side by side
@@ -66,14 +67,9 @@ def side_by_side(frames: Frames, maps: Maps) -> Frames:
     return both.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def write_gif(path: Path, pictures: Frames) -> None:
-    """Write pictures (T, H, W, 3) that play for ever."""
-    images = [Image.fromarray(picture) for picture in pictures]
-    with written_whole(path) as partial:
-        images[0].save(
-            partial, format="GIF", save_all=True, append_images=images[1:], loop=0,
-            duration=1000 // FRAMES_PER_SECOND,
-        )  # fmt: skip
+def write_film(path: Path, pictures: Frames) -> None:
+    """Write pictures (T, H, W, 3) as a GIF, at the pace of `write_mp4`."""
+    write_gif(path, [Image.fromarray(picture) for picture in pictures], 1000 // FRAMES_PER_SECOND)
 
 
 def write_mp4(path: Path, pictures: Frames) -> None:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from timesformer.utils.errors import in_one_line
-from timesformer.utils.files import written_whole
 from timesformer.utils.text import counted
 from timesformer.visualization.results import read_results
 from timesformer.visualization.style import (
@@ -33,6 +32,7 @@ from timesformer.visualization.style import (
     blank_figure,
     fitted,
     missing_letters,
+    write_gif,
 )
 
 TOP = 3  # classes in each bar chart
@@ -232,11 +232,7 @@ def write_animation(
                 image.set_data(frames[t])
             pictures.append(_rasterise(figure).quantize(128, dither=Image.Dither.NONE))
     durations = [milliseconds] * (len(pictures) - 1) + [4 * milliseconds]
-    with written_whole(path) as partial:
-        pictures[0].save(
-            partial, format="GIF", save_all=True, append_images=pictures[1:], duration=durations,
-            loop=0, optimize=True,
-        )  # fmt: skip
+    write_gif(path, pictures, durations)
 
 
 def _rasterise(figure: Figure) -> Image.Image:

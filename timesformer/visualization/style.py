@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from matplotlib import font_manager, rc_context, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from timesformer.utils.files import written_whole
 from timesformer.utils.logging import get_logger
@@ -105,6 +106,15 @@ def missing_letters(path: Path) -> Iterator[None]:
             "Noto Sans CJK",
             *(path, "".join(dict.fromkeys(letters))[:20]),
         )
+
+
+def write_gif(path: Path, pictures: Sequence[Image.Image], milliseconds: int | list[int]) -> None:
+    """Save pictures that play for ever; `milliseconds` each of them stays, or one after another."""
+    with written_whole(path) as partial:
+        pictures[0].save(
+            partial, format="GIF", save_all=True, append_images=pictures[1:], loop=0,
+            duration=milliseconds, optimize=True,
+        )  # fmt: skip
 
 
 def write_png(path: Path, figure: Figure) -> None:

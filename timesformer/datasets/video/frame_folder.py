@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,24 +84,8 @@ def _counted(folder: str, names: Sequence[str], images: Images) -> list[str]:
     Some programs count the images of a folder, others go by the numbers in their names, from 1 or
     from 0. Where these would take other images, it would silently be another video.
     """
-    first, stop = IMAGE_NUMBER.fullmatch(names[0]), images.first + images.length
-    start = int(first[2]) if first else 0
-    what = ""
-    if first is None:
-        what = f"{names[0]} has no number"
-    elif start > 1:
-        what = f"the first image is {names[0]}, not number 1"
-    elif start == 0 and stop < len(names):
-        what = f"{names[0]} may be the first image that counts, or the one after it"
-    for number, name in enumerate(names[:stop], start):
-        match = IMAGE_NUMBER.fullmatch(name)
-        if what:
-            break
-        if not match or not first or match.group(1, 3) != first.group(1, 3):
-            what = f"{name} isn't named as {names[0]} but for its number"
-        elif int(match[2]) != number:
-            what = f"image {number} isn't there, before {name}"
-    if what:
+    stop = images.first + images.length
+    if what := next(_unclear(names, stop), ""):
         raise VideoError(
             folder,
             f"{what}: a list with a number of frames needs images that are numbered from 1 without "
@@ -110,6 +94,23 @@ def _counted(folder: str, names: Sequence[str], images: Images) -> list[str]:
     if stop > len(names):
         raise VideoError(folder, f"{len(names)} images, but its list says {stop}")
     return list(names[images.first : stop])
+
+
+def _unclear(names: Sequence[str], stop: int) -> Iterator[str]:
+    """Yield what keeps the first `stop` images from being the same by places and by numbers."""
+    if (first := IMAGE_NUMBER.fullmatch(names[0])) is None:
+        yield f"{names[0]} has no number"
+        return
+    if (start := int(first[2])) > 1:
+        yield f"the first image is {names[0]}, not number 1"
+    elif start == 0 and stop < len(names):
+        yield f"{names[0]} may be the first image that counts, or the one after it"
+    for number, name in enumerate(names[:stop], start):
+        match = IMAGE_NUMBER.fullmatch(name)
+        if not match or match.group(1, 3) != first.group(1, 3):
+            yield f"{name} isn't named as {names[0]} but for its number"
+        elif int(match[2]) != number:
+            yield f"image {number} isn't there, before {name}"
 
 
 def load_clips(

@@ -9,13 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from timesformer.clips.sampling import (
-    ClipPosition,
-    ClipSampler,
-    RateSampler,
-    SegmentSampler,
-    view_start,
-)
+from timesformer.clips.sampling import ClipPosition, sampler_of, view_start
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
@@ -111,9 +105,7 @@ def load_clip(
     """
     if view is None and rng is None:
         rng = np.random.default_rng()
-    sampler: ClipSampler = SegmentSampler(num_frames)
-    if sampling_rate is not None:
-        sampler = RateSampler(num_frames, sampling_rate, target_fps, clip_sampling)
+    sampler = sampler_of(num_frames, sampling_rate, target_fps, clip_sampling)
     if view is not None:
         view_start(0.0, view, clip_sampling)  # a view that isn't there is no fault of the file
     read = VideoReader(frames_fps=frames_fps)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from unittest import mock
 
 import torch
 from einops import rearrange
@@ -125,7 +124,8 @@ def recorded(
         kept = found[name] = []
         hook = attn.attn_drop.register_forward_hook(lambda _, __, out: kept.append(keep(out)))
         stack.callback(hook.remove)
-        stack.enter_context(mock.patch.object(attn, "fused", False))
+        stack.callback(setattr, attn, "fused", attn.fused)
+        attn.fused = False
 
     with contextlib.ExitStack() as stack:
         for name, module in model.named_modules():

@@ -73,8 +73,7 @@ def vision_transformer_of(model: nn.Module, what: str) -> VisionTransformer:
     Raises:
         ValueError: there is none.
     """
-    network = getattr(model, "model", model)
-    if not isinstance(network, VisionTransformer):
+    if (network := _network(model)) is None:
         raise ValueError(
             f"{what} reads the attention of a TimeSformer, which {type(model).__name__} is not; "
             "occlusion works with any model"
@@ -84,8 +83,13 @@ def vision_transformer_of(model: nn.Module, what: str) -> VisionTransformer:
 
 def patch_size_of(model: nn.Module) -> int:
     """Side in pixels of what one place of a map stands for."""
+    network = _network(model)
+    return PATCH if network is None else network.patch_embed.patch_size
+
+
+def _network(model: nn.Module) -> VisionTransformer | None:
     network = getattr(model, "model", model)
-    return network.patch_embed.patch_size if isinstance(network, VisionTransformer) else PATCH
+    return network if isinstance(network, VisionTransformer) else None
 
 
 @torch.no_grad()
