@@ -21,9 +21,10 @@ MAY_IMPORT = {
     "tools": {"commands", "engine", "utils.errors"},  # engine: the published modules' names
     "__main__": {"__version__", "commands", "utils"},
     "commands": {
-        *{"engine", "prepare", "explain", "visualization"},
+        *{"studies", "engine", "prepare", "explain", "visualization"},
         *{"models", "datasets", "clips", "config", "utils"},
     },
+    "studies": {"engine", "visualization", "models", "datasets", "config", "utils"},
     "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
     "explain": {"models", "datasets", "clips", "utils"},
     "prepare": {"datasets", "clips", "config", "utils"},

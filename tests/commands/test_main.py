@@ -28,7 +28,7 @@ TOOLS = {
     "check_data": "check-data", "compare_runs": "compare-runs", "convert_checkpoint": "convert",
     "make_synthetic": "make-synthetic", "plot_predictions": "plot-predictions",
     "prepare_data": "prepare-data", "profile_model": "profile", "run_net": "run",
-    "reproduce_tables": "reproduce-tables", "test_net": "test", "train_net": "train",
+    "reproduce": "reproduce", "test_net": "test", "train_net": "train",
 }  # fmt: skip
 
 
@@ -145,7 +145,7 @@ MISTAKES = {
     "profile": (["--cfg", str(RECIPE), "NUM_GPUS"], "has no partner"),
     "keys": (["zebra"], "none has 'zebra'"),
     "recipes": (["zebra"], "none has 'zebra'"),
-    "reproduce-tables": (["--otput", "x"], "unrecognized arguments: --otput x"),
+    "reproduce": (["--table", "scheme"], "did you mean schemes?"),
     "run": (["--cfg", "Synthetic/TimeSformer_divST"], "lists them); did you mean Synthetic/"),
     "test": (["--cfg", str(RECIPE), "TEST.ENABLE", "False"], "use `timesformer train`"),
     "train": (["--cfg", str(RECIPE), "TRAIN.ENABLE", "no"], "use `timesformer test`"),
@@ -167,7 +167,7 @@ def test_a_mistake_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) ->
     [
         ["check-data", "--cfg", str(RECIPE), "--output"],
         ["make-synthetic", "--output"],
-        ["reproduce-tables", "--output"],
+        ["reproduce", "--table", "variants", "--out"],
     ],
 )
 def test_a_folder_that_cannot_be_made_is_one_line(

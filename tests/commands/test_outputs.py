@@ -25,6 +25,7 @@ FOLDERS = {
     "prepare-data": ["prepare-data", "--input", "{videos}", "--output", OUT],
     "convert": ["convert", "none.pyth", OUT, "--to", "safetensors", "--force"],
     "convert to hf": ["convert", "none.pyth", OUT, "--to", "hf"],
+    "reproduce": ["reproduce", "--table", "variants", "--out", OUT],
 }
 FILES = {
     "compare-runs": ["compare-runs", "none", "--plot", OUT],
@@ -34,7 +35,6 @@ FILES = {
     "plot-predictions --gif": [
         *("plot-predictions", "--results", "{scores}", "--output", "a.png", "--gif", OUT)
     ],
-    "reproduce-tables": ["reproduce-tables", "--output", OUT],
 }
 RUNS = {
     name: [name, "--cfg", str(RECIPE), "{options}", "OUTPUT_DIR", OUT] for name in ("run", "train")

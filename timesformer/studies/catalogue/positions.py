@@ -1,0 +1,39 @@
+"""What tokens know of their place: nothing, where, or where and when (Table 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from timesformer.models.vit import TimeSformer
+from timesformer.studies import costs
+from timesformer.studies.registry import register_table
+from timesformer.utils.text import format_table
+
+
+class Position(NamedTuple):
+    """A row of the paper's table: TIMESFORMER.POS_EMBED and accuracies."""
+
+    kind: str
+    k400: float
+    ssv2: float
+
+
+POSITIONS = (
+    Position("none", 75.4, 45.8),
+    Position("space", 77.8, 52.5),
+    Position("space_time", 78.0, 59.5),
+)
+
+
+@register_table("positions")
+def positions_table() -> str:
+    """Parameters with and without embeddings of place and time (Table 4)."""
+    rows: list[tuple[object, ...]] = [("positions", "parameters", "K400", "SSv2")]
+    for position in POSITIONS:
+        with torch.device("meta"):
+            model = TimeSformer(pos_embed_type=position.kind)
+        parameters = sum(p.numel() for p in model.parameters())
+        rows.append((position.kind, f"{parameters:,}", position.k400, position.ssv2))
+    return f"{format_table(rows)}\n\nDivided attention, 400 classes.\n{costs.NOTE}"

@@ -1,0 +1,44 @@
+"""The five attention schemes (Table 1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from timesformer.studies import costs
+from timesformer.studies.registry import register_table
+from timesformer.utils.text import format_table
+
+
+class Scheme(NamedTuple):
+    """A row of the paper's Table 1."""
+
+    name: str
+    params: str
+    k400: float
+    ssv2: float
+
+
+SCHEMES = (
+    Scheme("space_only", "85.9M", 76.9, 36.6),
+    Scheme("joint_space_time", "85.9M", 77.4, 58.5),
+    Scheme("divided_space_time", "121.4M", 78.0, 59.5),
+    Scheme("sparse_local_global", "121.4M", 75.9, 56.3),
+    Scheme("axial", "156.8M", 73.5, 56.2),
+)
+
+
+@register_table("schemes")
+def schemes_table() -> str:
+    """Parameters, multiply-adds and accuracy of the five schemes (Table 1)."""
+    rows: list[tuple[object, ...]] = [
+        ("scheme", "paper", "K=174", "K=400", "GMACs 8×224", "16×448", "K400", "SSv2")
+    ]
+    for scheme in tqdm(SCHEMES, desc="schemes", disable=None):
+        few, many = (costs.cost(scheme.name, 8, 224, classes)[0] for classes in (174, 400))
+        macs = [costs.cost(scheme.name, *clip)[1] / 1e9 for clip in ((8, 224), (16, 448))]
+        cells = (f"{few:,}", f"{many:,}", *(f"{x:,.1f}" for x in macs))
+        rows.append((scheme.name, scheme.params, *cells, scheme.k400, scheme.ssv2))
+    said = "K: classes, for which parameters are ours."
+    return f"{format_table(rows)}\n\n{said}\n{costs.NOTE}"
