@@ -348,3 +348,8 @@ def test_a_knob_newer_than_the_checkpoint_has_its_default() -> None:
     stored = {k: v for k, v in now.to_json().items() if k != "local_window"}
     bending, _ = resume.compare({"architecture": stored}, cfg, now)
     assert bending == {"TIMESFORMER.LOCAL_WINDOW": ("quadrant", "centred")}
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME = "vtn"  # its default is the paper's, not the field's
+    now = Architecture.from_cfg(cfg)
+    stored = {k: v for k, v in now.to_json().items() if k != "temporal_depth"}
+    assert resume.compare({"architecture": stored}, cfg, now) == ({}, {})

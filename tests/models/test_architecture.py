@@ -14,7 +14,12 @@ from timesformer.config.allowed import CHOICES
 from timesformer.config.defaults import get_cfg
 from timesformer.config.validate import check
 from timesformer.models import vit
-from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
+from timesformer.models.architecture import (
+    NAMED_SIZES,
+    TEMPORAL_DEPTHS,
+    Architecture,
+    told_by_config,
+)
 from timesformer.models.build import MODEL_REGISTRY, make_model
 from timesformer.models.vit import TimeSformer, VisionTransformer
 from timesformer.utils.errors import ConfigError
@@ -43,9 +48,10 @@ def test_every_key_of_the_model_is_a_knob() -> None:
 
 def test_the_network_takes_every_knob() -> None:
     parameters = inspect.signature(VisionTransformer).parameters
-    assert set(KNOBS) - parameters.keys() == {"model"}
+    others = {"model", "temporal_depth"}
+    assert set(KNOBS) - parameters.keys() == others
     arguments = Architecture().arguments_for(VisionTransformer)
-    assert arguments.keys() == set(KNOBS) - {"model"}
+    assert arguments.keys() == set(KNOBS) - others
 
 
 def test_every_knob_is_documented() -> None:
@@ -137,6 +143,11 @@ def test_arguments_of_the_published_class() -> None:
             -2.0,
             "time_embed_amplitude must be at least 0, or -1 for what .*INIT says",
         ),
+        (
+            "temporal_depth",
+            -2,
+            "temporal_depth must be at least 0, or -1 for what the model's paper",
+        ),
         ("init", "zeros", "init must be one of image, scratch, not 'zeros'"),
     ],
 )
@@ -147,6 +158,14 @@ def test_values_of_the_wrong_kind_are_named(knob, value, complaint) -> None:
         Architecture.from_json({knob: value})
     with pytest.raises(ConfigError, match=f"here: {complaint}"):
         Architecture().changed("here", {knob: value})
+
+
+@pytest.mark.parametrize(("name", "depth"), TEMPORAL_DEPTHS.items())
+def test_blocks_over_time_are_those_of_the_paper_unless_said(name: str, depth: int) -> None:
+    assert Architecture(model=name).temporal_depth == depth
+    assert Architecture.from_json({"model": name}).temporal_depth == depth  # of an older version
+    assert Architecture(model=name, temporal_depth=0).temporal_depth == 0
+    assert Architecture().temporal_depth == -1
 
 
 def test_a_size_cannot_contradict_the_models_name() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.build import build_model, label, make_model
-from timesformer.models.vit import TIMESFORMERS
+from timesformer.models.vit import TIMESFORMERS, TimeSformer
 from timesformer.utils.errors import ConfigError
 
 
@@ -54,6 +54,7 @@ def test_unknown_names_show_the_nearest(key):
 
 OTHER = {
     "ATTENTION_TYPE": "axial", "PATCH_SIZE": 8, "TUBELET_SIZE": 2, "EMBED_DIM": 96, "DEPTH": 2,
+    "TEMPORAL_DEPTH": 1,
     "NUM_HEADS": 6, "MLP_RATIO": 2.0, "POS_EMBED": "space", "CLS_IN_TIME": True,
     "LOCAL_WINDOW": "centred", "DROP_PATH_RATE": 0.2, "INIT": "scratch",
     "TIME_EMBED_AMPLITUDE": 1.0, "ACT_CHECKPOINT": True,
@@ -82,6 +83,19 @@ def test_keys_that_a_model_does_not_read_are_refused(name, key):
                 make_model(cfg)
         else:
             make_model(cfg)
+
+
+@pytest.mark.parametrize("name", sorted(TIMESFORMERS))
+def test_only_models_with_blocks_over_time_have_a_number_of_them(name):
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.TIMESFORMER.TEMPORAL_DEPTH = name, 4
+    with (
+        torch.device("meta"),
+        pytest.raises(ConfigError, match=rf"^TIMESFORMER\.TEMPORAL_DEPTH: {name} doesn't read it"),
+    ):
+        make_model(cfg)
+    with pytest.raises(TypeError, match="no argument 'temporal_depth'"):
+        TimeSformer(temporal_depth=4)
 
 
 def test_titles_tell_models_apart():

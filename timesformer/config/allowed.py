@@ -62,6 +62,11 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "TIMESFORMER.TIME_EMBED_AMPLITUDE",
     ),
     (
+        "at least 0, or -1 for what the model's paper has",
+        lambda x: x >= 0 or x == -1,
+        "TIMESFORMER.TEMPORAL_DEPTH",
+    ),
+    (
         "between 0 and 30",
         lambda x: 0 <= x <= 30,
         "AUG.RAND_AUGMENT_MAGNITUDE",

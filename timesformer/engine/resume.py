@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -180,7 +181,10 @@ def _all_knobs(stored: Any) -> dict[str, Any]:
     if not isinstance(stored, Mapping) or not stored:
         return {}
     defaults = {f.name: f.default for f in fields(Architecture) if f.default is not MISSING}
-    return _knobs(defaults | dict(stored))
+    said = {name: value for name, value in (defaults | dict(stored)).items() if name in defaults}
+    with suppress(ValueError):  # a value that a newer version has
+        said = Architecture(**said).to_json()  # some defaults depend on the model
+    return _knobs(said)
 
 
 def _alike(value: Any, default: Any) -> bool:

@@ -25,6 +25,9 @@ NAMED_SIZES: dict[str, tuple[int, int, int]] = {
 }
 """Width, depth and heads of the models whose name says them, whatever the config does."""
 
+TEMPORAL_DEPTHS: dict[str, int] = {"vivit_factorised_encoder": 4, "vtn": 3}
+"""Blocks over time of the models that have such, in their papers."""
+
 VIT_BASE_SIZES = (768, 12, 12)  # those of a config that says none
 
 _SIZES = ("embed_dim", "depth", "num_heads")
@@ -71,6 +74,12 @@ class Architecture:
     )
     embed_dim: int = _knob("TIMESFORMER.EMBED_DIM", "embedding width D of a token")
     depth: int = _knob("TIMESFORMER.DEPTH", "number of blocks")
+    temporal_depth: int = _knob(
+        "TIMESFORMER.TEMPORAL_DEPTH",
+        "blocks over time that follow the ViT of each frame, in the models that have such: "
+        "vivit_factorised_encoder (ViViT's L_t, arXiv 2103.15691, Table 3) and vtn; 0 averages the "
+        "frames, -1 is what the model's paper has, 4 and 3",
+    )
     num_heads: int = _knob("TIMESFORMER.NUM_HEADS", "heads of every attention; divides D")
     mlp_ratio: float = _knob("TIMESFORMER.MLP_RATIO", "hidden width of the MLPs over D")
     pos_embed_type: str = _knob(
@@ -127,6 +136,9 @@ class Architecture:
             )
         for name, size in zip(_SIZES, sizes, strict=True):
             object.__setattr__(self, name, size)
+        if self.temporal_depth < 0:
+            depth = TEMPORAL_DEPTHS.get(self.model, self.temporal_depth)
+            object.__setattr__(self, "temporal_depth", depth)
 
     @classmethod
     def from_cfg(cls, cfg: CfgNode, model: str = "") -> Architecture:

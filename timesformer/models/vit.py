@@ -60,6 +60,7 @@ class TimeSformer(VideoModel):
     """
 
     architecture: Architecture
+    knobs = KNOBS - {"temporal_depth"}
 
     def __init__(
         self,
@@ -72,8 +73,8 @@ class TimeSformer(VideoModel):
         **knobs: Any,
     ) -> None:
         super().__init__()
-        if unknown := sorted(knobs.keys() - KNOBS):
-            hint = did_you_mean(unknown[0], [*KNOBS, "pretrained_model"])
+        if unknown := sorted(knobs.keys() - self.knobs):
+            hint = did_you_mean(unknown[0], [*self.knobs, "pretrained_model"])
             raise TypeError(f"TimeSformer: no argument {unknown[0]!r}{hint}")
         self.architecture = Architecture(
             img_size=img_size,
@@ -99,7 +100,7 @@ class TimeSformer(VideoModel):
     @classmethod
     def of(cls, architecture: Architecture) -> TimeSformer:
         """Make the model of an architecture, with fresh weights."""
-        return cls(**vars(architecture))
+        return cls(**{name: getattr(architecture, name) for name in cls.knobs})
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> TimeSformer:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from timesformer.config.defaults import get_cfg
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.models.build import make_model
+from timesformer.models.create import from_pretrained
 from timesformer.models.others.factorised_encoder import FactorisedEncoder
 from timesformer.models.weights.load import load_pretrained
 
@@ -106,24 +107,54 @@ def test_tubelets_are_3d_convolutions():
     torch.testing.assert_close(seen[0][:, 1:], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("depth", [0, 1, 8])
+@torch.inference_mode()
+def test_number_of_blocks_over_time(name, depth, tmp_path):
+    cfg = small_cfg(name)
+    cfg.TIMESFORMER.TEMPORAL_DEPTH = depth
+    model = scramble(make_model(cfg))
+    assert len(model.temporal_blocks) == model.architecture.temporal_depth == depth
+    assert any(key.startswith(("temporal_", "norm.")) for key in model.state_dict()) is (depth > 0)
+    clip = torch.randn(2, 3, 4, 32, 32)
+    frames = model.spatial.forward_features(rearrange(clip, "b c t h w -> (b t) c 1 h w"))
+    mean = frames.unflatten(0, (2, 4)).mean(dim=1)
+    assert torch.allclose(model.forward_features(clip), mean, atol=1e-5) is (depth == 0)
+    content = {"model_state": model.state_dict(), "architecture": model.architecture.to_json()}
+    torch.save(content, tmp_path / "model.pyth")
+    assert torch.equal(from_pretrained(tmp_path / "model.pyth").eval()(clip), model(clip))
+
+
+def test_layers_without_blocks_over_time():
+    cfg = small_cfg("vivit_factorised_encoder")
+    cfg.SOLVER.LAYER_DECAY, cfg.TIMESFORMER.TEMPORAL_DEPTH = 0.5, 0
+    model = make_model(cfg)
+    groups = construct_optimizer(model, cfg).param_groups
+    rate = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    last = [model.spatial.patch_embed.proj, *(b.mlp.fc1 for b in model.spatial.blocks), model.head]
+    assert [rate[id(layer.weight)] for layer in last] == [0.125, 0.25, 0.5, 1.0]
+
+
 VIT_B = 85_798_656  # without a head
 BLOCK = 12 * 768**2 + 13 * 768
 HEAD, NORM = 400 * 769, 2 * 768
 
 
 @pytest.mark.parametrize(
-    ("name", "frames", "tubelet", "expected"),
+    ("name", "frames", "tubelet", "depth", "expected"),
     [
-        ("vtn", 8, 1, VIT_B + 3 * BLOCK + (1 + 9) * 768 + NORM + 768 * 769 + HEAD),
-        ("vivit_factorised_encoder", 8, 1, VIT_B + 4 * BLOCK + (1 + 9) * 768 + NORM + HEAD),
-        # arXiv 2103.15691, Table 2: 115.1M parameters
-        ("vivit_factorised_encoder", 32, 2, 115_060_000),
+        ("vtn", 8, 1, -1, VIT_B + 3 * BLOCK + (1 + 9) * 768 + NORM + 768 * 769 + HEAD),
+        ("vivit_factorised_encoder", 8, 1, -1, VIT_B + 4 * BLOCK + (1 + 9) * 768 + NORM + HEAD),
+        # arXiv 2103.15691, Table 2: 115.1M parameters, 86.7M of the average pooling baseline
+        ("vivit_factorised_encoder", 32, 2, -1, 115_060_000),
+        ("vivit_factorised_encoder", 32, 2, 0, 86_700_000),
     ],
 )
-def test_parameter_counts(name, frames, tubelet, expected):
+def test_parameter_counts(name, frames, tubelet, depth, expected):
     cfg = get_cfg()
     cfg.MODEL.MODEL_NAME = name
     cfg.DATA.NUM_FRAMES, cfg.TIMESFORMER.TUBELET_SIZE = frames, tubelet
+    cfg.TIMESFORMER.TEMPORAL_DEPTH = depth
     with torch.device("meta"):
         count = sum(p.numel() for p in make_model(cfg).parameters())
     assert count == expected if tubelet == 1 else round(count / 1e6, 1) == round(expected / 1e6, 1)

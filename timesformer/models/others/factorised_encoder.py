@@ -39,11 +39,13 @@ class FactorisedEncoder(Classifier):
     Args:
         img_size: like all that aren't named here, see `Architecture`. drop_path_rate rises from 0
             in either stage, and act_checkpoint is for the ViT's blocks.
-        temporal_depth: blocks of the transformer over time.
+        temporal_depth: blocks of the transformer over time; 0 for none, where features are the
+            mean over frames (ViViT's "average pooling baseline", §4.2), whatever their order.
         mlp_head: a hidden layer of width D with GELU before the last layer.
 
     Raises:
-        ValueError: for an unknown `init` or `pos_embed_type`, or a T that isn't a multiple of t.
+        ValueError: for an unknown `init` or `pos_embed_type`, a T that isn't a multiple of t, or a
+            negative temporal_depth.
     """
 
     classifier_name = "head"
@@ -71,6 +73,8 @@ class FactorisedEncoder(Classifier):
         super().__init__()
         if num_frames % tubelet_size:
             raise ValueError(f"{num_frames} frames don't divide into tubelets of {tubelet_size}")
+        if temporal_depth < 0:
+            raise ValueError(f"temporal_depth must be at least 0, not {temporal_depth}")
         norm_layer = partial(nn.LayerNorm, eps=1e-6)
         self.num_features = self.embed_dim = embed_dim
         self.tubelet_size = tubelet_size
@@ -93,9 +97,11 @@ class FactorisedEncoder(Classifier):
             pos_embed_type=pos_embed_type,
             tubelet_size=tubelet_size,
         )
-        self.temporal_cls = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.temporal_cls: nn.Parameter | None = None
         self.temporal_embed: nn.Parameter | None = None
-        if pos_embed_type == "space_time":
+        if temporal_depth:
+            self.temporal_cls = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        if temporal_depth and pos_embed_type == "space_time":
             positions = 1 + num_frames // tubelet_size
             self.temporal_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
         self.temporal_blocks = nn.ModuleList(
@@ -109,7 +115,8 @@ class FactorisedEncoder(Classifier):
             )
             for i in range(temporal_depth)
         )
-        self.norm = norm_layer(embed_dim)
+        # The ViT's features are normalised already, and so their mean needs no other norm.
+        self.norm = norm_layer(embed_dim) if temporal_depth else nn.Identity()
         self.pre_head = (
             nn.Sequential(nn.Linear(embed_dim, embed_dim), nn.GELU()) if mlp_head else nn.Identity()
         )
@@ -125,7 +132,8 @@ class FactorisedEncoder(Classifier):
                 std = module.in_features**-0.5 if scratch else 0.02
                 nn.init.trunc_normal_(module.weight, std=std)
                 nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(self.temporal_cls, std=0.02)
+        if self.temporal_cls is not None:
+            nn.init.trunc_normal_(self.temporal_cls, std=0.02)
         if self.temporal_embed is None:
             return
         nn.init.trunc_normal_(self.temporal_embed, std=0.02)
@@ -183,7 +191,7 @@ class FactorisedEncoder(Classifier):
         return torch.cat([embed[:, :1], resize_time_embed(embed[:, 1:], times, mode)], dim=1)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Clip (B, 3, T, H, W) -> normalised features (B, D) of the CLS over time."""
+        """Clip (B, 3, T, H, W) -> features (B, D): CLS over time, or the mean over frames."""
         check_clips(x)
         if x.shape[2] % self.tubelet_size:
             raise ValueError(
@@ -192,6 +200,8 @@ class FactorisedEncoder(Classifier):
         B = x.shape[0]
         tubelets = rearrange(x, "b c (n t) h w -> (b n) c t h w", t=self.tubelet_size)
         x = self.spatial.forward_features(tubelets).unflatten(0, (B, -1))  # (B, T/t, D)
+        if self.temporal_cls is None:
+            return x.mean(dim=1)
         times = x.shape[1]
         x = torch.cat([self.temporal_cls.expand(B, -1, -1), x], dim=1)
         if self.temporal_embed is not None:
@@ -214,9 +224,9 @@ class FactorisedEncoder(Classifier):
 FactorisedEncoder.knobs = Classifier.knobs | Architecture().arguments_for(FactorisedEncoder).keys()
 
 
-def _from_cfg(cfg: CfgNode, temporal_depth: int, mlp_head: bool) -> FactorisedEncoder:
-    knobs = Architecture.from_cfg(cfg).arguments_for(FactorisedEncoder)
-    return FactorisedEncoder(temporal_depth=temporal_depth, mlp_head=mlp_head, **knobs)
+def _from_cfg(cfg: CfgNode, name: str, mlp_head: bool) -> FactorisedEncoder:
+    knobs = Architecture.from_cfg(cfg, name).arguments_for(FactorisedEncoder)
+    return FactorisedEncoder(mlp_head=mlp_head, **knobs)
 
 
 @MODEL_REGISTRY.register()
@@ -224,15 +234,17 @@ def vtn(cfg: CfgNode) -> FactorisedEncoder:
     """Video Transformer Network (Neimark et al. 2021, arXiv 2102.00719, §3): 3 blocks over time.
 
     The paper's Longformer attends within windows, for videos of thousands of frames; a clip's
-    frames fit in one window, so attention over them is full here.
+    frames fit in one window, so attention over them is full here. TIMESFORMER.TEMPORAL_DEPTH gives
+    another number of blocks.
     """
-    return _from_cfg(cfg, temporal_depth=3, mlp_head=True)
+    return _from_cfg(cfg, "vtn", mlp_head=True)
 
 
 @MODEL_REGISTRY.register()
 def vivit_factorised_encoder(cfg: CfgNode) -> FactorisedEncoder:
     """ViViT model 2 (Arnab et al. 2021, arXiv 2103.15691, §3.3): 4 blocks over time.
 
-    The paper's tubelets are 16×16 pixels of 2 frames: TIMESFORMER.TUBELET_SIZE 2.
+    The paper's tubelets are 16×16 pixels of 2 frames: TIMESFORMER.TUBELET_SIZE 2. Its Table 3 has
+    0, 1, 4, 8 and 12 blocks: TIMESFORMER.TEMPORAL_DEPTH.
     """
-    return _from_cfg(cfg, temporal_depth=4, mlp_head=False)
+    return _from_cfg(cfg, "vivit_factorised_encoder", mlp_head=False)
