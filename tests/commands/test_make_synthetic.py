@@ -70,7 +70,7 @@ def test_impossible_parameters_name_the_option(bad: dict[str, int]) -> None:
 def test_the_harder_pair_makes_eight_classes() -> None:
     spec = SyntheticSpec(train=16, val=8, test=8, pairs=4)
     assert spec.class_names[6:] == ("turning clockwise", "turning counter-clockwise")
-    assert {spec.label(i) for i in range(16)} == set(range(8))
+    assert {spec.label("train", i) for i in range(16)} == set(range(8))
     assert spec.frames("train", 7).shape[1:] == (64, 80, 3)
 
 

@@ -1,9 +1,12 @@
-"""Make the Synthetic dataset: videos whose classes differ only in order in time.
+"""Make a Synthetic dataset: small videos for which it is known what a model must see.
 
+Kinds: motion, whose classes differ only in order in time; and the twins, the same videos with two
+kinds of labels: static (what the object looks like) and temporal (in which order things happen).
 Done already? Then it takes no time; interrupted? Then it goes on. See docs/synthetic.md.
 
-Example:
+Examples:
   timesformer make-synthetic --output data/synthetic
+  timesformer make-synthetic --kind temporal --output data/synthetic_temporal
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from timesformer.prepare.synthetic_writer import SPLITS, SyntheticSpec, write_dataset
+from timesformer.prepare.synthetic_writer import KINDS, SIZES, SPLITS, SyntheticSpec, write_dataset
 from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, output_path
 from timesformer.utils.run_lock import NAME, run_lock
@@ -25,13 +28,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     default = SyntheticSpec()
     parser = CommandParser("make-synthetic", __doc__)
     parser.add_argument("--output", type=output_path, required=True, metavar="DIR")
-    for split in SPLITS:
-        videos = getattr(default, split)
+    parser.add_argument("--kind", choices=KINDS, default=default.kind)
+    for i, split in enumerate(SPLITS):
+        sizes = ", ".join(f"{kind} {size[i]}" for kind, size in SIZES.items())
         parser.add_argument(
-            f"--{split}", type=int, default=videos, metavar="N", help=f"{split} videos ({videos})"
+            f"--{split}", type=int, metavar="N", help=f"{split} videos (default: {sizes})"
         )
     parser.add_argument(
-        "--pairs", type=int, default=default.pairs, help="3, or 4 with clockwise/counter-clockwise"
+        "--pairs",
+        type=int,
+        default=default.pairs,
+        help="of motions: 3, or 4 with clockwise/counter-clockwise",
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--processes", type=int, metavar="N", help="default: one for each core")
@@ -41,7 +48,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the videos that are missing, and print how many."""
     args = parse_args(argv)
-    spec = SyntheticSpec(args.seed, args.train, args.val, args.test, args.pairs)
+    asked = {split: getattr(args, split) for split in SPLITS}
+    sizes = dict(zip(SPLITS, SIZES[args.kind], strict=True))
+    sizes |= {split: videos for split, videos in asked.items() if videos is not None}
+    spec = SyntheticSpec(args.seed, **sizes, pairs=args.pairs, kind=args.kind)
     start = time.perf_counter()
     videos = sum(getattr(spec, split) for split in SPLITS)
     with tqdm(total=videos, unit="video", desc="synthetic", disable=None) as bar:

@@ -113,37 +113,86 @@ class Scene:
 def render(rng: np.random.Generator, trajectory: Trajectory) -> Scene:
     """Draw an object of random look on a random still background."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-    background = _background(rng, rows, columns)
-
-    angle = rng.uniform(0, 2 * np.pi)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    radius = trajectory.radius[:, None, None]
-    right = (columns - trajectory.x[:, None, None]) / radius
-    down = (rows - trajectory.y[:, None, None]) / radius
-    u, v = right * cos + down * sin, down * cos - right * sin
-
-    # One pixel wide ramp at the edge: motion below a pixel shows, too.
+    still = background(rng, rows, columns)
+    place = trajectory.x, trajectory.y, trajectory.radius
+    coordinates = object_coordinates(rng, rows, columns, *place)
     shape = str(rng.choice(SHAPES))
-    opacity = np.clip(0.5 - _distance(shape, u, v) * radius, 0, 1)
-    first, second = _object_colours(rng, background.mean(axis=(1, 2)))
-    pattern = _pattern(rng, str(rng.choice(TEXTURES)), u, v)
-    noise = rng.standard_normal(u.shape, dtype=np.float32) * np.float32(rng.uniform(2, 8))
+    colours = _object_colours(rng, still.mean(axis=(1, 2)))
+    drawn, opacity = paint(rng, still[:, None], shape, coordinates, trajectory.radius, colours)
+    noise = noise_like(rng, opacity)
 
-    frames = np.empty((*u.shape, 3), np.uint8)
-    for channel, still in enumerate(background):
-        drawn = first[channel] + (second[channel] - first[channel]) * pattern
-        frames[..., channel] = np.clip(still + (drawn - still) * opacity + noise, 0, 255)
-    colour = ((first + second) / 2).astype(np.float32)
+    frames = np.empty((*opacity.shape, 3), np.uint8)
+    for channel, picture in enumerate(drawn):
+        frames[..., channel] = np.clip(picture + noise, 0, 255)
+    colour = ((colours[0] + colours[1]) / 2).astype(np.float32)
     return Scene(frames, shape, colour, opacity.astype(np.float32))
 
 
-def _background(rng: np.random.Generator, rows: Floats, columns: Floats) -> Floats:
+def object_coordinates(
+    rng: np.random.Generator, rows: Floats, columns: Floats, x: Floats, y: Floats, radius: Floats
+) -> tuple[Floats, Floats]:
+    """Return where every pixel lies as an object of unit size, randomly turned, sees it.
+
+    Args:
+        rng: draws the angle.
+        rows: of the pixels (H, W).
+        columns: of the pixels (H, W).
+        x: column of the object's centre in every frame, in pixels (T,).
+        y: its row (T,).
+        radius: its size in pixels (T,).
+
+    Returns:
+        Right and down of the centre, (T, H, W) each.
+    """
+    angle = rng.uniform(0, 2 * np.pi)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    radius = radius[:, None, None]
+    right, down = (columns - x[:, None, None]) / radius, (rows - y[:, None, None]) / radius
+    return right * cos + down * sin, down * cos - right * sin
+
+
+def paint(
+    rng: np.random.Generator,
+    still: Floats,
+    shape: str,
+    coordinates: tuple[Floats, Floats],
+    radius: Floats,
+    colours: tuple[Floats, Floats],
+) -> tuple[Floats, Floats]:
+    """Paint an object of random texture into pictures.
+
+    Args:
+        rng: draws the texture.
+        still: what is behind it (3, 1, H, W).
+        shape: one of SHAPES.
+        coordinates: see `object_coordinates`.
+        radius: in pixels (T,).
+        colours: its two, RGB or grey, in [0, 255].
+
+    Returns:
+        The pictures (3, T, H, W), and how much of the object each pixel shows (T, H, W).
+    """
+    u, v = coordinates
+    # One pixel wide ramp at the edge: motion below a pixel shows, too.
+    opacity = np.clip(0.5 - distance(shape, u, v) * radius[:, None, None], 0, 1)
+    pattern = _pattern(rng, str(rng.choice(TEXTURES)), u, v)
+    first, second = (np.broadcast_to(colour, 3)[:, None, None, None] for colour in colours)
+    drawn = first + (second - first) * pattern
+    return still + (drawn - still) * opacity, opacity
+
+
+def noise_like(rng: np.random.Generator, frames: Floats) -> Floats:
+    """Draw noise of a random strength, grey and anew for every pixel of every frame (T, H, W)."""
+    return rng.standard_normal(frames.shape, dtype=np.float32) * np.float32(rng.uniform(2, 8))
+
+
+def background(rng: np.random.Generator, rows: Floats, columns: Floats) -> Floats:
     """Two colours blended by a slope, a wave and blotches: (3, H, W) in [0, 255]."""
     direction, wave = rng.uniform(0, 2 * np.pi, 2)
     slope = (columns - WIDTH / 2) * np.cos(direction) + (rows - HEIGHT / 2) * np.sin(direction)
     along = columns * np.cos(wave) + rows * np.sin(wave)
     ripple = np.sin(along * rng.uniform(0.15, 0.8) + rng.uniform(0, 2 * np.pi))
-    coarse = rng.uniform(-1, 1, (HEIGHT // 8, WIDTH // 8))
+    coarse = rng.uniform(-1, 1, (rows.shape[0] // 8, rows.shape[1] // 8))
     blotches = np.kron(coarse, np.ones((8, 8)))
     weights = rng.uniform(0, 1, 3) * (0.012, 0.25, 0.25)
     blend = np.clip(0.5 + weights[0] * slope + weights[1] * ripple + weights[2] * blotches, 0, 1)
@@ -165,7 +214,7 @@ def _object_colours(rng: np.random.Generator, background: Floats) -> tuple[Float
             return first, second
 
 
-def _distance(shape: str, u: Floats, v: Floats) -> Floats:
+def distance(shape: str, u: Floats, v: Floats) -> Floats:
     """Signed distance to the edge of a shape of unit size, negative inside."""
     if shape == "square":
         return np.maximum(np.abs(u), np.abs(v)) - np.float32(0.85)
@@ -197,7 +246,7 @@ def _pattern(rng: np.random.Generator, texture: str, u: Floats, v: Floats) -> Fl
     return np.clip(0.5 + 2 * wave, 0, 1)
 
 
-def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
+def write_video(path: Path, frames: NDArray[np.uint8], fps: Fraction = FPS) -> None:
     """Write RGB frames (T, H, W, 3) as H.264; `path` appears only when it is complete."""
     # bitexact leaves out time and versions: equal frames give equal files.
     options = {"fflags": "+bitexact"}
@@ -205,7 +254,7 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
         written_whole(path) as partial,
         av.open(str(partial), "w", format="mp4", options=options) as container,
     ):
-        stream = container.add_stream("libx264", rate=FPS)
+        stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
         stream.thread_count = 1
         stream.options = {"preset": "ultrafast", "qp": str(QP), "x264-params": "keyint=1"}

@@ -52,7 +52,7 @@ def test_evaluation_videos_come_with_their_exact_reverse(split: str) -> None:
         first, second = SPEC.frames(split, i), SPEC.frames(split, i + 1)
         np.testing.assert_array_equal(first, second[::-1])
         assert not np.array_equal(first, second)
-        assert SPEC.label(i + 1) == SPEC.label(i) + 1
+        assert SPEC.label(split, i + 1) == SPEC.label(split, i) + 1
 
 
 def test_train_videos_are_different_scenes() -> None:
