@@ -165,12 +165,11 @@ def _moments(rng: np.random.Generator, look: int, group: int) -> tuple[Floats, F
         still, _ = paint(rng, still, shape, coordinates, radius, (grey[0], grey[1]))
 
     hue, number = divmod(look, len(SHAPES))
-    colour = np.array([*HUES.values()][hue], np.float32) + rng.uniform(-30, 30, 3)
-    colour = colour.astype(np.float32)
-    colours = colour, colour * np.float32(rng.uniform(0.55, 1))
+    colour = rng.uniform(-30, 30, 3) + [*HUES.values()][hue]
+    both = np.stack([colour, colour * rng.uniform(0.55, 1)]).astype(np.float32)
     x, y, radius = _paths(rng, group)
     coordinates = object_coordinates(rng, rows, columns, x + MARGIN, y + MARGIN, radius)
-    pictures, opacity = paint(rng, still, SHAPES[number], coordinates, radius, colours)
+    pictures, opacity = paint(rng, still, SHAPES[number], coordinates, radius, (both[0], both[1]))
 
     pictures = np.moveaxis(pictures, 0, -1)
     corners = rng.integers(MARGIN - CAMERA, MARGIN + CAMERA + 1, (MOMENTS, 2))
