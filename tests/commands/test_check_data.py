@@ -157,6 +157,21 @@ def test_too_few_videos_for_a_batch(
     assert "of one batch" not in capsys.readouterr().out
 
 
+def test_a_share_of_the_videos_is_said_and_all_are_checked(
+    faulty: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list of a share would be shared out once more where it is trained on."""
+    few = faulty | {"NUM_GPUS": 0, "TRAIN.BATCH_SIZE": 8, "GLOBAL_BATCH_SIZE": 64}
+    check(tmp_path, few | {"DATA.FRACTION": 0.5}, "--splits", "train")
+    said = capsys.readouterr().out
+    assert "- train: a run takes 5 of the 10 videos (DATA.FRACTION 0.5)" in said
+    assert "the training set has 5 videos, fewer than the 8 of one batch" in said
+    share = (tmp_path / "train.csv").read_text()
+    check(tmp_path, few, "--splits", "train")
+    assert (tmp_path / "train.csv").read_text() == share
+    assert "DATA.FRACTION" not in capsys.readouterr().out
+
+
 def test_a_list_that_is_missing_is_a_problem(faulty: dict[str, object], tmp_path: Path) -> None:
     assert check(tmp_path, faulty) == 1
     (row,) = (row for row in read_problems(tmp_path) if row["kind"] == "list")

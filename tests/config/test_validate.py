@@ -86,6 +86,8 @@ BAD = [
     ("TIMESFORMER.MLP_RATIO 0", ["TIMESFORMER.MLP_RATIO", "above 0"]),
     ("SOLVER.BASE_LR 0", ["SOLVER.BASE_LR", "above 0"]),
     ("SOLVER.LRS [1,-1,0]", ["SOLVER.LRS", "at least 0"]),
+    ("DATA.FRACTION 0", ["DATA.FRACTION", "above 0 and at most 1"]),
+    ("DATA.FRACTION 25", ["DATA.FRACTION", "above 0 and at most 1"]),
     ("MIXUP.PROB 1.1", ["MIXUP.PROB", "between 0 and 1"]),
     ("MIXUP.SWITCH_PROB -0.1", ["MIXUP.SWITCH_PROB", "between 0 and 1"]),
     ("SOLVER.DAMPENING 2", ["SOLVER.DAMPENING", "between 0 and 1"]),

@@ -59,6 +59,7 @@ def test_every_key_of_the_schema_is_in_one_of_the_tables() -> None:
         ("DATA.MEAN", "[0.45, 0.45, 0.45]", "[0.5, 0.5, 0.5]"),
         ("GLOBAL_BATCH_SIZE", "8", "16"),
         ("RNG_SEED", "0", "1"),
+        ("DATA.FRACTION", "1.0", "0.5"),
         ("SOLVER.OPTIMIZING_METHOD", "adamw", "sgd"),
     ],
 )

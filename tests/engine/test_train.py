@@ -237,6 +237,17 @@ def test_too_few_videos_names_the_key(synthetic_dir, tmp_path):
         train(small_cfg(synthetic_dir, tmp_path, TRAIN__BATCH_SIZE=32, GLOBAL_BATCH_SIZE=32))
 
 
+def test_a_share_of_the_videos_is_trained_on_and_said(synthetic_dir, tmp_path):
+    cfg = small_cfg(synthetic_dir, tmp_path, SOLVER__MAX_EPOCH=1, DATA__FRACTION=0.5)
+    train(cfg)
+    (start,), (val,) = stats(tmp_path, "start"), stats(tmp_path, "val")
+    assert (start["train_videos"], start["data_fraction"], val["videos"]) == (12, 0.5, 6)
+    assert start["videos_per_class"] == {"min": 2, "median": 2.0, "max": 2}
+    assert "DATA.FRACTION 0.5: 12 of 24 videos for training" in (tmp_path / "run.log").read_text()
+    with pytest.raises(ConfigError, match=r"6 videos, fewer .* or raise DATA\.FRACTION 0\.25"):
+        train(small_cfg(synthetic_dir, tmp_path / "few", DATA__FRACTION=0.25))
+
+
 def test_tensorboard_and_log_file(synthetic_dir, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

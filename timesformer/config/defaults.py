@@ -132,6 +132,9 @@ _C.DATA.MULTI_LABEL = False
 # Training clips made of one pass over a video (repeated augmentation). They share a batch, and an
 # epoch has so many times more steps.
 _C.DATA.NUM_SAMPLES = 1
+# Share of the training list that is trained on, above 0: of each class alike, and never none of it.
+# The same videos whatever the seed; a smaller share is part of every larger one.
+_C.DATA.FRACTION = 1.0
 # Share of the training videos that may be unreadable (each is replaced) before training stops, and
 # of the test videos (each counts as wrong) before a test, after writing all, ends in an error.
 # Unless it is 0, three may be in any case, of fewer than 15 videos a fifth.

@@ -61,7 +61,8 @@ def too_few_for_a_batch(cfg: CfgNode, videos: int, ranks_per_node: int, nodes: i
     """Say what to set where a training set has no video for every place in a batch; else "".
 
     Args:
-        cfg: reads TRAIN.BATCH_SIZE, GLOBAL_BATCH_SIZE and DATA.NUM_SAMPLES, which fit each other.
+        cfg: reads TRAIN.BATCH_SIZE, GLOBAL_BATCH_SIZE and DATA.NUM_SAMPLES, which fit each other,
+            and DATA.FRACTION.
         videos: of the training set.
         ranks_per_node: processes on each node.
         nodes: nodes that take part.
@@ -76,6 +77,8 @@ def too_few_for_a_batch(cfg: CfgNode, videos: int, ranks_per_node: int, nodes: i
         if clips * nodes <= videos * samples and cfg.GLOBAL_BATCH_SIZE % (clips * nodes) == 0
     ]
     what = f"set TRAIN.BATCH_SIZE {fitting[-1]}" if fitting else "add videos, or take fewer GPUs"
+    if cfg.DATA.FRACTION < 1:
+        what += f", or raise DATA.FRACTION {cfg.DATA.FRACTION:g}"
     return (
         f"the training set has {counted(videos, 'video')}, fewer than the {wanted} of one batch: "
         f"{what} (TRAIN.BATCH_SIZE is {batch}, the clips of a node)"

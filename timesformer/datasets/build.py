@@ -11,7 +11,8 @@ from timesformer.clips.preprocessing import SAMPLINGS, Preprocessing
 from timesformer.clips.sampling import SegmentSampler
 from timesformer.clips.transform import EvalTransform
 from timesformer.datasets import catalogue  # noqa: F401  (registers the data sets)
-from timesformer.datasets.lists.records import Record
+from timesformer.datasets.lists.fraction import choose
+from timesformer.datasets.lists.records import Record, Records, class_counts, per_class
 from timesformer.datasets.parts import (
     SPLITS,
     build_augment,
@@ -23,7 +24,8 @@ from timesformer.datasets.parts import (
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.text import not_known
+from timesformer.utils.logging import get_logger
+from timesformer.utils.text import counted, not_known
 
 __all__ = [
     "DATASET_REGISTRY",
@@ -36,8 +38,11 @@ __all__ = [
     "build_split",
     "build_video_split",
     "build_views",
+    "fraction_of",
     "video_options",
 ]
+
+logger = get_logger(__name__)
 
 
 def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
@@ -45,7 +50,7 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
 
     Raises:
         ConfigError: there is no data set of that name, or it has one label a video where several
-            are wanted.
+            are wanted; or DATA.FRACTION can't be taken of it.
     """
     dataset = _registered(name, split)(cfg, split)
     records: Sequence[Record] = getattr(dataset, "records", ())
@@ -54,7 +59,31 @@ def build_dataset(name: str, cfg: CfgNode, split: str) -> Dataset:
             f"DATA.MULTI_LABEL True, but videos of {name} have one label each: set it to False, "
             "or use kinetics, whose lists may have several"
         )
+    if split == "train" and cfg.DATA.FRACTION < 1:
+        _take_fraction(dataset, name, cfg)
     return dataset
+
+
+def _take_fraction(dataset: Dataset, name: str, cfg: CfgNode) -> None:
+    """Leave a training set DATA.FRACTION of its videos, which its `index` counts from then on."""
+    if not isinstance(dataset, VideoDataset):
+        raise ConfigError(f"DATA.FRACTION is for data sets of video files, which {name} isn't")
+    whole = dataset.records
+    kept = fraction_of(whole, cfg)
+    if isinstance(whole, Records):
+        dataset.records = whole.take(kept)
+    else:
+        dataset.records = [whole[i] for i in kept]
+    least, middle, most = per_class(class_counts(dataset.records, cfg.MODEL.NUM_CLASSES))
+    logger.info(
+        "DATA.FRACTION %g: %d of %s for training, %d to %d of each class, %g in the median",
+        *(cfg.DATA.FRACTION, len(kept), counted(len(whole), "video"), least, most, middle),
+    )
+
+
+def fraction_of(records: Sequence[Record], cfg: CfgNode) -> list[int]:
+    """Return which videos of a training list DATA.FRACTION takes."""
+    return choose(records, cfg.DATA.FRACTION, cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR)
 
 
 def build_preprocessing(cfg: CfgNode, split: str) -> Preprocessing:

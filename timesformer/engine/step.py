@@ -69,8 +69,10 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str
             problem = ""
     if problem:
         ids = [i for batch in group for i in batch[2].tolist()]
+        share = state.cfg.DATA.FRACTION < 1
+        of = "training list's DATA.FRACTION" if share else "training list"
         raise TrainingError(
-            f"{problem} in {where} (this rank's videos: rows {ids} of the training list); "
+            f"{problem} in {where} (this rank's videos: rows {ids} of the {of}); "
             "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_L2NORM, "
             "or look at these videos"
         )

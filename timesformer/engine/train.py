@@ -13,6 +13,7 @@ from torch import nn
 from timesformer.config.layout import batch_layout
 from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
+from timesformer.datasets.lists.records import class_counts, per_class
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
@@ -178,11 +179,14 @@ def log_start(state: TrainState, loader: VideoLoader) -> None:
     cfg, layout = state.cfg, state.layout
     if cfg.LOG_MODEL_INFO and is_main():
         logger.info("%s", cost_table(label(cfg), meta_model(cfg), view_shape(cfg)))
+    counts = class_counts(loader.dataset.records, cfg.MODEL.NUM_CLASSES)
     stats = {
         "split": "start",
         "model": label(cfg),
         "params": sum(p.numel() for p in state.model.parameters()),
         "train_videos": len(loader.dataset),
+        "data_fraction": cfg.DATA.FRACTION,
+        "videos_per_class": dict(zip(("min", "median", "max"), per_class(counts), strict=True)),
         "device": str(state.device),
         "global_batch": layout.global_batch,
         "ranks": layout.ranks,

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from timesformer.clips.sampling import RateSampler
 from timesformer.config.layout import ranks, too_few_for_a_batch
 from timesformer.config.node import CfgNode
+from timesformer.datasets.build import fraction_of
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.frame_rows import image_name
 from timesformer.datasets.lists.records import Images, Record
@@ -197,7 +198,14 @@ def notes(reports: Sequence[SplitReport], cfg: CfgNode) -> Iterator[str]:
     for report in reports:
         data = report.dataset
         if report.name == "train" and cfg.TRAIN.ENABLE:
-            few = too_few_for_a_batch(cfg, len(data), *ranks(cfg))
+            videos = len(data)
+            if cfg.DATA.FRACTION < 1:
+                videos = len(fraction_of(data.records, cfg))
+                yield (
+                    f"train: a run takes {videos:,} of the {len(data):,} videos (DATA.FRACTION "
+                    f"{cfg.DATA.FRACTION:g}), of which all are looked at here"
+                )
+            few = too_few_for_a_batch(cfg, videos, *ranks(cfg))
             yield from [f"train: {few}"] if few else []
         for doubt in doubts(data.records, report.num_classes, data.class_names):
             yield f"{report.name}: {doubt}"

@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from timesformer.clips.sampling import RateSampler
 from timesformer.datasets.build import SPLITS, build_video_split
 from timesformer.datasets.decoder import decode_all, probe
-from timesformer.datasets.lists.records import Images, Record, Records
+from timesformer.datasets.lists.records import Images, Record, Records, class_counts
 from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video.index import CUT_SHORT
 from timesformer.datasets.video_dataset import VideoDataset
@@ -157,10 +157,7 @@ class SplitReport:
     @property
     def class_counts(self) -> np.ndarray:
         """Videos of each class (K,)."""
-        counts = np.zeros(self.num_classes, np.int64)
-        for record in self.dataset.records:
-            counts[np.array(record.label)] += 1  # of one class or several
-        return counts
+        return class_counts(self.dataset.records, self.num_classes)
 
     def values(self, name: str) -> np.ndarray:
         """Return `fps`, `short_side` or `duration` of all files that can be read."""
@@ -191,7 +188,9 @@ def _seconds(record: Record, video: VideoReport) -> float:
 def read_splits(
     cfg: CfgNode, splits: Sequence[str] | None = None
 ) -> tuple[dict[str, VideoDataset], dict[str, str]]:
-    """Build the data sets of a config as training would.
+    """Build the data sets of a config as training would, but whole: DATA.FRACTION is left out.
+
+    Lists that are written of a share would be shared out once more where they are trained on.
 
     Args:
         cfg: the config.
@@ -206,6 +205,8 @@ def read_splits(
     """
     datasets: dict[str, VideoDataset] = {}
     unreadable: dict[str, str] = {}
+    cfg = cfg.clone()
+    cfg.DATA.FRACTION = 1.0
     for split in splits or SPLITS:
         try:
             datasets[split] = build_video_split(cfg, split)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
+
+import numpy as np
 
 TO_THE_END = -1
 
@@ -116,6 +118,14 @@ class Records(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         return map(self._record, range(len(self)))
 
+    def take(self, indices: Iterable[int]) -> Records:
+        """Return a list of some of the records, which keep their places in the source."""
+        taken = Records(self.source, self.multi_label)
+        for i in indices:
+            path, label, start, end, images = self._record(i)
+            taken.append(path, label, line=self._lines[i], start=start, end=end, images=images)
+        return taken
+
     @property
     def classes(self) -> set[int]:
         """Labels that occur."""
@@ -145,3 +155,21 @@ class Records(Sequence[Record]):
             text, _, name = text.rpartition("\0")
             return Record(text, label, images=Images(start, -1 - end, name))
         return Record(text, label, start, None if end < 0 else end)
+
+
+def class_counts(records: Sequence[Record], num_classes: int) -> np.ndarray:
+    """Return the videos of each class (K,); one with several labels counts for each of them."""
+    counts = np.zeros(num_classes, np.int64)
+    for record in records:
+        counts[np.array(record.label)] += 1  # of one class or several
+    return counts
+
+
+def per_class(counts: np.ndarray) -> tuple[int, float, int]:
+    """Return the least, the median and the greatest of `class_counts`; empty classes don't count.
+
+    Raises:
+        ValueError: there is no video.
+    """
+    there = counts[counts > 0]
+    return int(there.min()), float(np.median(there)), int(there.max())
