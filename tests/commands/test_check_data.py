@@ -266,7 +266,7 @@ class Counted:
         ("Kinetics", 400, "train", 238_000, None),
         ("kinetics", 400, "train", 215_000, "89.6 % of the 240,000 of Kinetics-400"),
         ("kinetics", 400, "val", 18_000, "between 0.909 A and 0.909 A + 9.1 points"),
-        ("kinetics", 600, "test", 28_000, None),
+        ("kinetics", 600, "test", 30_000, None),
         ("kinetics", 101, "train", 9_537, None),
         ("diving48", 48, "train", 15_943, None),
         ("diving48", 48, "train", 15_000, None),

@@ -12,7 +12,12 @@ from timesformer.config.validate import check
 from timesformer.models.build import make_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-RECIPES = sorted(path for path in CONFIGS.glob("**/*.yaml") if path.parent.name != "Baselines")
+OTHERS = ("ViViT", "MViT")  # tests/recipes/test_recipes.py has these
+RECIPES = sorted(
+    path
+    for path in CONFIGS.glob("**/*.yaml")
+    if path.parent.name != "Baselines" and not path.stem.startswith(OTHERS)
+)
 PARAMS = {  # (scheme, classes) for 8 frames of 224×224
     ("space_only", 400): 86_106_256,
     ("joint_space_time", 400): 86_112_400,
@@ -22,6 +27,13 @@ PARAMS = {  # (scheme, classes) for 8 frames of 224×224
     ("sparse_local_global", 400): 121_566_352,
     ("axial", 174): 156_846_510,
     ("axial", 400): 157_020_304,
+    ("joint_space_time", 174): 85_938_606,
+    ("space_only", 174): 85_932_462,
+    **{
+        (scheme, classes): params
+        for scheme in ("space_then_time", "parallel_space_time")  # the modules of divided
+        for classes, params in ((400, 121_566_352), (174, 121_392_558))
+    },
     # 769 a class, 768 weights and a bias, less or more than with 400 of them
     ("divided_space_time", 48): 121_295_664,
     ("divided_space_time", 600): 121_720_152,
@@ -45,9 +57,18 @@ def test_builds(path):
     elif path.parent.name != "Synthetic":
         # Other clips than 8×224² differ in the number of stored positions alone.
         positions = (frames - 8) + ((side // 16) ** 2 - 14**2)
+        if cfg.TIMESFORMER.POS_EMBED != "space_time":
+            positions -= frames
+        if cfg.TIMESFORMER.POS_EMBED == "none":
+            positions -= (side // 16) ** 2 + 1
         expected = PARAMS[cfg.TIMESFORMER.ATTENTION_TYPE, cfg.MODEL.NUM_CLASSES] + 768 * positions
         assert params == expected
-    assert model.model.pos_embed.shape[1] == (side // cfg.TIMESFORMER.PATCH_SIZE) ** 2 + 1
-    one_sequence = cfg.TIMESFORMER.ATTENTION_TYPE != "space_only"
-    assert (model.model.time_embed is not None) == one_sequence
-    assert not one_sequence or model.model.time_embed.shape[1] == frames
+    pos_embed, time_embed = model.model.pos_embed, model.model.time_embed
+    where = cfg.TIMESFORMER.POS_EMBED != "none"
+    assert (pos_embed is not None) == where
+    assert not where or pos_embed.shape[1] == (side // cfg.TIMESFORMER.PATCH_SIZE) ** 2 + 1
+    when = (
+        cfg.TIMESFORMER.ATTENTION_TYPE != "space_only" and cfg.TIMESFORMER.POS_EMBED == "space_time"
+    )
+    assert (time_embed is not None) == when
+    assert not when or time_embed.shape[1] == frames

@@ -80,18 +80,20 @@ def test_parameters(row: Row) -> None:
 def test_clip(row: Row) -> None:
     data = load(row.recipe).DATA
     frames = f"{data.NUM_FRAMES}×{data.SAMPLING_RATE}"
-    if row.card == "ssv2.md":  # spread over the whole video
+    if "/SSv2/" in row.recipe:  # spread over the whole video
         frames = f"{data.NUM_FRAMES} frames"
     assert row.cells["clip"] == f"{frames}, {data.TEST_CROP_SIZE}²"
 
 
 @cache
-def gmacs(model: str, scheme: str, tubelet: int, frames: int, crop: int, width: int) -> float:
+def gmacs(
+    model: str, scheme: str, tubelet: int, over_time: int, frames: int, crop: int, width: int
+) -> float:
     """10⁹ multiply-adds of a view; the number of classes changes no digit that is shown."""
     cfg = get_cfg()
     cfg.MODEL.MODEL_NAME, cfg.TIMESFORMER.ATTENTION_TYPE = model, scheme
     cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE = frames, crop
-    cfg.TIMESFORMER.TUBELET_SIZE = tubelet
+    cfg.TIMESFORMER.TUBELET_SIZE, cfg.TIMESFORMER.TEMPORAL_DEPTH = tubelet, over_time
     if width == 64:  # Synthetic
         cfg.TIMESFORMER.EMBED_DIM, cfg.TIMESFORMER.DEPTH, cfg.TIMESFORMER.NUM_HEADS = 64, 4, 4
         cfg.MODEL.NUM_CLASSES = 6
@@ -113,7 +115,7 @@ def test_multiply_adds(row: Row) -> None:
     cfg = load(row.recipe)
     options, data = cfg.TIMESFORMER, cfg.DATA
     value = gmacs(
-        cfg.MODEL.MODEL_NAME, options.ATTENTION_TYPE, options.TUBELET_SIZE,
+        cfg.MODEL.MODEL_NAME, options.ATTENTION_TYPE, options.TUBELET_SIZE, options.TEMPORAL_DEPTH,
         data.NUM_FRAMES, data.TEST_CROP_SIZE, options.EMBED_DIM,
     )  # fmt: skip
     assert row.cells["GMACs/view"] == (f"{value:.1f}" if value >= 1 else f"{value:.4f}")
@@ -126,6 +128,8 @@ def test_numbers_of_others_are_those_of_the_file(row: Row) -> None:
     text, value = header(row.recipe), row.cells[column]
     if found := re.search(r"(?:[Pp]aper|weights)[^:]*: ([\d.]+) top-1(?:, ([\d.]+) top-5)?", text):
         assert value == " / ".join(filter(None, found.groups()))
+    elif found := re.search(r"Paper: ([\d.]+) points below .*?, which has ([\d.]+);", text):
+        assert value == f"{found[2]} − {found[1]}"
     else:
         assert value == "none"
 

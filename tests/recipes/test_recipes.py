@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from recipe_files import header, load
 
 from timesformer.config.layout import batch_layout, ranks
 from timesformer.config.node import CfgNode
 from timesformer.config.strict_yaml import BASE_KEY, parse
 from timesformer.config.validate import check
+from timesformer.models.build import make_model
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "configs").rglob("*.yaml"), key=str)
@@ -44,14 +46,41 @@ TOP1 = {
         "divST_8x32_224": 78.0, "divST_16x16_448": 79.7, "divST_96x4_224": 80.7,
         "jointST_8x32_224": 77.4, "spaceOnly_8x32_224": 76.9,
         "divST_8x32_224_K600": 79.1, "divST_16x16_448_K600": 81.8, "divST_96x4_224_K600": 82.2,
+        "sparseLG_8x32_224": 75.9, "axial_8x32_224": 73.5,
+        "divST_8x32_224_IN1K": 75.8, "divST_8x32_224_IN21K": 78.0, "divST_8x32_224_scratch": 64.8,
+        "divST_8x32_224_noPos": 75.4, "divST_8x32_224_spacePos": 77.8,
     },
-    "SSv2": {"divST_8_224": 59.5, "divST_16_448": 62.2, "divST_64_224": 62.4},
+    "SSv2": {
+        "divST_8_224": 59.5, "divST_16_448": 62.2, "divST_64_224": 62.4,
+        "jointST_8_224": 58.5, "spaceOnly_8_224": 36.6, "sparseLG_8_224": 56.3, "axial_8_224": 56.2,
+        "divST_8_224_IN1K": 59.5, "divST_8_224_IN21K": 59.5,
+        "divST_8_224_noPos": 45.8, "divST_8_224_spacePos": 52.5,
+    },
     "Diving48": {"divST_8x32_224": 74.9, "divST_16x16_448": 78.0, "divST_96x4_224": 81.0},
     "HowTo100M": {
         "divST_8x32_224": 56.8, "divST_32x32_224": 61.2, "divST_64x32_224": 62.2,
         "divST_96x32_224": 62.6,
     },
 }  # fmt: skip
+# ViViT's models, arXiv 2103.15691, Table 2: top-1. Model, scheme, millions of parameters here.
+VIVIT = {
+    "joint": (80.0, "vit_base_patch16_224", "joint_space_time", 86.7),
+    "FE": (78.8, "vivit_factorised_encoder", "divided_space_time", 115.1),
+    "mean": (75.8, "vivit_factorised_encoder", "divided_space_time", 86.7),
+    "FSA": (77.4, "vit_base_patch16_224", "factorised_self_attention", 115.1),
+    "FDP": (76.3, "vit_base_patch16_224", "factorised_dot_product", 86.7),
+}
+# What a variant changes of its folder's base recipe.
+VARIANTS_OF_BASE = {
+    "IN1K": {"TIMESFORMER.PRETRAINED_MODEL": "timm/deit_base_patch16_224.fb_in1k"},
+    "IN21K": {"TIMESFORMER.PRETRAINED_MODEL": "timm/vit_base_patch16_224.orig_in21k"},
+    "noPos": {"TIMESFORMER.POS_EMBED": "none"},
+    "spacePos": {"TIMESFORMER.POS_EMBED": "space"},
+    "jointST": {"TIMESFORMER.ATTENTION_TYPE": "joint_space_time"},
+    "spaceOnly": {"TIMESFORMER.ATTENTION_TYPE": "space_only"},
+    "spaceFirst": {"TIMESFORMER.ATTENTION_TYPE": "space_then_time"},
+    "parallel": {"TIMESFORMER.ATTENTION_TYPE": "parallel_space_time"},
+}
 PUBLISHED = [(folder, name) for folder, names in TOP1.items() for name in names]
 
 
@@ -176,6 +205,43 @@ def test_a_first_try_on_a_laptop() -> None:
 def test_header_has_the_number_of_the_paper(folder: str, name: str) -> None:
     number = TOP1[folder][name]
     assert f"Paper: {number:.1f} top-1" in header(f"configs/{folder}/TimeSformer_{name}.yaml")
+
+
+@pytest.mark.parametrize("folder", ["Kinetics", "SSv2"])
+@pytest.mark.parametrize("variant", VARIANTS_OF_BASE)
+def test_a_variant_of_the_base_recipe_changes_one_thing(folder: str, variant: str) -> None:
+    size = "8x32_224" if folder == "Kinetics" else "8_224"
+    path = ROOT / "configs" / folder / f"TimeSformer_divST_{size}.yaml"
+    scheme = "TIMESFORMER.ATTENTION_TYPE" in VARIANTS_OF_BASE[variant]
+    name = f"{variant}_{size}" if scheme else f"divST_{size}_{variant}"
+    other = path.with_name(f"TimeSformer_{name}.yaml")
+    before, after = dict(load(path).leaves()), dict(load(other).leaves())
+    assert {k: v for k, v in after.items() if before[k] != v} == VARIANTS_OF_BASE[variant]
+
+
+def test_image_weights_of_the_variants_are_known_to_timm() -> None:
+    for variant in ("IN1K", "IN21K"):
+        (name,) = VARIANTS_OF_BASE[variant].values()
+        assert timm.get_pretrained_cfg(name.removeprefix("timm/")).hf_hub_id == name
+    assert timm.get_pretrained_cfg("vit_base_patch16_224.orig_in21k").num_classes == 0
+
+
+@pytest.mark.parametrize("name", VIVIT)
+def test_vivit(name: str) -> None:
+    top1, model, scheme, millions = VIVIT[name]
+    path = ROOT / f"configs/Kinetics/ViViT_B_{name}_32x2_224.yaml"
+    cfg, text = load(path), header(path)
+    assert f"Paper (Table 2): {top1:.1f} top-1" in text
+    assert (model, scheme) == (cfg.MODEL.MODEL_NAME, cfg.TIMESFORMER.ATTENTION_TYPE)
+    assert (0 if name == "mean" else -1) == cfg.TIMESFORMER.TEMPORAL_DEPTH
+    assert (cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.TIMESFORMER.TUBELET_SIZE) == (32, 2, 2)
+    assert (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) == (4, 1)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in make_model(cfg).parameters())
+    assert round(parameters / 1e6, 1) == millions
+    solver = cfg.SOLVER
+    assert (solver.BASE_LR, solver.MAX_EPOCH, solver.WARMUP_EPOCHS) == (0.1, 30, 2.5)  # its Table 7
+    assert batch_layout(cfg, *ranks(cfg)).global_batch == 64
 
 
 def assert_size(cfg: CfgNode, frames: int, rate: int, crop: int) -> None:

@@ -47,7 +47,7 @@ class KnownSize(NamedTuple):
 
 KNOWN_SIZES = (
     KnownSize("Kinetics-400", "kinetics", 400, 240_000, 19_800),
-    KnownSize("Kinetics-600", "kinetics", 600, 366_000, 28_000),
+    KnownSize("Kinetics-600", "kinetics", 600, 392_000, 30_000),
     KnownSize("Something-Something V2", "ssv2", 174, 168_913, 24_777),
     KnownSize("Diving-48 V2", "diving48", 48, 15_027, 1_970),
     KnownSize("Diving-48 V1", "diving48", 48, 15_943, 2_096),
