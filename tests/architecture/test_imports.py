@@ -24,7 +24,7 @@ MAY_IMPORT = {
         *{"studies", "engine", "prepare", "explain", "visualization"},
         *{"models", "datasets", "clips", "config", "utils"},
     },
-    "studies": {"engine", "visualization", "models", "datasets", "config", "utils"},
+    "studies": {"__version__", "engine", "visualization", "models", "datasets", "config", "utils"},
     "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
     "explain": {"models", "datasets", "clips", "utils"},
     "prepare": {"datasets", "clips", "config", "utils"},

@@ -145,7 +145,7 @@ MISTAKES = {
     "profile": (["--cfg", str(RECIPE), "NUM_GPUS"], "has no partner"),
     "keys": (["zebra"], "none has 'zebra'"),
     "recipes": (["zebra"], "none has 'zebra'"),
-    "reproduce": (["--table", "scheme"], "did you mean schemes?"),
+    "reproduce": (["--figure", "scheme"], "did you mean schemes?"),
     "run": (["--cfg", "Synthetic/TimeSformer_divST"], "lists them); did you mean Synthetic/"),
     "test": (["--cfg", str(RECIPE), "TEST.ENABLE", "False"], "use `timesformer train`"),
     "train": (["--cfg", str(RECIPE), "TRAIN.ENABLE", "no"], "use `timesformer test`"),

@@ -49,7 +49,7 @@ def test_variants() -> None:
 
 def test_positions() -> None:
     table = rows(positions.positions_table())
-    counts = {name: int(table[name][0].replace(",", "")) for name, *_ in positions.POSITIONS}
+    counts = {p.kind: int(table[p.kind][0].replace(",", "")) for p in positions.POSITIONS}
     assert counts["space_time"] - counts["space"] == 8 * 768
     assert counts["space"] - counts["none"] == 197 * 768
 

@@ -1,22 +1,88 @@
-"""Redo a figure or a table of the papers, with our own numbers.
+r"""Redo a figure or a table of the papers, with our own numbers.
 
-A table needs no training: models are built without memory, and their products are counted.
+A figure is drawn from many runs: each is a process with a folder in DIR/runs, and figures that need
+the same run share it. What is missing is done, --jobs at a time; a sweep that was ended goes on
+where it was with --resume. Then the figure lies in DIR as PNG and CSV. A table needs no training.
 
 Examples:
-  timesformer reproduce --list
-  timesformer reproduce --table schemes --out tables
+  what there is:
+    timesformer reproduce --list
+  a figure on the generated videos, which are made if they aren't there:
+    timesformer reproduce --figure schemes --jobs 2
+  another one, with the runs that both need:
+    timesformer reproduce --figure positions --jobs 2 --resume
+  the same at full size: one process of 8 GPUs after another, or the commands for a cluster
+    timesformer reproduce --figure schemes --data kinetics --seeds 1 --out runs/k400 \
+        NUM_GPUS 8 DATA.PATH_TO_DATA_DIR data/k400
+    timesformer reproduce --figure schemes --data kinetics --seeds 1 --out runs/k400 --dry-run \
+        NUM_GPUS 8 DATA.PATH_TO_DATA_DIR data/k400
+  a table:
+    timesformer reproduce --table schemes --out tables
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import timesformer.studies.catalogue  # noqa: F401  (registers figures and tables)
+from timesformer.studies.figure import figure_files, write_figure
+from timesformer.studies.plan import RUNS, Plan, make_plan
+from timesformer.studies.preparation import check_machine, make_data
 from timesformer.studies.registry import STUDY_REGISTRY, TABLE_REGISTRY, find, names, summary
+from timesformer.studies.results import finished, read_rows
+from timesformer.studies.study import DATA
+from timesformer.studies.sweep import counted_runs, sweep
+from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_places, write_text
 from timesformer.utils.parser import CommandParser, output_path
-from timesformer.utils.text import format_table
+from timesformer.utils.run_lock import NAME, run_lock
+from timesformer.utils.text import counted, format_table
+
+DEFAULT_OUT = Path("runs/reproduce")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Raises:
+        UserError: options that don't go together, or a number that can't be.
+    """
+    parser = CommandParser("reproduce", __doc__, "--figure NAME [options] [KEY VALUE ...]")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--figure", metavar="NAME", help="train, test and draw")
+    what.add_argument("--table", metavar="NAME", help="print a table")
+    what.add_argument("--list", action="store_true", help="say which figures and tables there are")
+    parser.add_argument(
+        "--data", choices=DATA, default="synthetic", help="of a figure (synthetic: both twins)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each kind (3)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N",
+        help="runs at a time, each with its share of the cores and NUM_GPUS GPUs of its own (1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="take what is complete in DIR, and go on with the rest",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands of all runs, and do nothing"
+    )
+    parser.add_argument(
+        "--out", type=output_path, metavar="DIR",
+        help=f"folder of runs and figures ({DEFAULT_OUT}); of a table: write it there too",
+    )  # fmt: skip
+    parser.add_pairs()
+    args = parser.parse(argv)
+    for option in ("seeds", "jobs"):
+        if getattr(args, option) < 1:
+            raise UserError(f"--{option} {getattr(args, option)}: must be 1 or more")
+    if args.opts and not args.figure:
+        raise UserError(f"{args.opts[0]}: KEY VALUE pairs are for the runs of a --figure")
+    return args
 
 
 def list_all() -> str:
@@ -38,15 +104,50 @@ def print_table(name: str, out: Path | None) -> None:
         write_text(out / f"{name}.txt", text + "\n")
 
 
+def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
+    """Do the runs that are missing, and draw what there is then.
+
+    Raises:
+        UserError: OUT has runs and --resume isn't given; the data or the GPUs aren't there.
+    """
+    files = figure_files(out, args.figure, args.data)
+    make_places(out, [NAME, *(file.name for file in files)])
+    with run_lock(out, "--out"):
+        if not args.resume and (out / RUNS).exists():
+            raise UserError(
+                f"{out} has runs already: --resume takes those that are complete and goes on with "
+                "the rest; or choose another --out"
+            )
+        complete = sum(finished(run) is not None for run in plan.runs.values())
+        print(f"{args.figure}: {counted_runs(len(plan.runs), complete)}, in {out / RUNS}")
+        failed: dict[str, str] = {}
+        if complete < len(plan.runs):
+            check_machine(plan, args.jobs)
+            make_data(plan)
+            failed = sweep(plan.runs, args.jobs)
+        rows = read_rows(plan)
+        for file in write_figure(plan, rows, args.data, out):
+            print(f"wrote {file}")
+    if failed:
+        said = f"{counted(len(failed), 'run')} failed; --resume tries them again"
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(1)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the words say."""
-    parser = CommandParser("reproduce", __doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--table", metavar="NAME", help="print a table")
-    what.add_argument("--list", action="store_true", help="say which figures and tables there are")
-    parser.add_argument("--out", type=output_path, metavar="DIR", help="write it there too")
-    args = parser.parse(argv)
+    args = parse_args(argv)
     if args.list:
         print(list_all())
-    else:
+        return
+    if args.table:
         print_table(args.table, args.out)
+        return
+    out = args.out or DEFAULT_OUT
+    study = find(STUDY_REGISTRY, "--figure", args.figure)()
+    plan = make_plan(args.figure, study, DATA[args.data], args.seeds, args.opts, out)
+    if args.dry_run:
+        for run in plan.runs.values():
+            print(run.command)
+        return
+    draw_figure(plan, args, out)

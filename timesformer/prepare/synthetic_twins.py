@@ -1,6 +1,6 @@
 """Draws the twins of Synthetic: the same videos, to be told apart by looks or by order in time.
 
-A video shows eight moments of a scene, one a frame. How a scene looks (one of 16:
+A video shows eight moments of a scene, each held for two frames. How a scene looks (one of 16:
 shape × hue) and in which order its moments come (one of 16) are independent of each other. The
 *static* twin asks for the looks, which any single frame shows; the *temporal* twin asks for the
 order, which none does. So they stand for data sets like Kinetics and like Something-Something.
@@ -10,8 +10,9 @@ and nothing more, which makes the ceiling of such a model on the temporal twin: 
 4 / 16.
 
 What makes both hard: the camera jumps between moments, there is noise, and grey distractors of any
-shape stand in the scene. The encoding knows no time either: see `synthetic_video`. A video has
-eight frames at exactly 30 frames/s, so a clip of eight frames at rate 1 is the whole of it.
+shape stand in the scene. The encoding knows no time either: see `synthetic_video`. At exactly 30
+frames/s a clip of 16 frames at rate 1, of 8 at rate 2 or of 4 at rate 4 spans the whole video; both
+of the former hold every moment equally often.
 
 Shape letters: T frames, H×W pixels.
 """
@@ -36,6 +37,7 @@ from timesformer.prepare.synthetic_video import (
 )
 
 MOMENTS = 8
+HOLD = 2  # frames that a moment stays
 FPS = Fraction(30)
 CAMERA = 4  # pixels that it may jump to either side
 MARGIN = 8  # of the picture that it is drawn from; the background needs a multiple of 8
@@ -144,7 +146,8 @@ def draw_scene(
     group = group_of(order)
     moments, opacity = _moments(rng, look, group)
     noisy = np.clip(moments + noise_like(rng, opacity)[..., None], 0, 255).astype(np.uint8)
-    arranged = list(GROUPS[group].orders[ORDERS[order]])
+    # Both frames of a moment have the same noise: whichever of them a clip has, it has this one.
+    arranged = np.repeat(GROUPS[group].orders[ORDERS[order]], HOLD)
     return noisy[arranged], opacity[arranged]
 
 

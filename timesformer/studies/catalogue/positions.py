@@ -8,23 +8,42 @@ import torch
 
 from timesformer.models.vit import TimeSformer
 from timesformer.studies import costs
-from timesformer.studies.registry import register_table
+from timesformer.studies.registry import register_study, register_table
+from timesformer.studies.study import Data, Study, Variant
 from timesformer.utils.text import format_table
 
 
 class Position(NamedTuple):
-    """A row of the paper's table: TIMESFORMER.POS_EMBED and accuracies."""
+    """A row of the paper's table."""
 
-    kind: str
+    label: str
+    kind: str  # TIMESFORMER.POS_EMBED
     k400: float
     ssv2: float
 
 
 POSITIONS = (
-    Position("none", 75.4, 45.8),
-    Position("space", 77.8, 52.5),
-    Position("space_time", 78.0, 59.5),
+    Position("none", "none", 75.4, 45.8),
+    Position("space-only", "space", 77.8, 52.5),
+    Position("space-time", "space_time", 78.0, 59.5),
 )
+
+
+@register_study("positions")
+def positions() -> Study:
+    """Top-1 with and without embeddings of place and time (Table 4)."""
+    return Study("Positions", _variants, source="TimeSformer, Table 4")
+
+
+def _variants(data: Data) -> list[Variant]:
+    return [
+        Variant(
+            position.label,
+            data.with_keys({"TIMESFORMER.POS_EMBED": position.kind}),
+            paper={"K400": position.k400, "SSv2": position.ssv2}[data.paper],
+        )
+        for position in POSITIONS
+    ]
 
 
 @register_table("positions")

@@ -7,26 +7,51 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from timesformer.studies import costs
-from timesformer.studies.registry import register_table
+from timesformer.studies.registry import register_study, register_table
+from timesformer.studies.study import Data, Study, Variant
 from timesformer.utils.text import format_table
 
 
 class Scheme(NamedTuple):
-    """A row of the paper's Table 1."""
+    """A row of the paper's Table 1, and the recipes of it that are shipped."""
 
+    label: str
     name: str
     params: str
     k400: float
     ssv2: float
+    recipes: str  # what its recipes have in their names
+
+    @property
+    def shipped(self) -> dict[str, str]:
+        """Recipes by data."""
+        return {"kinetics": f"Kinetics/TimeSformer_{self.recipes}_8x32_224"}
 
 
 SCHEMES = (
-    Scheme("space_only", "85.9M", 76.9, 36.6),
-    Scheme("joint_space_time", "85.9M", 77.4, 58.5),
-    Scheme("divided_space_time", "121.4M", 78.0, 59.5),
-    Scheme("sparse_local_global", "121.4M", 75.9, 56.3),
-    Scheme("axial", "156.8M", 73.5, 56.2),
+    Scheme("space", "space_only", "85.9M", 76.9, 36.6, "spaceOnly"),
+    Scheme("joint space-time", "joint_space_time", "85.9M", 77.4, 58.5, "jointST"),
+    Scheme("divided space-time", "divided_space_time", "121.4M", 78.0, 59.5, "divST"),
+    Scheme("sparse local global", "sparse_local_global", "121.4M", 75.9, 56.3, "sparseLG"),
+    Scheme("axial", "axial", "156.8M", 73.5, 56.2, "axial"),
 )
+
+
+@register_study("schemes")
+def schemes() -> Study:
+    """Top-1 of the five attention schemes (Table 1)."""
+    return Study("Attention schemes", _variants, source="TimeSformer, Table 1")
+
+
+def _variants(data: Data) -> list[Variant]:
+    return [
+        Variant(
+            scheme.label,
+            data.with_keys({"TIMESFORMER.ATTENTION_TYPE": scheme.name}, **scheme.shipped),
+            paper={"K400": scheme.k400, "SSv2": scheme.ssv2}[data.paper],
+        )
+        for scheme in SCHEMES
+    ]
 
 
 @register_table("schemes")

@@ -1,0 +1,65 @@
+"""Larger models and smaller ones: parameters against accuracy (Table 2, §4.7)."""
+
+from __future__ import annotations
+
+from timesformer.config.node import CfgNode
+from timesformer.models.build import meta_model
+from timesformer.studies.registry import register_study
+from timesformer.studies.study import Data, Study, Variant
+
+SCHEMES = {"space": "space_only", "joint": "joint_space_time", "divided": "divided_space_time"}
+WIDTHS = (32, 64, 128)  # of the generated videos' models; 16 to a head
+# TimeSformer of ViT-S and ViT-L: "about 5 % worse" and "1 % worse" than ViT-B.
+SIZES = {
+    "vit_small_patch16_224": {"K400": 73.0, "SSv2": 54.5},
+    "vit_base_patch16_224": {"K400": 78.0, "SSv2": 59.5},
+    "vit_large_patch16_224": {"K400": 77.0, "SSv2": 58.5},
+}
+
+
+@register_study("parameters")
+def parameters() -> Study:
+    """Top-1 over the number of parameters (Table 2, §4.7)."""
+    return Study(
+        "Parameters", _variants, x_label="10⁶ parameters", x_of=_millions, x_log=True,
+        source="TimeSformer, Table 2 and §4.7 (ViT-S and -L: about)",
+    )  # fmt: skip
+
+
+def _millions(cfg: CfgNode) -> float:
+    return sum(p.numel() for p in meta_model(cfg).parameters()) / 1e6
+
+
+def _variants(data: Data) -> list[Variant]:
+    if data.generated:
+        return [
+            Variant(
+                "",
+                data.with_keys(
+                    {
+                        "TIMESFORMER.ATTENTION_TYPE": scheme,
+                        "TIMESFORMER.EMBED_DIM": width,
+                        "TIMESFORMER.NUM_HEADS": width // 16,
+                    }
+                ),
+                series=series,
+            )
+            for series, scheme in SCHEMES.items()
+            for width in WIDTHS
+        ]
+    return [
+        Variant(
+            "",
+            data.with_keys({"MODEL.MODEL_NAME": name, **_image_weights(name)}),
+            series="divided",
+            paper=paper[data.paper],
+        )
+        for name, paper in SIZES.items()
+    ]
+
+
+def _image_weights(name: str) -> dict[str, str]:
+    """Return where a model of another size than the recipe's starts from."""
+    if "base" in name:
+        return {}
+    return {"TIMESFORMER.PRETRAINED_MODEL": f"timm/{name}.augreg_in21k_ft_in1k"}

@@ -1,0 +1,62 @@
+"""What image weights are worth (Table 3; from scratch: §4.2)."""
+
+from __future__ import annotations
+
+from timesformer.studies.registry import register_study
+from timesformer.studies.study import Data, Recipe, Study, Variant
+
+IN1K = "timm/vit_base_patch16_224.augreg_in1k"
+IN21K = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
+# Videos of other scenes than the twins', of which an image model sees one frame at a time.
+IMAGES = Data(
+    "images", "Synthetic, frames", "Synthetic/Study_static", "K400", same=False,
+    make=("--kind", "static", "--seed", "1"),
+)  # fmt: skip
+IMAGE_MODEL = Recipe(
+    IMAGES.recipe,
+    {
+        "TIMESFORMER.ATTENTION_TYPE": "space_only",
+        "DATA.NUM_FRAMES": 1,
+        "DATA.PATH_TO_DATA_DIR": "data/synthetic_images",
+    },
+    seed=0,
+    data=IMAGES,
+)
+# As sines about twice as large as what image weights make of patches: docs/synthetic.md.
+AMPLITUDE = 6.0
+
+
+@register_study("pretraining")
+def pretraining() -> Study:
+    """Top-1 from scratch and from image models (Table 3)."""
+    source = "TimeSformer, Table 3 (from scratch: §4.2)"
+    return Study("Pretraining on images", _variants, source=source)
+
+
+def _variants(data: Data) -> list[Variant]:
+    return _of_frames(data) if data.generated else _of_imagenet(data)
+
+
+def _of_frames(data: Data) -> list[Variant]:
+    image = {"TIMESFORMER.PRETRAINED_MODEL": IMAGE_MODEL, "TIMESFORMER.INIT": "image"}
+    sines = {**image, "TIMESFORMER.TIME_EMBED_AMPLITUDE": AMPLITUDE}
+    paper = {"K400": (64.8, 78.0), "SSv2": (None, 59.5)}[data.paper]
+    return [
+        Variant("none", data.with_keys({}), paper=paper[0]),
+        Variant("images", data.with_keys(image), paper=paper[1]),
+        Variant("images, time as sines", data.with_keys(sines)),
+    ]
+
+
+def _of_imagenet(data: Data) -> list[Variant]:
+    paper = {"K400": (64.8, 75.8, 78.0), "SSv2": (None, 59.5, 59.5)}[data.paper]
+    none = {"TIMESFORMER.PRETRAINED_MODEL": "", "TIMESFORMER.INIT": "scratch"}
+    return [
+        Variant("none", data.with_keys(none), paper=paper[0]),
+        Variant(
+            "ImageNet-1K", data.with_keys({"TIMESFORMER.PRETRAINED_MODEL": IN1K}), paper=paper[1]
+        ),
+        Variant(
+            "ImageNet-21K", data.with_keys({"TIMESFORMER.PRETRAINED_MODEL": IN21K}), paper=paper[2]
+        ),
+    ]

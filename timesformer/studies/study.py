@@ -1,0 +1,143 @@
+"""What a study declares: its variants on each data, and how its figure is drawn.
+
+A study says nothing of seeds, folders or processes: see `plan.py` and `sweep.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from timesformer.config.node import CfgNode
+
+
+@dataclass(frozen=True)
+class Data:
+    """What models are trained and tested on: a panel of a figure.
+
+    Attributes:
+        name: in the names of folders.
+        title: above the panel.
+        recipe: that of divided attention, which studies change.
+        paper: whose numbers of the papers are drawn beside it.
+        same: whether these are of this very data, or of what it stands for.
+        make: words of `timesformer make-synthetic` that make it.
+        lines: values that are known beforehand, by their names.
+    """
+
+    name: str
+    title: str
+    recipe: str
+    paper: str
+    same: bool = True
+    make: tuple[str, ...] = ()
+    lines: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def generated(self) -> bool:
+        """Whether it is made here, small."""
+        return bool(self.make)
+
+    def with_keys(self, keys: Mapping[str, Any], **shipped: str) -> Recipe:
+        """Return this data's recipe with these keys.
+
+        Args:
+            keys: what differs.
+            **shipped: by the name of some data, a recipe on it that has these keys already.
+        """
+        if self.name in shipped:
+            return Recipe(shipped[self.name])
+        return Recipe(self.recipe, keys)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained and tested, whatever the seed.
+
+    Attributes:
+        cfg: name of the recipe.
+        keys: what differs from it. A value that is a `Recipe` stands for the folder of its run.
+        seed: of all its runs, where other runs start from the same one; None: each has its own.
+        data: what it is trained on, where that isn't the data of its panel.
+    """
+
+    cfg: str
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    data: Data | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A point of a figure.
+
+    Attributes:
+        label: its name.
+        recipe: what is trained and tested.
+        x: its place on the axis, where the study has one and doesn't work it out.
+        series: the line that it belongs to.
+        paper: top-1 in the paper, in percent.
+        clips: of how many of its test clips the accuracy is taken; 0: what the test says.
+    """
+
+    label: str
+    recipe: Recipe
+    x: float | None = None
+    series: str = ""
+    paper: float | None = None
+    clips: int = 0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A figure.
+
+    Attributes:
+        title: above it.
+        variants: what there is to compare on some data, in the order in which it is drawn.
+        x_label: of the axis; empty: variants are rows with their names.
+        x_of: works out x from a run's config.
+        x_log: the axis is logarithmic.
+        costs: multiply-adds of a clip are drawn as well.
+        source: where the paper's numbers are from.
+    """
+
+    title: str
+    variants: Callable[[Data], Sequence[Variant]]
+    x_label: str = ""
+    x_of: Callable[[CfgNode], float] | None = None
+    x_log: bool = False
+    costs: bool = False
+    source: str = ""
+
+
+CHANCE = 100 / 16  # of the twins' 16 classes
+SYNTHETIC = (
+    Data(
+        "static",
+        "Synthetic, static",
+        "Synthetic/Study_static",
+        "K400",
+        same=False,
+        make=("--kind", "static"),
+        lines={"chance": CHANCE},
+    ),
+    Data(
+        "temporal",
+        "Synthetic, temporal",
+        "Synthetic/Study_temporal",
+        "SSv2",
+        same=False,
+        make=("--kind", "temporal"),
+        lines={"chance": CHANCE, "ceiling without order": 25.0},
+    ),
+)
+KINETICS = Data("kinetics", "Kinetics-400", "Kinetics/TimeSformer_divST_8x32_224", "K400")
+SSV2 = Data("ssv2", "Something-Something V2", "SSv2/TimeSformer_divST_8_224", "SSv2")
+DATA: Mapping[str, tuple[Data, ...]] = {
+    "synthetic": SYNTHETIC,
+    "kinetics": (KINETICS,),
+    "ssv2": (SSV2,),
+}
+"""What `--data` may be."""
