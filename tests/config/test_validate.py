@@ -88,6 +88,12 @@ BAD = [
     ("SOLVER.LRS [1,-1,0]", ["SOLVER.LRS", "at least 0"]),
     ("DATA.FRACTION 0", ["DATA.FRACTION", "above 0 and at most 1"]),
     ("DATA.FRACTION 25", ["DATA.FRACTION", "above 0 and at most 1"]),
+    ("TRAIN.CLASS_BALANCE 2", ["TRAIN.CLASS_BALANCE", "between 0 and 1"]),
+    ("MODEL.CLASS_WEIGHTS -1", ["MODEL.CLASS_WEIGHTS", "between 0 and 1"]),
+    (
+        "TRAIN.CLASS_BALANCE 1 DATA.MULTI_LABEL True MODEL.LOSS_FUNC bce",
+        ["TRAIN.CLASS_BALANCE", "MODEL.CLASS_WEIGHTS works with several labels"],
+    ),
     ("MIXUP.PROB 1.1", ["MIXUP.PROB", "between 0 and 1"]),
     ("MIXUP.SWITCH_PROB -0.1", ["MIXUP.SWITCH_PROB", "between 0 and 1"]),
     ("SOLVER.DAMPENING 2", ["SOLVER.DAMPENING", "between 0 and 1"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from timesformer.utils.metrics import mean_average_precision, topk_correct
+from timesformer.utils.metrics import mean_average_precision, mean_class_accuracy, topk_correct
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -60,3 +60,27 @@ def test_mean_average_precision_is_that_of_the_textbook_loop():
         expected.append(sum(precisions) / len(precisions))
     found = mean_average_precision(scores, labels.float())
     assert found == pytest.approx(100 * sum(expected) / 7, abs=1e-4)
+
+
+def test_mean_class_accuracy_is_that_of_a_plain_count():
+    """Classes 3 and 7 have no video; some scores can't be read, some are equal."""
+    rng = torch.Generator().manual_seed(2)
+    scores = torch.randint(4, (300, 9), generator=rng).float()
+    scores[::11] = torch.nan
+    labels = torch.randint(9, (300,), generator=rng)
+    labels[(labels == 3) | (labels == 7)] = 0
+    right, rows = [0] * 9, [0] * 9
+    for row, label in zip(scores.tolist(), labels.tolist(), strict=True):
+        rows[label] += 1
+        right[label] += row[0] == row[0] and row.index(max(row)) == label  # NaN is not itself
+    shares = [r / n for r, n in zip(right, rows, strict=True) if n]
+    assert len(shares) == 7
+    expected = 100 * sum(shares) / 7
+    assert mean_class_accuracy(scores, labels) == pytest.approx(expected, rel=1e-12)
+    assert abs(expected - 100 * sum(right) / 300) > 0.1  # another number than top-1
+    assert mean_class_accuracy(scores[:0], labels[:0]) == 0.0
+
+
+def test_mean_class_accuracy_by_hand():
+    scores = torch.tensor([[1.0, 0, 0], [1, 0, 0], [1, 0, 0], [1, 0, 0]])
+    assert mean_class_accuracy(scores, torch.tensor([0, 0, 0, 2])) == 50.0

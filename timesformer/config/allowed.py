@@ -55,7 +55,8 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "between 0 and 1",
         lambda x: 0 <= x <= 1,
         """MIXUP.PROB MIXUP.SWITCH_PROB SOLVER.DAMPENING SOLVER.LAYER_DECAY DATA.MAX_FAILED
-        DATA.FOLDER_SPLIT AUG.CROP_SCALE AUG.RANDOM_ERASING""",
+        DATA.FOLDER_SPLIT AUG.CROP_SCALE AUG.RANDOM_ERASING TRAIN.CLASS_BALANCE
+        MODEL.CLASS_WEIGHTS""",
     ),
     (
         "at least 0, or -1 for what TIMESFORMER.INIT says",

@@ -58,6 +58,9 @@ _C.TRAIN.CHECKPOINT_EPOCH_RESET = False
 # That checkpoint was trained on another task: start at epoch 0, with a fresh head unless the
 # classes are known to be the same, by their names.
 _C.TRAIN.FINETUNE = False
+# Draw rare classes more often, in epochs as long as before: one of n videos in proportion to
+# n^(1 - CLASS_BALANCE). 0 = each video once; 0.5 by the square root; 1 = each class equally often.
+_C.TRAIN.CLASS_BALANCE = 0.0
 # Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
 _C.TRAIN.AMP = "none"
 
@@ -209,6 +212,9 @@ _C.MODEL.NUM_CLASSES = 400
 # Training loss: cross_entropy (MIXUP and LABEL_SMOOTHING change its targets) | bce (sigmoid and
 # binary cross-entropy, with DATA.MULTI_LABEL).
 _C.MODEL.LOSS_FUNC = "cross_entropy"
+# Weigh videos of a class of n in the training loss by n^-CLASS_WEIGHTS, 1 in the mean over videos;
+# with bce, where a label holds. 0 = all alike; 1 = N / (K n), "balanced".
+_C.MODEL.CLASS_WEIGHTS = 0.0
 
 # ---------------------------------------------------------------------------- optimisation
 _C.SOLVER = CfgNode()

@@ -170,6 +170,11 @@ def _check_training(cfg: CfgNode) -> None:
             "MIXUP.ENABLED and SOLVER.LABEL_SMOOTHING are for videos with one label: turn them "
             "off with DATA.MULTI_LABEL"
         )
+    if cfg.DATA.MULTI_LABEL and cfg.TRAIN.CLASS_BALANCE:
+        raise ConfigError(
+            "TRAIN.CLASS_BALANCE draws videos by their class, and with DATA.MULTI_LABEL they have "
+            "several: set it to 0; MODEL.CLASS_WEIGHTS works with several labels"
+        )
     _check_schedule(solver)
     _check_validation(cfg)
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV:

@@ -1,6 +1,7 @@
 """Batches for one rank, as a function of (seed, epoch) and never of the number of workers.
 
-Training: the ids are shuffled by (seed, epoch) and cut into global micro-batches; each rank takes
+Training: the ids are shuffled by (seed, epoch), or drawn by it where rare classes are to come more
+often (`balance.py`), and cut into global micro-batches; each rank takes
 its slice of every one, so the union over ranks doesn't depend on their number.
 Evaluation: the ids in order are cut into batches, which the ranks take in turn; every id comes
 exactly once, nothing is padded and nothing is dropped.
@@ -26,6 +27,7 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timesformer.config.layout import per_rank, too_few_for_a_batch
+from timesformer.datasets.balance import BalancedEpochs
 from timesformer.datasets.build import build_split
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
@@ -35,10 +37,22 @@ from timesformer.utils.rng import keyed_rng
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 
 
-class TrainBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of keys (index, epoch) for one rank; an incomplete last micro-batch is dropped."""
+class TrainBatches(Sampler[list[tuple[int, ...]]]):
+    """Batches of keys for one rank; an incomplete last micro-batch is dropped.
 
-    def __init__(self, length: int, batch_size: int, rank: int, size: int, seed: int) -> None:
+    A key is (index, epoch), or (index, epoch, n) for a video that the epoch has drawn n times
+    before, which balanced epochs may.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        rank: int,
+        size: int,
+        seed: int,
+        balanced: BalancedEpochs | None = None,
+    ) -> None:
         """Prepare the batches.
 
         Args:
@@ -47,7 +61,9 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
             rank: this process.
             size: number of processes.
             seed: of the shuffle.
+            balanced: draws the ids of an epoch; each comes once when None.
         """
+        self.balanced = balanced
         self.length = length
         self.batch_size = batch_size
         self.rank = rank
@@ -58,12 +74,19 @@ class TrainBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return self.length // (self.batch_size * self.size)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        rng = keyed_rng("order", self.seed, self.epoch)
-        order = rng.permutation(self.length).tolist()
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        keys = self._keys()
         for micro_batch in range(len(self)):
             first = (micro_batch * self.size + self.rank) * self.batch_size
-            yield [(index, self.epoch) for index in order[first : first + self.batch_size]]
+            yield keys[first : first + self.batch_size]
+
+    def _keys(self) -> list[tuple[int, ...]]:
+        """Return the keys of the epoch, of all ranks, in its order."""
+        if self.balanced is None:
+            rng = keyed_rng("order", self.seed, self.epoch)
+            return [(index, self.epoch) for index in rng.permutation(self.length).tolist()]
+        pairs = zip(*(part.tolist() for part in self.balanced.draw(self.epoch)), strict=True)
+        return [(i, self.epoch, before) if before else (i, self.epoch) for i, before in pairs]
 
 
 class EvalBatches(Sampler[list[int]]):
@@ -168,7 +191,11 @@ def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sample
     videos = batch_size // cfg.DATA.NUM_SAMPLES
     if why := too_few_for_a_batch(cfg, length, world.local_size, world.size // world.local_size):
         raise ConfigError(why)
-    return TrainBatches(length, videos, world.rank, world.size, cfg.RNG_SEED)
+    balanced = None
+    if cfg.TRAIN.CLASS_BALANCE:
+        labels = [record.label for record in dataset.records]  # type: ignore[attr-defined]
+        balanced = BalancedEpochs(labels, cfg.TRAIN.CLASS_BALANCE, cfg.RNG_SEED)
+    return TrainBatches(length, videos, world.rank, world.size, cfg.RNG_SEED, balanced)
 
 
 def _init_worker(worker: int) -> None:

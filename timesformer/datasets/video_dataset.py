@@ -50,9 +50,10 @@ USED = "used as decoded"
 class VideoDataset(Dataset):
     """Videos with labels. An item is `(inputs, label, index, meta)`.
 
-    `dataset[index]` is epoch 0, `dataset[(index, epoch)]` another one. Inputs are pixel values
-    0..255, RGB; `dataset.normalize` makes of them what a model takes. For training they are a
-    random uint8 clip (3, T, H, W) that depends on (seed, epoch, index) alone. For evaluation they
+    `dataset[index]` is epoch 0, `dataset[(index, epoch)]` another one, `dataset[(index, epoch, n)]`
+    the clip of a video that has come n times before in its epoch. Inputs are pixel values 0..255,
+    RGB; `dataset.normalize` makes of them what a model takes. For training they are a random uint8
+    clip (3, T, H, W) that depends on (seed, epoch, index, n) alone. For evaluation they
     are every view of the video, float (V, 3, T, H, W), from one pass over its file, numbered as
     `views` says; validation has one view and drops V. The label is an integer, or a vector (K,) of
     zeros and ones where videos have several labels. meta has "view", a LongTensor, and "problems".
@@ -123,19 +124,19 @@ class VideoDataset(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Item:
+    def __getitem__(self, key: int | tuple[int, ...]) -> Item:
         """Read one video; of several training clips, the first.
 
         Raises:
             VideoError: its file can't be read.
         """
-        index, epoch = key if isinstance(key, tuple) else (int(key), 0)
+        index, *when = key if isinstance(key, tuple) else (int(key),)
         if self.mode != "train":
             return self._views(index)
-        return self._samples(index, self._generators(epoch, index))[0]
+        return self._samples(index, self._generators(index, *when), *when[1:])[0]
 
     def __getitems__(
-        self, keys: Sequence[int | tuple[int, int]]
+        self, keys: Sequence[int | tuple[int, ...]]
     ) -> list[Item | Problem | VideoError]:
         """Read a batch for a DataLoader, `num_samples` items for each training video.
 
@@ -146,9 +147,9 @@ class VideoDataset(Dataset):
         """
         items: list[Item | Problem | VideoError] = []
         for key in keys:
-            index, epoch = key if isinstance(key, tuple) else (int(key), 0)
+            index, *when = key if isinstance(key, tuple) else (int(key),)
             if self.mode == "train":
-                items += self._samples_or_replacement(index, epoch)
+                items += self._samples_or_replacement(index, *when)
                 continue
             try:
                 items.append(self._views(index))
@@ -168,8 +169,10 @@ class VideoDataset(Dataset):
             inputs, meta["view"] = inputs[0], torch.tensor(0)
         return inputs, self.target(record.label), index, meta
 
-    def _samples(self, index: int, rngs: Sequence[np.random.Generator]) -> list[Item]:
-        """Random clips of a video, one for each generator."""
+    def _samples(
+        self, index: int, rngs: Sequence[np.random.Generator], before: int = 0
+    ) -> list[Item]:
+        """Random clips of a video, one for each generator, after `before` times so many."""
         assert isinstance(self.transform, TrainTransform)
         record = self.records[index]
         cuts = [TrainCut(self.transform, rng) for rng in rngs]
@@ -180,19 +183,22 @@ class VideoDataset(Dataset):
             if cut.mirrored and isinstance(label, int):
                 label = self.flip_labels.get(label, label)
             problems = [] if i else self._damage(index, clips)
-            meta = {"view": torch.tensor(i), "problems": problems}
+            view = torch.tensor(before * len(rngs) + i)
+            meta = {"view": view, "problems": problems}
             items.append((inputs, self.target(label), index, meta))
         return items
 
-    def _samples_or_replacement(self, index: int, epoch: int) -> list[Item] | list[VideoError]:
+    def _samples_or_replacement(
+        self, index: int, epoch: int = 0, before: int = 0
+    ) -> list[Item] | list[VideoError]:
         problems, first_error = [], None
         for attempt in range(1 + REPLACEMENTS):
-            rngs = self._generators(epoch, index, attempt)
+            rngs = self._generators(index, epoch, before, attempt)
             chosen = int(rngs[0].integers(len(self))) if attempt else index
             if chosen in self._unreadable:
                 continue
             try:
-                items = self._samples(chosen, rngs)
+                items = self._samples(chosen, rngs, before)
             except VideoError as error:
                 first_error = first_error or error
                 if not is_transient(error):
@@ -211,11 +217,15 @@ class VideoDataset(Dataset):
             )
         ]
 
-    def _generators(self, epoch: int, index: int, attempt: int = 0) -> list[np.random.Generator]:
-        """One generator a clip: each a function of (seed, epoch, index, clip, attempt) alone."""
-        keys: list[tuple[int, ...]] = [(), *((i,) for i in range(1, self.num_samples))]
-        if attempt:
-            keys = [(i, attempt) for i in range(self.num_samples)]
+    def _generators(
+        self, index: int, epoch: int = 0, before: int = 0, attempt: int = 0
+    ) -> list[np.random.Generator]:
+        """One generator a clip: each a function of (seed, epoch, index, clip, attempt) alone.
+
+        A video that came before in its epoch has had the first clips.
+        """
+        clips = range(before * self.num_samples, (before + 1) * self.num_samples)
+        keys = [(i, attempt) if attempt else (i,) if i else () for i in clips]
         return [keyed_rng("clip", self.seed, epoch, index, *key) for key in keys]
 
     def _read(

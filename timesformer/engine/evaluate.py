@@ -196,7 +196,7 @@ def _report_test(
     }
     if results.failed.any():
         logger.warning(
-            "%d of %d videos couldn't be read (listed in %s): top1_acc, top5_acc and map count "
+            "%d of %d videos couldn't be read (listed in %s): all metrics count "
             "them as wrong, those with _readable leave them out",
             int(results.failed.sum()),
             len(results.failed),

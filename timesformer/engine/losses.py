@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from fvcore.common.config import CfgNode
 from timm.data import Mixup
 from timm.loss import SoftTargetCrossEntropy
@@ -10,21 +13,80 @@ from torch import Tensor, nn
 from timesformer.utils.errors import ConfigError
 
 
-def build_loss(cfg: CfgNode) -> nn.Module:
+def build_loss(cfg: CfgNode, counts: npt.ArrayLike | None = None) -> nn.Module:
     """(logits (B, K), targets) -> scalar.
 
     Targets are (B,) classes, or (B, K): shares after mixup, zeros and ones for bce.
 
+    Args:
+        cfg: reads MODEL.LOSS_FUNC, MODEL.CLASS_WEIGHTS, MIXUP.ENABLED and SOLVER.LABEL_SMOOTHING.
+        counts: training videos of each class (K,), which MODEL.CLASS_WEIGHTS above 0 needs.
+
     Raises:
         ConfigError: for an unknown MODEL.LOSS_FUNC.
     """
+    weights = None
+    if cfg.MODEL.CLASS_WEIGHTS:
+        if counts is None:
+            raise ValueError("MODEL.CLASS_WEIGHTS needs the number of videos of each class")
+        weights = class_weights(counts, cfg.MODEL.CLASS_WEIGHTS)
     if cfg.MODEL.LOSS_FUNC == "bce":
-        return nn.BCEWithLogitsLoss()
+        return nn.BCEWithLogitsLoss(pos_weight=weights)
     if cfg.MODEL.LOSS_FUNC != "cross_entropy":
         raise ConfigError(f"MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC!r}: choose cross_entropy or bce")
+    smoothing = 0.0 if cfg.MIXUP.ENABLED else cfg.SOLVER.LABEL_SMOOTHING  # Mixup itself smooths
+    if weights is not None:
+        return WeightedCrossEntropy(weights, smoothing)
     if cfg.MIXUP.ENABLED:
-        return SoftTargetCrossEntropy()  # Mixup itself smooths the labels
-    return nn.CrossEntropyLoss(label_smoothing=cfg.SOLVER.LABEL_SMOOTHING)
+        return SoftTargetCrossEntropy()
+    return nn.CrossEntropyLoss(label_smoothing=smoothing)
+
+
+def class_weights(counts: npt.ArrayLike, power: float) -> Tensor:
+    """Return weights of classes (K,) in proportion to n^-power, 1 in the mean over all labels.
+
+    With power 1 they are N / (K n), which scikit-learn calls balanced; K counts the classes that
+    have videos. The others have weight 1.
+
+    Args:
+        counts: videos of each class (K,).
+        power: 0 weighs all alike.
+    """
+    n = np.asarray(counts, float)
+    there = n > 0
+    weights = np.ones_like(n)
+    weights[there] = n[there] ** -power
+    weights[there] *= n.sum() / (n * weights).sum()
+    return torch.from_numpy(weights).float()
+
+
+class WeightedCrossEntropy(nn.Module):
+    """The mean over clips of -Σ w_c t_c log p_c, for shares t of the classes in a clip's target.
+
+    torch's own mean for (B,) targets divides by the batch's weights instead of by B. What a clip
+    counts would depend on its micro-batch then, and a step on how it is accumulated.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Tensor, label_smoothing: float = 0.0) -> None:
+        """Make the loss.
+
+        Args:
+            weights: of the classes (K,).
+            label_smoothing: share of (B,) targets that is spread over all classes.
+        """
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, K) and targets, (B,) classes or (B, K) shares -> scalar."""
+        smoothing = self.label_smoothing if targets.dim() == 1 else 0.0
+        total = nn.functional.cross_entropy(
+            logits, targets, self.weights, reduction="sum", label_smoothing=smoothing
+        )
+        return total / len(logits)
 
 
 class ClipMixup:

@@ -17,7 +17,11 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 
 from timesformer.utils.files import make_folder, write_csv, written_whole
-from timesformer.utils.metrics import mean_average_precision, topk_correct
+from timesformer.utils.metrics import (
+    mean_average_precision,
+    mean_class_accuracy,
+    topk_correct,
+)
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,26 @@ class Results:
         return mean_average_precision(self.scores.nan_to_num(nan=-torch.inf), self.labels)
 
     def metrics(self) -> dict[str, float]:
-        """Percentages by name: map for several labels, else top1_acc and top5_acc."""
+        """Percentages by name: map for several labels, else top-1, top-5 and mean-class accuracy.
+
+        The last is the mean over the classes that have a video of their top-1.
+        """
         if self.labels.dim() == 2:
             return {"map": self.mean_average_precision()}
-        return {"top1_acc": self.accuracy(1), "top5_acc": self.accuracy(5)}
+        return {
+            "top1_acc": self.accuracy(1),
+            "top5_acc": self.accuracy(5),
+            "mean_class_acc": mean_class_accuracy(self.scores, self.labels),
+        }
 
     def report(self) -> dict[str, float | int]:
-        """Return the metrics over all videos, and if some couldn't be read, over the others too."""
+        """Return the metrics over all videos, and if some couldn't be read, over the others too.
+
+        Beside them stands of how many classes there are videos, of one label each.
+        """
         stats: dict[str, float | int] = dict(self.metrics())
+        if self.labels.dim() == 1:
+            stats["classes"] = len(self.labels.unique())
         stats |= {"videos": len(self.labels), "failed_videos": int(self.failed.sum())}
         if stats["failed_videos"]:
             stats |= {f"{name}_readable": x for name, x in self.readable.metrics().items()}

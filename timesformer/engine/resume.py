@@ -51,6 +51,8 @@ SILENT: frozenset[str] = frozenset(
 APPLIED: frozenset[str] = frozenset(
     {
         *("NUM_GPUS", "NUM_SHARDS", "DIST_BACKEND", "TRAIN.BATCH_SIZE", "TRAIN.AMP"),
+        # Turned on late, when features have been learnt, they do well (Cao et al. 2019, LDAM-DRW).
+        *("TRAIN.CLASS_BALANCE", "MODEL.CLASS_WEIGHTS"),
         *("TRAIN.EVAL_PERIOD", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.KEEP_CHECKPOINTS"),
         *("DATA.PATH_TO_DATA_DIR", "DATA.PATH_LABEL_SEPARATOR", "DATA.PATH_PREFIX"),
         *("DATA.CLASS_NAMES", "DATA.TRAIN_JITTER_SCALES", "DATA.INV_UNIFORM_SAMPLE"),

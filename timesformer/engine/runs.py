@@ -22,7 +22,7 @@ logger = get_logger(__name__)
 
 COLUMNS = (
     "run", "model", "params", "GMACs/clip", "epochs", "step", "train", "val top-1", "top-1",
-    "top-5", "test videos", "views",
+    "top-5", "mean class", "test videos", "views",
 )  # fmt: skip
 
 
@@ -129,6 +129,7 @@ def _read_run(folder: Path) -> Run:
         percent(val, "top1_acc"),
         percent(test, "top1_acc"),
         percent(test, "top5_acc"),
+        percent(test, "mean_class_acc"),
         _test_videos(test, cfg),
         test.get("views", "-"),
     )

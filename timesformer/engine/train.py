@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -15,6 +16,7 @@ from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.records import class_counts, per_class
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors
+from timesformer.engine.balance import log_balance
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import eval_epoch
@@ -68,6 +70,7 @@ def _train(cfg: CfgNode) -> nn.Module:
     val_loader = together(lambda: construct_loader(cfg, "val")) if cfg.TRAIN.EVAL_PERIOD else None
     model = build_model(cfg)
     dataset = train_loader.dataset
+    counts = class_counts(dataset.records, cfg.MODEL.NUM_CLASSES)
     state = TrainState(
         cfg=cfg,
         device=device_for(cfg),
@@ -75,7 +78,7 @@ def _train(cfg: CfgNode) -> nn.Module:
         model=model,
         optimizer=construct_optimizer(model, cfg),
         scaler=torch.amp.GradScaler(device_for(cfg).type, enabled=cfg.TRAIN.AMP == "fp16"),
-        loss=build_loss(cfg),
+        loss=build_loss(cfg, counts).to(device_for(cfg)),
         mixup=build_mixup(cfg),
         augment=build_augment(cfg),
         broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
@@ -91,8 +94,9 @@ def _train(cfg: CfgNode) -> nn.Module:
     )
     if not state.resumed:
         together(lambda: part_from_former_run(cfg, state.epoch))
-    log_start(state, train_loader)
+    log_start(state, train_loader, counts)
     if is_main():
+        log_balance(cfg, counts)
         for doubt in doubts(dataset.records, cfg.MODEL.NUM_CLASSES, dataset.class_names):
             logger.warning("the training list: %s", doubt)
     with contextlib.ExitStack() as stack:
@@ -137,7 +141,8 @@ def run_epochs(
         assert val_loader is not None
         val = eval_epoch(cfg, state.model, val_loader, epoch, broken)
         if tensorboard:
-            names = ("map",) if cfg.DATA.MULTI_LABEL else ("top1_acc", "top5_acc")
+            single = ("top1_acc", "top5_acc", "mean_class_acc")
+            names = ("map",) if cfg.DATA.MULTI_LABEL else single
             tensorboard.add_scalars({f"val/{n}": val[n] for n in (*names, "loss")}, epoch + 1)
         best.update(epoch, val)
 
@@ -174,12 +179,17 @@ def run_epochs(
             save(state, epoch)
 
 
-def log_start(state: TrainState, loader: VideoLoader) -> None:
-    """Say what is about to run: model, data and how the global batch is made."""
+def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> None:
+    """Say what is about to run: model, data and how the global batch is made.
+
+    Args:
+        state: the run.
+        loader: of the training videos.
+        counts: of them in each class (K,).
+    """
     cfg, layout = state.cfg, state.layout
     if cfg.LOG_MODEL_INFO and is_main():
         logger.info("%s", cost_table(label(cfg), meta_model(cfg), view_shape(cfg)))
-    counts = class_counts(loader.dataset.records, cfg.MODEL.NUM_CLASSES)
     stats = {
         "split": "start",
         "model": label(cfg),

@@ -23,6 +23,29 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> list[int]
     Returns:
         One count for each k.
     """
+    rank = _ranks(scores, labels)
+    return [int((rank < k).sum()) for k in ks]
+
+
+def mean_class_accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Mean over classes of the share of their rows that are right at top-1, in percent.
+
+    A class without a row doesn't count; without any row it is 0. What is right, `topk_correct`
+    says.
+
+    Args:
+        scores: (V, K).
+        labels: (V,) integers in [0, K).
+    """
+    rows = labels.bincount(minlength=scores.shape[1])
+    right = labels[_ranks(scores, labels) < 1].bincount(minlength=scores.shape[1])
+    there = rows > 0
+    shares = right[there].double() / rows[there]
+    return 100.0 * float(shares.mean()) if len(shares) else 0.0
+
+
+def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return how many classes come before each row's label (V,); no k has a row without one."""
     if labels.dim() == 2:  # the best of a row's labels stands for it; no label, never right
         own = scores.masked_fill(labels == 0, -torch.inf).nan_to_num(nan=-torch.inf)
         unlabelled, labels = labels.sum(dim=1) == 0, own.argmax(dim=1)
@@ -30,8 +53,7 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> list[int]
     own = scores.gather(1, labels[:, None])
     classes = torch.arange(scores.shape[1], device=scores.device)
     better = (scores > own) | ((scores == own) & (classes < labels[:, None])) | scores.isnan()
-    rank = better.sum(dim=1).masked_fill(own[:, 0].isnan(), scores.shape[1] + max(ks))
-    return [int((rank < k).sum()) for k in ks]
+    return better.sum(dim=1).masked_fill(own[:, 0].isnan(), torch.iinfo(torch.long).max)
 
 
 def mean_average_precision(scores: Tensor, labels: Tensor) -> float:
