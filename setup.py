@@ -66,7 +66,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["timesformer", "timesformer.*"]),
-    package_data={"timesformer": ["py.typed", "datasets/labels/*.txt"]},
+    package_data={"timesformer": ["py.typed", "datasets/labels/*.txt", "studies/*.csv"]},
     cmdclass={"build_py": BuildWithRecipes},
     entry_points={"console_scripts": ["timesformer = timesformer.__main__:main"]},
     install_requires=[

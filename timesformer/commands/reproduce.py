@@ -16,22 +16,32 @@ Examples:
         NUM_GPUS 8 DATA.PATH_TO_DATA_DIR data/k400
     timesformer reproduce --figure schemes --data kinetics --seeds 1 --out runs/k400 --dry-run \
         NUM_GPUS 8 DATA.PATH_TO_DATA_DIR data/k400
-  a table:
+  a table; one that has a picture, of what other papers print:
     timesformer reproduce --table schemes --out tables
+    timesformer reproduce --table competitors --data-set k400 --out tables
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import timesformer.studies.catalogue  # noqa: F401  (registers figures and tables)
+from timesformer.studies.competitors import DATA_SETS
 from timesformer.studies.figure import figure_files, write_figure
 from timesformer.studies.plan import RUNS, Plan, make_plan
 from timesformer.studies.preparation import check_machine, make_data
-from timesformer.studies.registry import STUDY_REGISTRY, TABLE_REGISTRY, find, names, summary
+from timesformer.studies.registry import (
+    PICTURE_REGISTRY,
+    STUDY_REGISTRY,
+    TABLE_REGISTRY,
+    find,
+    names,
+    summary,
+)
 from timesformer.studies.results import finished, read_rows
 from timesformer.studies.study import DATA
 from timesformer.studies.sweep import counted_runs, sweep
@@ -58,6 +68,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data", choices=DATA, default="synthetic", help="of a figure (synthetic: both twins)"
     )
+    parser.add_argument(
+        "--data-set", choices=DATA_SETS, metavar="NAME",
+        help=f"of --table competitors: {', '.join(DATA_SETS)} (all)",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each kind (3)")
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N",
@@ -80,6 +94,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for option in ("seeds", "jobs"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)}: must be 1 or more")
+    if args.data_set and not args.table:
+        raise UserError("--data-set is for a --table; a --figure has --data")
     if args.opts and not args.figure:
         raise UserError(f"{args.opts[0]}: KEY VALUE pairs are for the runs of a --figure")
     return args
@@ -93,15 +109,31 @@ def list_all() -> str:
     return format_table(rows)
 
 
-def print_table(name: str, out: Path | None) -> None:
-    """Print a table, and write it to OUT/NAME.txt."""
+def print_table(name: str, out: Path | None, data_set: str | None = None) -> None:
+    """Print a table, and write it to OUT/NAME.txt, with its picture if it has one.
+
+    Raises:
+        UserError: there is no such table, or it isn't one of several data sets.
+    """
     table = find(TABLE_REGISTRY, "--table", name)
+    asked = {"data_set": data_set} if data_set else {}
+    if asked and not asked.keys() <= inspect.signature(table).parameters.keys():
+        raise UserError(f"--data-set {data_set}: --table {name} isn't one of several data sets")
+    file, picture = f"{name}.txt", f"{name}.png"
+    if data_set:
+        file, picture = f"{name}_{data_set}.txt", f"{name}_{data_set}.png"
+    drawn = name in PICTURE_REGISTRY
     if out:
-        make_places(out, [f"{name}.txt"])
-    text = table()
+        make_places(out, [file, picture] if drawn else [file])
+    text = table(**asked)
     print(text)
-    if out:
-        write_text(out / f"{name}.txt", text + "\n")
+    if not out:
+        return
+    write_text(out / file, text + "\n")
+    if drawn and (figure := PICTURE_REGISTRY.get(name)(**asked)):
+        from timesformer.visualization.style import write_png  # matplotlib
+
+        write_png(out / picture, figure)
 
 
 def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
@@ -141,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(list_all())
         return
     if args.table:
-        print_table(args.table, args.out)
+        print_table(args.table, args.out, args.data_set)
         return
     out = args.out or DEFAULT_OUT
     study = find(STUDY_REGISTRY, "--figure", args.figure)()

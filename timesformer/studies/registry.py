@@ -19,7 +19,16 @@ STUDY_REGISTRY.__doc__ = (
 )
 
 TABLE_REGISTRY = Registry("TABLE")
-TABLE_REGISTRY.__doc__ = """Functions `() -> str`: the text of a table that needs no training."""
+TABLE_REGISTRY.__doc__ = """Functions `() -> str`: the text of a table that needs no training.
+
+One that takes `data_set` can be asked for a single data set.
+"""
+
+PICTURE_REGISTRY = Registry("PICTURE")
+PICTURE_REGISTRY.__doc__ = """Functions `() -> Figure | None`: the picture of a table.
+
+They have the names and the arguments of their tables; few tables have one.
+"""
 
 Maker = TypeVar("Maker", bound=Callable[[], Any])
 
@@ -34,12 +43,17 @@ def register_table(name: str) -> Callable[[Maker], Maker]:
     return _register(TABLE_REGISTRY, name)
 
 
+def register_picture(name: str) -> Callable[[Maker], Maker]:
+    """Register a function under the name of the table whose picture it draws."""
+    return _register(PICTURE_REGISTRY, name)
+
+
 def names(registry: Registry) -> list[str]:
     """Return the names in a registry, sorted."""
     return sorted(name for name, _ in registry)
 
 
-def find(registry: Registry, option: str, name: str) -> Callable[[], Any]:
+def find(registry: Registry, option: str, name: str) -> Callable[..., Any]:
     """Return what a registry has under a name.
 
     Raises:
