@@ -13,6 +13,7 @@ from small_run import small_cfg
 
 from timesformer.datasets.balance import BalancedEpochs, earlier, quotas
 from timesformer.datasets.loader import TrainBatches, construct_loader
+from timesformer.utils.rng import keyed_rng
 
 COUNTS = (30, 9, 0, 5, 1)
 LABELS = np.random.default_rng(0).permutation(np.repeat(range(5), COUNTS))
@@ -58,6 +59,24 @@ def test_over_the_epochs_videos_of_a_class_come_equally_often() -> None:
             times = [so_far[i] for i in np.flatnonzero(k == LABELS)]
             fair = [Fraction((epoch + 1) * quota, COUNTS[k])] if times else []
             assert all(abs(n - x) < 1 for n in times for x in fair)
+
+
+def test_each_round_has_an_order_of_its_own() -> None:
+    """Of class 0, 12 of 30 videos an epoch: epochs 0 and 5 start a round."""
+    epochs = BalancedEpochs(LABELS, 1.0, seed=3)
+    assert epochs.quotas[0] == 12
+    first, second = ({i for i in epochs.draw(e)[0].tolist() if LABELS[i] == 0} for e in (0, 5))
+    assert len(first) == len(second) == 12
+    assert first != second
+
+
+def test_without_it_epochs_and_clips_are_those_of_before(synthetic_dir: Path) -> None:
+    loader = construct_loader(small_cfg(synthetic_dir, Path("x"), RNG_SEED=5), "train")
+    loader.set_epoch(3)
+    order = keyed_rng("order", 5, 3).permutation(24).tolist()
+    assert list(chain(*loader.batch_sampler)) == [(i, 3) for i in order]  # type: ignore[arg-type]
+    (clip,) = loader.dataset._generators(7, 3)
+    assert clip.random() == keyed_rng("clip", 5, 3, 7).random()
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch_and_shuffled() -> None:

@@ -74,10 +74,15 @@ def test_accumulation_is_one_large_batch(imbalanced: Path, tmp_path: Path) -> No
     """The weights of a batch's clips say nothing of how large its part of a step is."""
     options = ROUND | {"SOLVER__MAX_EPOCH": 1, "SOLVER__WARMUP_EPOCHS": 0, "GLOBAL_BATCH_SIZE": 12}
     options |= {"TIMESFORMER__DROP_PATH_RATE": 0.0, "SOLVER__OPTIMIZING_METHOD": "sgd"}
-    train(small_cfg(imbalanced, tmp_path / "whole", **options, TRAIN__BATCH_SIZE=12))
-    train(small_cfg(imbalanced, tmp_path / "parts", **options, TRAIN__BATCH_SIZE=6))
+    options |= {"TRAIN__BATCH_SIZE": 12, "TRAIN__EVAL_PERIOD": 0}
+    train(small_cfg(imbalanced, tmp_path / "whole", **options))
+    train(small_cfg(imbalanced, tmp_path / "parts", **options | {"TRAIN__BATCH_SIZE": 6}))
+    train(small_cfg(imbalanced, tmp_path / "plain", **options | {"MODEL__CLASS_WEIGHTS": 0}))
     whole, parts = (state_of(tmp_path / name)["model_state"] for name in ("whole", "parts"))
     (one,), (other,) = (stats(tmp_path / name, "train_iter") for name in ("whole", "parts"))
     assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    (plain,) = stats(tmp_path / "plain", "train_iter")
+    assert plain["top1_err"] == one["top1_err"]  # the same clips
+    assert abs(plain["loss"] - one["loss"]) > 0.01
     for name, weights in whole.items():
         torch.testing.assert_close(weights, parts[name], atol=1e-6, rtol=1e-4)

@@ -275,6 +275,12 @@ def test_videos_that_cannot_be_read_are_never_substituted(synthetic_dir, tmp_pat
     assert (line["videos"], line["failed_videos"]) == (12, 2)
     assert line["top1_acc"] == pytest.approx(100 * right / 12, abs=1e-3)
     assert line["top1_acc_readable"] == pytest.approx(100 * right / 10, abs=1e-3)
+    hits, labels = whole.scores.argmax(1) == whole.labels, whole.labels
+    for name, counted in (("", range(12)), ("_readable", good)):
+        found = [[bool(hits[i]) and i in good for i in counted if labels[i] == k] for k in range(6)]
+        mean = 100 * np.mean([np.mean(of_class) for of_class in found if of_class])
+        assert line[f"mean_class_acc{name}"] == pytest.approx(mean, abs=1e-3)
+    assert line["classes"] == 6
     with np.load(tmp_path / "scores.npz") as saved:
         assert saved["failed"].nonzero()[0].tolist() == [3, 8]
     with (tmp_path / "scores.csv").open() as file:

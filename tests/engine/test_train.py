@@ -254,7 +254,9 @@ def test_tensorboard_and_log_file(synthetic_dir, tmp_path):
     train(small_cfg(synthetic_dir, tmp_path, SOLVER__MAX_EPOCH=1, TENSORBOARD__ENABLE=True))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert {"train/loss", "train/lr", "val/top1_acc"} <= set(events.Tags()["scalars"])
+    assert {"train/loss", "train/lr", "val/top1_acc", "val/mean_class_acc"} <= set(
+        events.Tags()["scalars"]
+    )
     assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3]
     log = (tmp_path / "run.log").read_text()
     assert "global batch 8 = 1 rank × 8 clips × 1 forward pass" in log

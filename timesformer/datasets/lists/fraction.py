@@ -29,15 +29,15 @@ def choose(records: Sequence[Record], fraction: float, root: str = "") -> list[i
     """
     if fraction >= 1:
         return list(range(len(records)))
+    records = list(records)  # each is made anew whenever it is asked for
     order = nested_order(records, root)
     chosen = set(order[: max(1, math.floor(fraction * len(order) + 0.5))])
     seen: set[int] = set()
     for i in order:
-        label = records[i].label
-        classes = {label} if isinstance(label, int) else set(label)
-        if classes - seen:
+        classes = _classes(records[i])
+        if not seen.issuperset(classes):
             chosen.add(i)
-        seen |= classes
+            seen.update(classes)
     return sorted(chosen)
 
 
@@ -57,9 +57,7 @@ def nested_order(records: Sequence[Record], root: str = "") -> list[int]:
     """
     queues: dict[tuple[int, ...], list[tuple[bytes, str, int]]] = {}
     for i, (record, key) in enumerate(zip(records, _keys(records, root), strict=True)):
-        label = record.label
-        stratum = (label,) if isinstance(label, int) else tuple(sorted(set(label)))
-        queues.setdefault(stratum, []).append((*key, i))
+        queues.setdefault(_classes(record), []).append((*key, i))
     total = len(records)
     later: list[tuple[int, tuple[int, ...], int]] = []  # (when its next may come, class, which)
     for stratum, videos in queues.items():
@@ -78,6 +76,10 @@ def nested_order(records: Sequence[Record], root: str = "") -> list[int]:
         if (j := j + 1) < len(queues[stratum]):
             heapq.heappush(later, (j * total // len(queues[stratum]) + 1, stratum, j))
     return order
+
+
+def _classes(record: Record) -> tuple[int, ...]:
+    return (record.label,) if isinstance(record.label, int) else tuple(sorted(set(record.label)))
 
 
 def _keys(records: Sequence[Record], root: str) -> Iterator[tuple[bytes, str]]:
