@@ -12,11 +12,12 @@ INIT = (ROOT / "timesformer" / "__init__.py").read_text(encoding="utf-8")
 VERSION = re.search(r'__version__ = "(.+)"', INIT).group(1)
 
 VIZ = ["matplotlib>=3.10.7"]
+EMBED = [*VIZ, "scikit-learn>=1.5", "threadpoolctl>=3.1"]
 HUB = ["huggingface_hub>=0.30"]
 TORCHCODEC = ["torchcodec>=0.12"]  # earlier ones turn some files otherwise; needs torch 2.11
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 TEST = [
-    *VIZ,
+    *EMBED,
     *HUB,
     *TORCHCODEC,
     "pytest>=8.2",
@@ -88,6 +89,7 @@ setup(
     ],
     extras_require={
         "viz": VIZ,
+        "embed": EMBED,
         "hub": HUB,
         "onnx": ONNX,
         "torchcodec": TORCHCODEC,

@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "tools": {"commands", "engine", "utils.errors"},  # engine: the published modules' names
     "__main__": {"__version__", "commands", "utils"},
     "commands": {
-        *{"studies", "engine", "prepare", "explain", "visualization"},
+        *{"studies", "engine", "prepare", "explain", "embed", "visualization"},
         *{"models", "datasets", "clips", "config", "utils"},
     },
     "studies": {"__version__", "engine", "visualization", "models", "datasets", "config", "utils"},
     "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
     "explain": {"models", "datasets", "clips", "utils"},
+    "embed": {"models", "datasets", "clips", "visualization", "utils"},
     "prepare": {"datasets", "clips", "config", "utils"},
     "visualization": {"datasets", "utils"},
     "models": {"clips", "config", "utils"},

@@ -65,11 +65,12 @@ def imported(tree: ast.AST, everywhere: bool) -> set[str]:
 def test_imports_are_required(arguments: dict[str, Any]) -> None:
     required = {plain(r) for r in arguments["install_requires"]}
     extras = {name: {plain(r) for r in some} for name, some in arguments["extras_require"].items()}
-    optional = extras["viz"] | extras["hub"] | extras["torchcodec"]
+    optional = extras["embed"] | extras["hub"] | extras["torchcodec"]
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        # Pictures are an extra; commands import that room only when they draw.
-        needed = required | extras["viz"] if "visualization" in path.parts else required
+        # Pictures and scores are extras; commands import these rooms only when they draw.
+        rooms = {"visualization": "viz", "embed": "embed"}
+        needed = required.union(*(extras[rooms[part]] for part in path.parts if part in rooms))
         missing = imported(tree, everywhere=False) - needed
         assert not missing, f"{path.relative_to(ROOT)}: setup.py doesn't require {missing}"
         missing = imported(tree, everywhere=True) - required - optional

@@ -179,6 +179,18 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
     )
 
 
+def evaluation_loader(dataset: VideoDataset, batch_size: int, workers: int) -> VideoLoader:
+    """Make a loader of a data set as it is, each video once and in order, in this process alone."""
+    return VideoLoader(
+        dataset,
+        batch_sampler=EvalBatches(len(dataset), batch_size, 0, 1),
+        num_workers=workers,
+        collate_fn=collate,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
 def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sampler:
     length = len(dataset)  # type: ignore[arg-type]
     if split == "test":

@@ -75,9 +75,18 @@ class VideoModel(nn.Module):
             ConfigError: `preprocessing` doesn't say mean and std.
             ValueError: the frames aren't what they should be, or too few or too many.
         """
+        normalize = self.normalize
+        return normalize(self.crop(frames, num_crops))
+
+    @property
+    def normalize(self) -> Normalize:
+        """What makes of pixels what the model takes, a batch at a time.
+
+        Raises:
+            ConfigError: `preprocessing` doesn't say mean and std.
+        """
         said = self._expected()
-        pixels = self.crop(frames, num_crops)
-        return Normalize(said.mean, said.std, said.channel_order == "BGR")(pixels)
+        return Normalize(said.mean, said.std, said.channel_order == "BGR")
 
     def crop(self, frames: Any, num_crops: int = 1) -> Tensor:
         """Return the pixels that the model sees of a clip: the arguments are those of `transform`.
@@ -98,12 +107,43 @@ class VideoModel(nn.Module):
                 "many (load_clip with **model.sampling does), or make the model with "
                 f"num_frames={len(pixels)}"
             )
+        return self.crops(num_crops)(pixels)
+
+    def crops(self, num_crops: int = 1) -> EvalTransform:
+        """Return what cuts the pixels that the model sees, 1 or 3 crops, from a clip's frames.
+
+        Raises:
+            ConfigError: `preprocessing` doesn't say how large they are.
+        """
+        said = self._expected()
         if said.crop_size is None or said.short_side is None:
             raise ConfigError(
                 "the model's frames aren't square, so they can't be cut: say crop_size and "
                 "short_side in model.preprocessing"
             )
-        return EvalTransform(said.short_side, said.crop_size, num_crops)(pixels)
+        return EvalTransform(said.short_side, said.crop_size, num_crops)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer, from features to K logits."""
+        raise NotImplementedError
+
+    def clip_features(self, clips: Tensor) -> Tensor:
+        """Return what the last layer gets of clips (B, 3, T, H, W): features (B, D).
+
+        They are averaged over the places of a clip where that layer is applied at several. A model
+        without classes gives them as they come out.
+
+        Raises:
+            ValueError: the clips aren't what the model takes.
+        """
+        head, seen = self.get_classifier(), []
+        with head.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
+            self(clips)
+        features: Tensor = seen[-1]
+        places = (
+            range(1, features.ndim - 1) if isinstance(head, nn.Linear) else range(2, features.ndim)
+        )
+        return features.mean([*places]) if places else features
 
     def explain(
         self, clips: Tensor, method: str = "rollout", classes: Tensor | None = None

@@ -85,7 +85,8 @@ DISK_ERRORS = {
 }
 INTERRUPTED = "interrupted\n"
 # What an extra of setup.py installs, and the extra.
-_EXTRAS = {"matplotlib": "viz", "huggingface_hub": "hub", "torchcodec": "torchcodec"}
+_EXTRAS = {"matplotlib": "viz", "sklearn": "embed", "huggingface_hub": "hub"}
+_EXTRAS |= {"torchcodec": "torchcodec"}
 
 
 @contextmanager

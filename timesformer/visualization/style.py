@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from matplotlib import font_manager, rc_context, rcParams
+from matplotlib import colormaps, font_manager, rc_context, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -41,6 +43,19 @@ def blank_figure(width: float, height: float, dpi: int = 110) -> Figure:
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def class_colours(count: int) -> list[str]:
+    """Return a colour "#rrggbb" for each class: as different as so many can be."""
+    if count <= 20:  # ten strong ones, then a pale one of each
+        order = [*range(0, 20, 2), *range(1, 20, 2)][:count]
+        return [to_hex(tuple(colour)) for colour in colormaps["tab20"](order)]
+    colours = []
+    for i in range(count):
+        # The golden ratio puts labels that follow each other, and all so far, far apart in hue.
+        saturation, value = ((0.85, 0.85), (0.95, 0.55), (0.5, 0.95))[i % 3]
+        colours.append(to_hex(colorsys.hsv_to_rgb(i * 0.618034 % 1, saturation, value)))
+    return colours
 
 
 @cache

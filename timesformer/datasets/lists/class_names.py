@@ -15,7 +15,7 @@ LABELS_DIR = Path(__file__).parents[1] / "labels"
 
 def read_class_names(
     source: str,
-    num_classes: int,
+    num_classes: int | None,
     key: str = "DATA.CLASS_NAMES",
     of_classes: str = "MODEL.NUM_CLASSES",
 ) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def read_class_names(
 
     Args:
         source: a text file with a name a line or the name of a shipped list; empty for none.
-        num_classes: how many names there must be.
+        num_classes: how many names there must be; None for any number.
         key: what messages call `source`: where the user has said it.
         of_classes: what they call `num_classes`.
 
@@ -58,7 +58,7 @@ def read_class_names(
         )
     if "" in names and len(names) > 1:
         raise ConfigError(f"{key} {source!r}, line {names.index('') + 1}: no name")
-    if len(names) != num_classes:
+    if num_classes is not None and len(names) != num_classes:
         raise ConfigError(
             f"{key} {source!r} has {len(names)} names, but {of_classes} is {num_classes}"
         )

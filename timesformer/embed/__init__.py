@@ -1,0 +1,3 @@
+"""What a model makes of videos before its last layer: features, their neighbours, their picture."""
+
+METHODS = ("tsne", "pca")  # of laying features into a plane; `projection` has them

@@ -1,0 +1,56 @@
+"""From features to a picture's plane: t-SNE or PCA.
+
+Shape letters: V videos, D features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from timesformer.embed.scores import Matrix, unit
+from timesformer.utils.errors import UserError
+
+LEAST = 5  # videos; of fewer there is no picture
+PERPLEXITY = 30.0
+
+
+class Projection(NamedTuple):
+    """Where videos lie in the plane (V, 2), and by which means."""
+
+    coordinates: NDArray[np.float32]
+    means: str
+
+
+def project(features: Matrix, method: str = "tsne", seed: int = 0) -> Projection:
+    """Lay features (V, D) into the plane, each scaled to length 1: what counts is their direction.
+
+    The same features, seed and versions of the libraries give the same picture.
+
+    Args:
+        features: of at least LEAST videos.
+        method: tsne or pca.
+        seed: of t-SNE; PCA draws nothing.
+
+    Raises:
+        UserError: there are too few videos, or all have the same features.
+    """
+    if len(features) < LEAST:
+        raise UserError(f"a picture needs at least {LEAST} videos, and {len(features)} are there")
+    rows = unit(features.astype(np.float64))
+    if np.ptp(rows, axis=0).max() < 1e-9:
+        raise UserError("all videos have the same features: the model doesn't tell them apart")
+    if method == "pca":
+        pca = PCA(2, svd_solver="full")
+        found, share = pca.fit_transform(rows), pca.explained_variance_ratio_.sum()
+        return Projection(found.astype(np.float32), f"PCA, {100 * share:.0f} % of the variance")
+    perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+    # One thread: in which order several add up isn't always the same.
+    with threadpool_limits(1):
+        found = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(rows)
+    return Projection(found.astype(np.float32), f"t-SNE, perplexity {perplexity:.3g}")

@@ -1,0 +1,124 @@
+"""How well features tell classes apart, in three numbers. docs/embed.md says what they mean.
+
+Shape letters: V videos, D features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import silhouette_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+NEIGHBOURS = 5
+FOLDS = 5
+LEAST = FOLDS  # videos of a class; each fold holds out one
+STEPS = 1_000  # of the probe's solver
+ROWS = 1_024  # whose similarities to all others are held at once
+
+Matrix = NDArray[np.floating]
+Labels = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is known of one model's features. All but the silhouette are shares from 0 to 1.
+
+    Attributes:
+        videos: that count: those of classes with at least LEAST.
+        classes: that count.
+        left_out: videos of smaller classes.
+        silhouette: mean silhouette coefficient by cosine distance, -1 to 1.
+        knn: accuracy of a majority of NEIGHBOURS, each video left out in turn.
+        probe: accuracy of a linear classifier on the fold that is held out, of FOLDS.
+        chance: the share of the largest class, which whoever always says it gets right.
+    """
+
+    videos: int
+    classes: int
+    left_out: int
+    silhouette: float
+    knn: float
+    probe: float
+    chance: float
+
+    @property
+    def text(self) -> str:
+        """The numbers in a line."""
+        shares = (f"{NEIGHBOURS}-NN", self.knn), ("linear", self.probe), ("chance", self.chance)
+        told = (f"{name} {100 * share:.1f} %" for name, share in shares)
+        return " · ".join((f"silhouette {self.silhouette:.2f}", *told))
+
+
+def score(features: Matrix, labels: Labels, seed: int = 0) -> Scores | None:
+    """Score features (V, D) with labels (V,); None if fewer than two classes are large enough."""
+    found, counts = np.unique(labels, return_counts=True)
+    large = found[counts >= LEAST]
+    if len(large) < 2:
+        return None
+    kept = np.isin(labels, large)
+    rows, own = features[kept].astype(np.float64), labels[kept]
+    return Scores(
+        videos=len(own),
+        classes=len(large),
+        left_out=len(labels) - len(own),
+        silhouette=float(silhouette_score(unit(rows), own, metric="cosine")),
+        knn=knn_accuracy(rows, own),
+        probe=probe_accuracy(rows, own, seed),
+        chance=float(counts.max() / len(own)),
+    )
+
+
+def unit(features: Matrix) -> Matrix:
+    """Scale each row to length 1."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(lengths, 1e-12)
+
+
+def nearest(features: Matrix, count: int = NEIGHBOURS) -> NDArray[np.int64]:
+    """Return of each video the most similar others by cosine, nearest first: (V, count).
+
+    Of equals the first; where there are fewer others, all of them.
+    """
+    rows = unit(features.astype(np.float64))
+    count = min(count, len(rows) - 1)
+    found = np.empty((len(rows), count), np.int64)
+    for start in range(0, len(rows), ROWS):
+        similar = rows[start : start + ROWS] @ rows.T
+        own = np.arange(len(similar))
+        similar[own, start + own] = -np.inf
+        found[start : start + ROWS] = np.argsort(-similar, axis=1, kind="stable")[:, :count]
+    return found
+
+
+def knn_accuracy(features: Matrix, labels: Labels, count: int = NEIGHBOURS) -> float:
+    """Share of videos whose nearest others are of their class, by majority.
+
+    Of classes that as many neighbours are of, the one of the nearest neighbour counts.
+    """
+    own = labels[nearest(features, count)]  # (V, count)
+    votes = (own[:, :, None] == own[:, None, :]).sum(2)
+    return float((own[np.arange(len(own)), votes.argmax(1)] == labels).mean())
+
+
+def probe_accuracy(features: Matrix, labels: Labels, seed: int = 0) -> float:
+    """Accuracy of a linear classifier on what it wasn't fitted to.
+
+    Logistic regression on features that are standardised by the folds it is fitted to, with
+    scikit-learn's default penalty (C = 1); five folds, each with its share of every class.
+    """
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
+    with warnings.catch_warnings():
+        # What the steps have reached is what is measured.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = cross_val_score(model, features, labels, cv=folds, error_score="raise")
+    sizes = [len(test) for _, test in folds.split(features, labels)]
+    return float(np.average(found, weights=sizes))
