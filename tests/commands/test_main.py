@@ -138,6 +138,7 @@ MISTAKES = {
     "check-data": (["--cfg", str(RECIPE), "--workers", "x"], "--workers: invalid int value: 'x'"),
     "compare-runs": ([], "OUTPUT_DIR"),
     "convert": (["a", "b", "--to", "onnx"], "invalid choice: 'onnx'"),
+    "embed": (["a.csv", "--checkpoint", "b", "--out", "c", "--method", "umap"], "'umap'"),
     "explain": (["a.mp4", "--checkpoint", "b", "--out", "c", "--method", "cam"], "'cam'"),
     "make-synthetic": ([], "--output"),
     "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),

@@ -149,6 +149,9 @@ class Installed:
         video = str(next((self.home / "data/test").rglob("*.mp4")))
         where = ["--checkpoint", "apart", "--out", "where"]
         self.run("explain", video, *where, leaves=["where/contact_sheet.png", "where/maps.npz"])
+        words = ["--checkpoint", "apart", "--out", "features", "--workers", "0"]
+        pages = [f"features/{name}" for name in ("tsne.png", "index.html", "features.npz")]
+        self.run("embed", "apart", *words, leaves=pages)
 
     def check_models(self) -> None:
         """Weights and costs."""

@@ -1,4 +1,4 @@
-r"""Show what features a model makes of videos: a point for each, its neighbours, three numbers.
+r"""Show what features a model makes of videos: a picture, neighbours, numbers.
 
 VIDEOS is a list (`path label` a line), a folder (of lists, of classes, or of videos), or a run's
 folder, for what it was tested on. Of each video the clip in the middle is looked at. DIR gets
@@ -22,7 +22,7 @@ from typing import Any
 
 from timesformer.datasets.parts import SPLITS
 from timesformer.datasets.video_dataset import Problem
-from timesformer.embed import METHODS
+from timesformer.embed import LEAST_VIDEOS, METHODS
 from timesformer.embed.cache import cache_file, cached_features
 from timesformer.embed.features import BATCH, Features, complete, in_common
 from timesformer.embed.models import check_names, load_models, names_of
@@ -126,6 +126,9 @@ def find(args: argparse.Namespace) -> Videos:
     if args.limit is not None and args.limit < total:
         records = videos.records
         videos = replace(videos, records=records.take(chosen(records, args.limit)))
+    if len(videos.records) < LEAST_VIDEOS:
+        few = f"a picture needs at least {LEAST_VIDEOS}"
+        raise UserError(f"{path}: {counted(len(videos.records), 'video')}, and {few}")
     some = f" (of {total:,}, of each class its share)" if len(videos.records) < total else ""
     print(f"{videos.source}: {videos.described(videos.labels)}{some}")
     return videos
@@ -139,7 +142,7 @@ def embed(
         found, known = cached_features(
             model,
             videos.records,
-            cache_file(folder, source, name),
+            cache_file(folder, source),
             reader=videos.reader,
             batch_size=args.batch_size,
             workers=args.workers,

@@ -188,9 +188,9 @@ def cached_features(
     return features, len(records) - len(missing)
 
 
-def cache_file(folder: Path, source: str, name: str) -> Path:
-    """Name the file of weights: by what they are called, and where they come from."""
+def cache_file(folder: Path, source: str) -> Path:
+    """Name the file of weights by where they come from."""
     place = os.path.abspath(source) if os.path.exists(source) else source  # noqa: PTH100, PTH110
     digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
-    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:60]
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(place).name)[:60]
     return folder / f"{plain}-{digest}.npz"

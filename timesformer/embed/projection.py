@@ -13,10 +13,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
+from timesformer.embed import LEAST_VIDEOS
 from timesformer.embed.scores import Matrix, unit
 from timesformer.utils.errors import UserError
 
-LEAST = 5  # videos; of fewer there is no picture
 PERPLEXITY = 30.0
 
 
@@ -33,15 +33,17 @@ def project(features: Matrix, method: str = "tsne", seed: int = 0) -> Projection
     The same features, seed and versions of the libraries give the same picture.
 
     Args:
-        features: of at least LEAST videos.
+        features: of at least LEAST_VIDEOS.
         method: tsne or pca.
         seed: of t-SNE; PCA draws nothing.
 
     Raises:
         UserError: there are too few videos, or all have the same features.
     """
-    if len(features) < LEAST:
-        raise UserError(f"a picture needs at least {LEAST} videos, and {len(features)} are there")
+    if len(features) < LEAST_VIDEOS:
+        raise UserError(
+            f"a picture needs at least {LEAST_VIDEOS} videos, and {len(features)} are there"
+        )
     rows = unit(features.astype(np.float64))
     if np.ptp(rows, axis=0).max() < 1e-9:
         raise UserError("all videos have the same features: the model doesn't tell them apart")

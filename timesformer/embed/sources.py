@@ -131,7 +131,7 @@ def of_folder(
 def of_classes(folder: Path, class_names: str, source: str) -> Videos:
     """List videos CLASS/…, or, without labels, those that lie in the folder itself."""
     tree, _ = find_videos(folder)
-    records = Records(str(folder))
+    records = Records()
     if not tree:
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
