@@ -10,7 +10,6 @@ from timesformer.config.defaults import get_cfg
 from timesformer.models.attention.layers import Attention
 from timesformer.models.build import make_model
 from timesformer.models.profiling import (
-    PatchProduct,
     activation_bytes,
     cost_table,
     count_macs,
@@ -155,18 +154,6 @@ def test_whole_network_is_cheaper_than_joint_where_clips_are_long(scheme):
             for name in (scheme, "joint_space_time")
         )
         assert (sparse < joint) is cheaper
-
-
-@pytest.mark.parametrize("conv", [nn.Conv2d(3, 5, 4, 4), nn.Conv3d(3, 5, (2, 4, 3), (2, 4, 3))])
-def test_patch_product_is_the_convolution(conv):
-    sizes = [3 * k for k in conv.kernel_size]
-    x = torch.randn(2, 3, *sizes)
-    torch.testing.assert_close(PatchProduct(conv)(x), conv(x))
-
-
-def test_patch_product_refuses_other_convolutions():
-    with pytest.raises(ValueError, match="patch embedding"):
-        PatchProduct(nn.Conv2d(3, 5, 3, padding=1))
 
 
 def test_profile_leaves_the_model_alone():

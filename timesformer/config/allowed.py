@@ -48,7 +48,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "above 0",
         lambda x: x > 0,
         """DATA.TARGET_FPS DATA.FRAMES_FPS DATA.DECODE_TIMEOUT DATA.STD AUG.CROP_SCALE
-        AUG.CROP_RATIO TIMESFORMER.MLP_RATIO SOLVER.BASE_LR SOLVER.LAYER_DECAY""",
+        AUG.CROP_RATIO CNN.WIDTH TIMESFORMER.MLP_RATIO SOLVER.BASE_LR SOLVER.LAYER_DECAY""",
     ),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "DATA.FRACTION"),
     (

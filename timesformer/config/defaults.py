@@ -204,6 +204,9 @@ _C.TIMESFORMER.INIT = "image"
 _C.TIMESFORMER.TIME_EMBED_AMPLITUDE = -1.0
 _C.TIMESFORMER.ACT_CHECKPOINT = False
 
+_C.CNN = CfgNode()
+_C.CNN.WIDTH = 1.0
+
 _C.MODEL = CfgNode()
 # Name of a registered model: vit_{tiny,small,base,large}_patch16_224 | ...
 _C.MODEL.MODEL_NAME = "vit_base_patch16_224"

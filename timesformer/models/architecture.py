@@ -117,6 +117,11 @@ class Architecture:
         "model learns the order of time sooner with about twice the std of its patch tokens "
         "(docs/synthetic.md)",
     )
+    width: float = _knob(
+        "CNN.WIDTH",
+        "channels of every layer of a 3D CNN (slowfast_r50, slow_r50, i3d_r50, x3d_m) over those of "
+        "the published one; for small data and few cores",
+    )
     act_checkpoint: bool = _knob(
         "TIMESFORMER.ACT_CHECKPOINT",
         "recompute each block's activations in the backward pass: less memory, about a third more "

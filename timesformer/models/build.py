@@ -103,7 +103,7 @@ def _refuse_unread(cfg: CfgNode, model: nn.Module) -> None:
     unread = [
         key
         for key, value in cfg.leaves()
-        if key.startswith("TIMESFORMER.") and key not in read and value != default[key]
+        if key.startswith(("TIMESFORMER.", "CNN.")) and key not in read and value != default[key]
     ]
     if unread:
         them = "them" if unread[1:] else "it"

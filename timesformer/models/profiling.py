@@ -6,7 +6,7 @@ A clip shape is (C, T, H, W). A MAC is one multiplication and one addition; FLOP
 from __future__ import annotations
 
 import copy
-import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from timesformer.models.attention.layers import set_fused_attention
 from timesformer.utils.text import format_table
@@ -57,7 +58,7 @@ def profile(
 
 
 def count_macs(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of matrix products and convolutions in one forward pass, by fvcore."""
+    """Multiply-adds of matrix products and convolutions in one forward pass, by torch."""
     return int(_macs_by_module(model, clip_shape)[""])
 
 
@@ -84,63 +85,17 @@ def cost_table(name: str, model: nn.Module, clip_shape: tuple[int, ...]) -> str:
 def _macs_by_module(model: nn.Module, clip_shape: tuple[int, ...]) -> Mapping[str, int]:
     """Count multiply-adds by the name of every module; "" is the whole.
 
-    Attention takes the plain path here, which has the same products: fvcore doesn't know the
-    fused one. What fvcore counts for LayerNorm (0.1 %) aren't multiply-adds and is left out.
+    Attention takes the plain path here, whose products are those of the fused ones.
     """
-    with warnings.catch_warnings():  # fvcore compiles losses on import in a deprecated way
-        for category in (FutureWarning, DeprecationWarning):  # torch 2.14; 2.10 and 2.11
-            warnings.simplefilter("ignore", category)
-        from fvcore.nn import FlopCountAnalysis
-
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(model).eval().to("meta")
     set_fused_attention(model, False)
-    convolutions = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Conv3d))
-    }
-    if all(map(PatchProduct.serves, convolutions.values())):
-        for name, module in convolutions.items():
-            model.set_submodule(name, PatchProduct(module))
-    elif next(model.parameters()).is_meta:
-        model.to_empty(device="cpu")  # a convolutional network has to be run, which takes longer
-    clip = torch.empty(1, *clip_shape, device=next(model.parameters()).device)
-    analysis = FlopCountAnalysis(model, clip)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return analysis.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0).by_module()
-
-
-class PatchProduct(nn.Module):
-    """A patch embedding's convolution as the matrix product that it is.
-
-    fvcore traces the model, and torch can't trace a convolution on the meta device.
-
-    Raises:
-        ValueError: if kernels overlap or leave gaps.
-    """
-
-    def __init__(self, conv: nn.Conv2d | nn.Conv3d) -> None:
-        super().__init__()
-        if not self.serves(conv):
-            raise ValueError(f"{conv} isn't a patch embedding")
-        self.conv = conv
-
-    @staticmethod
-    def serves(conv: nn.Conv2d | nn.Conv3d) -> bool:
-        """Whether kernels neither overlap nor leave gaps."""
-        ones, zeros = (1,) * len(conv.kernel_size), (0,) * len(conv.kernel_size)
-        how = (conv.stride, conv.padding, conv.dilation, conv.groups)
-        return how == (conv.kernel_size, zeros, ones, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *sizes) -> (B, D, *patches)."""
-        dims = len(self.conv.kernel_size)
-        for i, side in enumerate(self.conv.kernel_size):
-            x = x.unflatten(2 + 2 * i, (x.shape[2 + 2 * i] // side, side))
-        patches, within = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
-        x = x.permute(0, *patches, 1, *within).flatten(1 + dims)
-        x = nn.functional.linear(x, self.conv.weight.flatten(1), self.conv.bias)
-        return x.movedim(-1, 1)
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.empty(1, *clip_shape, device="meta"))
+    flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    whole = type(model).__name__
+    macs = {name.removeprefix(f"{whole}."): n // 2 for name, n in flops.items() if name != whole}
+    return defaultdict(int, macs | {"": flops["Global"] // 2})
 
 
 def activation_bytes(model: nn.Module, clip_shape: tuple[int, ...]) -> int:

@@ -60,7 +60,7 @@ class TimeSformer(VideoModel):
     """
 
     architecture: Architecture
-    knobs = KNOBS - {"temporal_depth"}
+    knobs = KNOBS - {"temporal_depth", "width"}
 
     def __init__(
         self,
