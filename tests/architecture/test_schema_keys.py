@@ -19,7 +19,11 @@ KEYS = dict(get_cfg().leaves())
 IN_CONFIG = {"GLOBAL_BATCH_SIZE", "TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"}
 # A knob of the model is read through `Architecture`; its model's name is for the registry.
 KNOBS = {f.metadata["key"]: f.name for f in fields(Architecture) if f.name != "model"}
-NETWORKS = ("network/vision_transformer.py", "others/factorised_encoder.py")  # have all knobs
+NETWORKS = (  # that have all knobs
+    "network/vision_transformer.py",
+    "others/factorised_encoder.py",
+    "others/slowfast.py",
+)
 NAMES = {
     node.id
     for network in NETWORKS

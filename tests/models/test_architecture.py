@@ -48,7 +48,7 @@ def test_every_key_of_the_model_is_a_knob() -> None:
 
 def test_the_network_takes_every_knob() -> None:
     parameters = inspect.signature(VisionTransformer).parameters
-    others = {"model", "temporal_depth"}
+    others = {"model", "temporal_depth", "width"}
     assert set(KNOBS) - parameters.keys() == others
     arguments = Architecture().arguments_for(VisionTransformer)
     assert arguments.keys() == set(KNOBS) - others

@@ -119,8 +119,8 @@ class Architecture:
     )
     width: float = _knob(
         "CNN.WIDTH",
-        "channels of every layer of a 3D CNN (slowfast_r50, slow_r50, i3d_r50, x3d_m) over those of "
-        "the published one; for small data and few cores",
+        "channels of every layer of a 3D CNN (slowfast_r50, slow_r50, i3d_r50, x3d_m) over the "
+        "published ones; below 1 for small data and few cores",
     )
     act_checkpoint: bool = _knob(
         "TIMESFORMER.ACT_CHECKPOINT",

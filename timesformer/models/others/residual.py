@@ -28,7 +28,7 @@ def conv(
     inputs: int, outputs: int, kernel: Window, stride: Window = (1, 1, 1), groups: int = 1
 ) -> nn.Conv3d:
     """Make a convolution (t×h×w) without bias whose output is as large as its input / stride."""
-    padding = tuple(side // 2 for side in kernel)
+    padding = kernel[0] // 2, kernel[1] // 2, kernel[2] // 2
     return nn.Conv3d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
 
 
@@ -85,9 +85,7 @@ class ResidualBlock(nn.Module):
         return F.relu(shortcut + self.branch2(x))
 
 
-def bottleneck(
-    inputs: int, inner: int, outputs: int, frames: int, stride: int, **between: nn.Module
-) -> nn.Sequential:
+def bottleneck(inputs: int, inner: int, outputs: int, frames: int, stride: int) -> nn.Sequential:
     """Make the branch of a ResNet's block: (t×1×1), (1×3×3), (1×1×1), each with BatchNorm.
 
     Args:
@@ -125,31 +123,30 @@ def branch(
 
 
 class ConvolutionalHead(nn.Module):
-    """Average pooling over a window of the trained size, then a linear layer at every position.
+    """Average over time and a window of the trained size, then a linear layer at every position.
 
-    A clip of the trained size has one position. Of a larger one the head looks at all of them, as
+    Frames of the trained size have one position. Of larger ones the head looks at all of them, as
     PySlowFast tests (256² with what was trained on 224²): its score of a class is the mean of the
-    positions' softmax, and so is the softmax of what is returned here. A smaller clip shrinks the
+    positions' softmax, and so is the softmax of what is returned here. Smaller ones shrink the
     window.
 
     Args:
-        windows: of each pathway, what a clip of the trained size leaves: t, h, w.
+        img_size: trained frame side in pixels, or (H, W), which the network halves five times.
         dropout: share of the features that is dropped in training.
     """
 
-    def __init__(self, windows: Sequence[Window], dropout: float = 0.5) -> None:
+    def __init__(self, img_size: int | tuple[int, int], dropout: float = 0.5) -> None:
         super().__init__()
-        self.windows = tuple(windows)
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.window = -(-height // 32), -(-width // 32)
         self.dropout = nn.Dropout(dropout)
         self.projection: nn.Module = nn.Identity()
 
     def pool(self, maps: Sequence[Tensor]) -> Tensor:
         """(B, C, t, h, w) of each pathway -> features (B, positions, C) of all."""
-        pooled = []
-        for x, window in zip(maps, self.windows, strict=True):
-            kernel = [min(k, size) for k, size in zip(window, x.shape[2:], strict=True)]
-            pooled.append(F.avg_pool3d(x, kernel, stride=1))
-        return torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
+        frames = torch.cat([x.mean(dim=2) for x in maps], dim=1)
+        kernel = [min(k, size) for k, size in zip(self.window, frames.shape[2:], strict=True)]
+        return F.avg_pool2d(frames, kernel, stride=1).flatten(2).transpose(1, 2)
 
     def forward(self, maps: Sequence[Tensor], pre_logits: bool = False) -> Tensor:
         """(B, C, t, h, w) of each pathway -> logits (B, K), or features (B, C) if asked."""
@@ -199,7 +196,7 @@ def check_positions(cfg: CfgNode) -> None:
     if cfg.MODEL.LOSS_FUNC == "bce" and -(-crops[1] // 32) > -(-crops[0] // 32):
         raise ConfigError(
             f"DATA.TEST_CROP_SIZE {crops[1]}: {cfg.MODEL.MODEL_NAME} averages softmax scores over a "
-            f"crop larger than the trained one, which MODEL.LOSS_FUNC bce has none of: test at "
+            f"crop larger than the trained one, and MODEL.LOSS_FUNC bce has none: test at "
             f"DATA.TRAIN_CROP_SIZE {crops[0]}"
         )
 

@@ -25,7 +25,6 @@ from timesformer.models.others.residual import (
     Pathways,
     ResidualBlock,
     ResidualNetwork,
-    Window,
     bottleneck,
     check_positions,
     conv,
@@ -129,7 +128,7 @@ class ResNet3d(ResidualNetwork):
             self.add_module(f"s{stage + 2}", Pathways(blocks))
             inputs = [4 * i for i in inner]
         self.num_features = sum(inputs)
-        self.head = ConvolutionalHead(self._windows(num_frames, img_size))
+        self.head = ConvolutionalHead(img_size)
         start_fresh(self)
         self.reset_classifier(num_classes)
 
@@ -144,14 +143,6 @@ class ResNet3d(ResidualNetwork):
                 f"{frames} frames aren't a multiple of {self.alpha}: the slow pathway takes one of "
                 f"{self.alpha}"
             )
-
-    def _windows(self, frames: int, img_size: int | tuple[int, int]) -> list[Window]:
-        """Return t, h, w of each pathway's last features; sides are halved five times."""
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        side = (-(-height // 32), -(-width // 32))
-        if self.two:
-            return [(frames // self.alpha, *side), (frames, *side)]
-        return [(max(1, frames // 2) if self.halve_time else frames, *side)]
 
     def pathways(self, x: Tensor) -> list[Tensor]:
         """Return what each pathway takes of a clip (B, 3, T, H, W)."""
@@ -217,7 +208,7 @@ def slowfast_r50(cfg: CfgNode) -> ResNet3d:
 
 @MODEL_REGISTRY.register()
 def slow_r50(cfg: CfgNode) -> ResNet3d:
-    """The slow pathway of SlowFast R50 alone (arXiv 1812.03982, §4)."""
+    """Slow R50: the slow pathway of SlowFast alone (arXiv 1812.03982, §4)."""
     return _from_cfg(cfg, SLOW)
 
 

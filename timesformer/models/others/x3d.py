@@ -1,12 +1,12 @@
 """X3D (Feichtenhofer 2020, arXiv 2004.04730): a small image network, expanded along every axis.
 
-Weights have PySlowFast's names and shapes. Shape letters: B batch, C channels, T frames, H×W pixels,
-K classes.
+Weights have PySlowFast's names and shapes.
+
+Shape letters: B batch, C channels, T frames, H×W pixels, K classes.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from timesformer.models.architecture import Architecture
 from timesformer.models.network.input import check_clips
-from timesformer.models.others.classifier import check_cfg
+from timesformer.models.others.classifier import Classifier, check_cfg
 from timesformer.models.others.residual import (
     ConvolutionalHead,
     Pathways,
     ResidualBlock,
     ResidualNetwork,
-    Window,
     branch,
     check_positions,
     conv,
@@ -61,14 +60,16 @@ class X3DHead(ConvolutionalHead):
     """`ConvolutionalHead` between two more layers (arXiv 2004.04730, Table 1).
 
     Args:
-        window: see there.
+        img_size: see there.
         inputs: channels of the last stage.
         inner: channels that are pooled.
         hidden: channels C of the layer before the last.
     """
 
-    def __init__(self, window: Window, inputs: int, inner: int, hidden: int) -> None:
-        super().__init__([window])
+    def __init__(
+        self, img_size: int | tuple[int, int], inputs: int, inner: int, hidden: int
+    ) -> None:
+        super().__init__(img_size)
         self.conv_5 = conv(inputs, inner, (1, 1, 1))
         self.conv_5_bn = nn.BatchNorm3d(inner)
         self.lin_5 = conv(inner, hidden, (1, 1, 1))
@@ -92,7 +93,6 @@ class X3D(ResidualNetwork):
     def __init__(
         self,
         num_classes: int = 400,
-        num_frames: int = 16,
         img_size: int | tuple[int, int] = 224,
         *,
         width: float = 1.0,
@@ -105,9 +105,7 @@ class X3D(ResidualNetwork):
             self.add_module(f"s{stage}", Pathways([_stage(inputs, outputs, depth)]))
             inputs = outputs
         self.num_features = round(HIDDEN * width)
-        sides = (img_size, img_size) if isinstance(img_size, int) else img_size
-        window = (num_frames, math.ceil(sides[0] / 32), math.ceil(sides[1] / 32))
-        self.head = X3DHead(window, inputs, _inner(inputs), self.num_features)
+        self.head = X3DHead(img_size, inputs, _inner(inputs), self.num_features)
         start_fresh(self)
         self.reset_classifier(num_classes)
 
@@ -120,7 +118,7 @@ class X3D(ResidualNetwork):
         return pathways
 
 
-X3D.knobs = frozenset({"model", *Architecture().arguments_for(X3D)})
+X3D.knobs = Classifier.knobs | frozenset(Architecture().arguments_for(X3D))
 
 
 def _inner(outputs: int) -> int:

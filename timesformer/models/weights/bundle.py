@@ -28,7 +28,7 @@ from timesformer.models.weights.describe import (
     unfit_head,
 )
 from timesformer.models.weights.folders import READ_OF_RUN
-from timesformer.models.weights.formats import IGNORED, is_googles, native_state
+from timesformer.models.weights.formats import IGNORED, is_googles, native_state, pyslowfast
 from timesformer.models.weights.load import LoadReport, load_native
 from timesformer.models.weights.said import preprocessing_of, run_config
 from timesformer.models.weights.sources import read_weights
@@ -210,6 +210,8 @@ def _architecture(
         if not isinstance(stored, Mapping) or not stored:
             raise ValueError(f"its architecture is {stored!r:.60}, not the knobs of a model")
         said |= dict(stored)
+    if stored is None and pyslowfast.matches(state):
+        said |= pyslowfast.told(state, said)
     may_be_vit = PATCH in state or "model" not in said  # or it is nothing that is known
     if may_be_vit and stored is None:
         _forget_name(said, state)

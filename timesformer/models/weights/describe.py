@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from timesformer.models.attention import ATTENTION_REGISTRY
-from timesformer.models.weights.formats import BEFORE_HEAD
+from timesformer.models.weights.formats import BEFORE_HEAD, pyslowfast
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def describe(state: Mapping[str, Tensor]) -> str:
     """Return what the weights look like, in words that lead to the key to change."""
     if any("encoder.layer." in key for key in state):
         return "a Hugging Face model"
+    if pyslowfast.matches(state):
+        return "a 3D CNN with PySlowFast's names"
     if any("layer1.0.conv" in key for key in state):
         return "a ResNet"
     if PATCH not in state or not _block_parts(state):

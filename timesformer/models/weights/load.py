@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from timesformer.models.weights.adapt import LoadReport, Resizing, StateDict, adapt, other_head
 from timesformer.models.weights.describe import PATCH, describe
-from timesformer.models.weights.formats import IGNORED, bare_name, is_googles, native_state
+from timesformer.models.weights.formats import (
+    IGNORED,
+    bare_name,
+    image_resnet,
+    is_googles,
+    native_state,
+    pyslowfast,
+)
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, differences
 from timesformer.utils.errors import ConfigError, WeightsError
@@ -45,7 +52,7 @@ def load_pretrained(
     Args:
         model: a `VisionTransformer`, or a model that holds one as `.model`, wrapped or not; or
             any other registered model, whose weights go by name. Where that has an `image_part`,
-            an image ViT's weights are loaded into it.
+            an image ViT's weights are loaded into it; a 3D ResNet-50 takes those of an image one.
         source: whatever `read_weights` reads; or the content of a file.
         pos_embed_resize: how pos_embed is fitted to another grid: "bicubic" or "bilinear" in two
             dimensions, or "legacy", the published behaviour: 1-D nearest over the flattened patch
@@ -153,6 +160,9 @@ def _load_other(model: Any, found: StateDict, resizing: Resizing) -> LoadReport:
         prefix, vit = model.image_part()
         if PATCH in found and not any(key.startswith(prefix) for key in found):
             return _around(prefix, _load_vit(vit, found, resizing), own)
+    if image_resnet.matches(found) and pyslowfast.matches(own):
+        logger.info("the weights of an image ResNet are spread over the frames of its kernels")
+        found = image_resnet.to_native(found, own)
     names = {bare_name(key): key for key in own}
     state = {names.get(key, key): value for key, value in found.items()}
     fitted = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.config.strict_yaml import parse
-from timesformer.models.weights.formats import said_by_layout
+from timesformer.models.weights.formats import is_pyslowfasts, pyslowfast, said_by_layout
 from timesformer.utils.errors import ConfigError
 
 PREPROCESSING_KEYS = ("mean", "std", "channel_order")
@@ -45,6 +45,8 @@ def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
         return said_by_layout(content)
     if isinstance(content.get("architecture"), Mapping):  # a run of ours: its config was obeyed
         bgr = config.get("DATA.REVERSE_INPUT_CHANNEL") is True
+    elif is_pyslowfasts(content):
+        bgr = pyslowfast.takes_bgr(config)
     else:  # published SSv2 models take BGR whatever their config says (see docs/weights.md)
         bgr = str(config.get("TRAIN.DATASET", "")).lower() == "ssv2"
     found = {

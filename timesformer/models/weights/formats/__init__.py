@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from timesformer.models.weights.formats import foreign, google_npz, hugging_face, mmaction2
+from timesformer.models.weights.formats import (
+    foreign,
+    google_npz,
+    hugging_face,
+    image_resnet,
+    mmaction2,
+    pyslowfast,
+    pytorchvideo,
+)
 from timesformer.models.weights.formats.names import put
 
 __all__ = [
@@ -23,9 +31,12 @@ __all__ = [
     "bare_name",
     "google_npz",
     "hugging_face",
+    "image_resnet",
     "is_googles",
+    "is_pyslowfasts",
     "mmaction2",
     "native_state",
+    "pyslowfast",
     "said_by_layout",
 ]
 
@@ -87,7 +98,7 @@ def native_state(
         if google_npz.has_positions_of_patches(theirs):
             native = _with_cls_position(native)
         return native, [*others, *beside]
-    for layout in (hugging_face, mmaction2):
+    for layout in (hugging_face, mmaction2, pytorchvideo):
         if layout.matches(state):
             return layout.to_native(state), others
     foreign.refuse(state)
@@ -107,11 +118,21 @@ def is_googles(content: Mapping[str, Any]) -> bool:
 
 def said_by_layout(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the preprocessing of a layout whose models have one in common; None: unknown."""
-    state = {bare_name(str(key)): value for key, value in _inside(content).items()}
-    for layout in (google_npz, mmaction2):
+    state = _bare(content)
+    for layout in (google_npz, mmaction2, pyslowfast, pytorchvideo):
         if layout.matches(state):
             return layout.preprocessing(state)
     return None
+
+
+def is_pyslowfasts(content: Mapping[str, Any]) -> bool:
+    """Whether PySlowFast wrote a file, with models of its own or of pytorchvideo."""
+    state = _bare(content)
+    return pyslowfast.matches(state) or pytorchvideo.matches(state)
+
+
+def _bare(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {bare_name(str(key)): value for key, value in _inside(content).items()}
 
 
 def _inside(content: Mapping[str, Any]) -> Mapping[str, Any]:
