@@ -195,8 +195,8 @@ def check_positions(cfg: CfgNode) -> None:
     crops = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE
     if cfg.MODEL.LOSS_FUNC == "bce" and -(-crops[1] // 32) > -(-crops[0] // 32):
         raise ConfigError(
-            f"DATA.TEST_CROP_SIZE {crops[1]}: {cfg.MODEL.MODEL_NAME} averages softmax scores over a "
-            f"crop larger than the trained one, and MODEL.LOSS_FUNC bce has none: test at "
+            f"DATA.TEST_CROP_SIZE {crops[1]}: {cfg.MODEL.MODEL_NAME} averages softmax scores over "
+            f"crops larger than the trained ones, and MODEL.LOSS_FUNC bce has none: test at "
             f"DATA.TRAIN_CROP_SIZE {crops[0]}"
         )
 
