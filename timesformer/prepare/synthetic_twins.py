@@ -43,12 +43,16 @@ MARGIN = 8  # of the picture that it is drawn from; the background needs a multi
 # Of backgrounds: else finding the object is the hard part, and small models are at chance for long.
 DARKER = np.float32(0.5)
 
-SHAPES = ("disc", "square", "triangle", "cross")
+SHAPES = ("disc", "cross")
 HUES: Mapping[str, tuple[float, float, float]] = {
-    "red": (225, 80, 70),
-    "green": (70, 205, 90),
-    "blue": (100, 120, 225),
-    "yellow": (215, 205, 60),
+    "red": (225, 60, 60),
+    "orange": (225, 140, 50),
+    "yellow": (215, 215, 60),
+    "green": (60, 200, 70),
+    "cyan": (60, 205, 205),
+    "blue": (90, 100, 230),
+    "violet": (165, 80, 225),
+    "pink": (230, 120, 180),
 }
 LOOKS = tuple(f"{hue} {shape}" for hue in HUES for shape in SHAPES)
 
@@ -165,7 +169,7 @@ def _moments(rng: np.random.Generator, look: int, group: int) -> tuple[Floats, F
         still, _ = paint(rng, still, shape, coordinates, radius, (grey[0], grey[1]))
 
     hue, number = divmod(look, len(SHAPES))
-    colour = rng.uniform(-30, 30, 3) + [*HUES.values()][hue]
+    colour = rng.uniform(-25, 25, 3) + [*HUES.values()][hue]
     both = np.stack([colour, colour * rng.uniform(0.55, 1)]).astype(np.float32)
     x, y, radius = _paths(rng, group)
     coordinates = object_coordinates(rng, rows, columns, x + MARGIN, y + MARGIN, radius)
