@@ -5,25 +5,26 @@ A run is known by all its settings: two studies that need the same one share it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
+from timesformer.config.recipes import find_recipe
+from timesformer.config.validate import check
 from timesformer.models.build import label
 from timesformer.studies.study import Data, Recipe, Study, Variant
 from timesformer.utils.errors import UserError
-from timesformer.utils.parser import load_recipe
 
 RUNS = "runs"  # folder of the runs, in --out
-NAME_LENGTH = 120
+NAME_LENGTH = 150
 # Where a run happens, and how it is watched: not what it is.
 _ELSEWHERE = re.compile(
     r"OUTPUT_DIR|RNG_SEED|NUM_GPUS|NUM_SHARDS|SHARD_ID|DIST_BACKEND|LOG_\w+|DATA_LOADER\..*|"
@@ -130,48 +131,63 @@ class _Planner:
             if isinstance(value, Recipe)
         }
         keys = {**_ALWAYS, **recipe.keys} | {key: str(run.folder) for key, run in needs.items()}
-        # Models that are yet to be made would be missed.
+        # A model that is yet to be made would be missed.
         cfg = self._load(recipe.cfg, {k: v for k, v in keys.items() if k not in needs})
-        cfg.merge_from_list([word for key in needs for word in (key, keys[key])])
-        name = self._name(data, cfg, seed, {str(run.folder): run.name for run in needs.values()})
+        cfg.merge_from_list(_words({key: keys[key] for key in needs}))
+        needed = {key: run.name for key, run in needs.items()}
+        name = _name_of(data, cfg, _shipped(data.recipe), seed, needed)
         if name not in self.runs:
             folder = self.out / RUNS / name
             cfg.OUTPUT_DIR, cfg.RNG_SEED = str(folder), seed
-            last = {"OUTPUT_DIR": folder, "RNG_SEED": seed}
-            words = ("--cfg", recipe.cfg, *_words(keys), *self.pairs, *_words(last))
-            needed = tuple(run.name for run in needs.values())
-            self.runs[name] = Run(name, folder, words, cfg, data, needed)
+            last = _words({"OUTPUT_DIR": folder, "RNG_SEED": seed})
+            words = ("--cfg", recipe.cfg, *_words(keys), *self.pairs, *last)
+            self.runs[name] = Run(name, folder, words, cfg, data, tuple(needed.values()))
         return self.runs[name]
 
-    def _load(self, recipe: str, keys: Mapping[str, Any] | None = None) -> CfgNode:
-        """Return a config with the keys and the pairs; without keys, as it is shipped."""
-        words = () if keys is None else (*_words(keys), *self.pairs)
-        if (recipe, words) not in self._loaded:
-            cfg = load_recipe(argparse.Namespace(cfg_file=recipe, opts=list(words)))
+    def _load(self, recipe: str, keys: Mapping[str, Any]) -> CfgNode:
+        """Return a checked config with the keys and the pairs."""
+        words = (*_words(keys), *self.pairs)
+        if (recipe, words) not in self._loaded:  # seeds are many
+            cfg = _shipped(recipe).clone()
+            cfg.merge_from_list(words)
+            check(cfg)
             self._loaded[recipe, words] = cfg
         return self._loaded[recipe, words].clone()
 
-    def _name(self, data: Data, cfg: CfgNode, seed: int, folders: Mapping[str, str]) -> str:
-        """Say what a run is: data, model, what differs from the data's recipe, seed, digest."""
-        usual = dict(self._load(data.recipe).leaves())
-        # Only what differs from the defaults: a key that the schema gets later changes nothing.
-        default = dict(get_cfg().leaves())
-        is_ = {
-            key: folders.get(str(value), value)
-            for key, value in cfg.leaves()
-            if not _ELSEWHERE.fullmatch(key) and value != default[key]
-        }
-        settings = {"data": [data.name, Path(cfg.DATA.PATH_TO_DATA_DIR).name], **is_}
-        text = json.dumps(settings, sort_keys=True, default=str)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        said = {"TIMESFORMER.ATTENTION_TYPE", "MODEL.MODEL_NAME"}  # by the label
-        differs = [
-            f"{key.rpartition('.')[2].lower()}={_short(folders.get(str(value), value))}"
-            for key, value in cfg.leaves()
-            if not _ELSEWHERE.fullmatch(key) and key not in said and value != usual[key]
-        ]
-        what = re.sub(r"[^\w.=,-]+", "_", "-".join([data.name, label(cfg), *differs]))
-        return f"{what[:NAME_LENGTH]}-seed{seed}-{digest}"
+
+@cache
+def _shipped(recipe: str) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(find_recipe(recipe))
+    return cfg
+
+
+def _name_of(data: Data, cfg: CfgNode, usual: CfgNode, seed: int, needed: Mapping[str, str]) -> str:
+    """Say what a run is: data, model, what differs from the data's recipe, seed, digest.
+
+    Args:
+        data: what it is trained on.
+        cfg: its config.
+        usual: the data's recipe.
+        seed: of the run.
+        needed: names of other runs, by the keys that have their folders.
+    """
+    keys = {key: value for key, value in cfg.leaves() if not _ELSEWHERE.fullmatch(key)}
+    keys.update(needed)
+    before, default = dict(usual.leaves()), dict(get_cfg().leaves())
+    # Only what differs from the defaults: a key that the schema gets later changes nothing.
+    settings = {key: value for key, value in keys.items() if value != default[key]}
+    settings["data"] = [data.name, Path(cfg.DATA.PATH_TO_DATA_DIR).name]
+    text = json.dumps(settings, sort_keys=True, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    said = {"TIMESFORMER.ATTENTION_TYPE", "MODEL.MODEL_NAME"}  # by the label
+    differs = [
+        f"{key.rpartition('.')[2].lower()}={_short(value)}"
+        for key, value in keys.items()
+        if key not in said and value != before[key]
+    ]
+    what = re.sub(r"[^\w.=,-]+", "_", "-".join([data.name, label(cfg), *differs]))
+    return f"{what[:NAME_LENGTH]}-seed{seed}-{digest}"
 
 
 def _words(keys: Mapping[str, Any]) -> tuple[str, ...]:
@@ -180,7 +196,7 @@ def _words(keys: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _short(value: Any) -> str:
     text = re.sub(r"[\s\[\]']+", "", str(value)) or "none"
-    return text if len(text) <= 24 else f"{text[:16]}.{text[-7:]}"
+    return text if len(text) <= 24 else f"{text[:8]}.{text[-8:]}"
 
 
 def _all_keys(recipe: Recipe) -> Iterator[str]:

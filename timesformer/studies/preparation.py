@@ -10,7 +10,7 @@ from timesformer.config.validate import check_devices
 from timesformer.studies.plan import Plan
 from timesformer.studies.sweep import visible_gpus
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import is_file, is_folder
+from timesformer.utils.files import expand_home, is_file, is_folder
 
 WRITTEN_LAST = "classes.txt"  # by make-synthetic
 
@@ -30,7 +30,7 @@ def check_machine(plan: Plan, jobs: int) -> None:
                 f"{run.data.title}, e.g. DATA.PATH_TO_DATA_DIR data/{run.data.name} "
                 "(docs/datasets.md)"
             )
-        if not run.data.make and not is_folder(folder):
+        if not run.data.make and not is_folder(expand_home(folder)):
             raise UserError(f"DATA.PATH_TO_DATA_DIR {folder}: no such folder")
         check_devices(run.cfg)
     if jobs > 1 and gpus and jobs * gpus > (found := len(visible_gpus())):
