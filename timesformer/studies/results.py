@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from timesformer import __version__
+from timesformer.config.node import CfgNode
 from timesformer.engine.results import ensemble, result_files, tested_data
 from timesformer.engine.runs import read_stats
 from timesformer.models.build import meta_model, view_shape
@@ -54,8 +55,15 @@ def finished(run: Run) -> Mapping[str, Any] | None:
         lines = read_stats(run.folder)
     except UserError:
         return None
-    cfg = run.cfg
-    right = {
+    last = lines[-1] if lines else {}
+    known = last.get("split") == "test_final" and isinstance(last.get("top1_acc"), float)
+    right = tested_with(run.cfg)
+    return last if known and all(last.get(key) == right[key] for key in right) else None
+
+
+def tested_with(cfg: CfgNode) -> dict[str, str | int]:
+    """Return what the line of a test says of the settings that it was made with."""
+    return {
         "data": tested_data(cfg),
         "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS}x{cfg.TEST.NUM_SPATIAL_CROPS}",
         "ensemble": cfg.DATA.ENSEMBLE_METHOD,
@@ -64,9 +72,6 @@ def finished(run: Run) -> Mapping[str, Any] | None:
         "sampling_rate": cfg.DATA.SAMPLING_RATE,
         "crop": cfg.DATA.TEST_CROP_SIZE,
     }
-    last = lines[-1] if lines else {}
-    known = last.get("split") == "test_final" and isinstance(last.get("top1_acc"), float)
-    return last if known and all(last.get(k) == v for k, v in right.items()) else None
 
 
 def read_rows(plan: Plan) -> list[Row]:

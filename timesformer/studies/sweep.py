@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from timesformer.studies.plan import Run
 from timesformer.studies.results import finished
@@ -55,11 +55,12 @@ def sweep(runs: Mapping[str, Run], jobs: int, say: Callable[[str], None] = print
             for child in [c for c in children if c.process.poll() is not None]:
                 children.remove(child)
                 done += 1
-                seconds = time.monotonic() - child.since
+                outcome = _top1(child)
                 if problem := _problem(child):
                     failed[child.run.name] = problem
+                    outcome = f"failed: {problem}"
                 rest = _rest(time.monotonic() - start, done, total)
-                say(f"[{done}/{total}] {child.run.name}: {_outcome(child, seconds)}{rest}")
+                say(f"[{done}/{total}] {child.run.name}: {outcome}{rest}")
             for name in [n for n, run in left.items() if failed.keys() & set(run.needs)]:
                 need = next(n for n in left.pop(name).needs if n in failed)
                 failed[name] = f"needs {need}, which failed"
@@ -134,11 +135,11 @@ def _problem(child: _Child) -> str:
     return f"{last} ({how}; see {folder / OUTPUT})"
 
 
-def _outcome(child: _Child, seconds: float) -> str:
-    if problem := _problem(child):
-        return f"failed: {problem}"
-    stats: Mapping[str, Any] = finished(child.run) or {}
-    return f"top-1 {stats['top1_acc']:.1f} % in {timedelta(seconds=round(seconds))}"
+def _top1(child: _Child) -> str:
+    """Say what a run found, "" if it found nothing."""
+    stats = finished(child.run)
+    seconds = timedelta(seconds=round(time.monotonic() - child.since))
+    return f"top-1 {stats['top1_acc']:.1f} % in {seconds}" if stats else ""
 
 
 def _rest(seconds: float, done: int, total: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timesformer.studies.registry import register_study
-from timesformer.studies.study import Data, Study, Variant
+from timesformer.studies.study import Data, Recipe, Study, Variant
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 
@@ -14,11 +14,16 @@ def data_scale() -> Study:
     return Study("Amount of training data", _variants, x_label="training videos, %")
 
 
+def _recipe(data: Data) -> str:
+    """Return the recipe of TimeSformer; in the paper all start from ImageNet-1K."""
+    return data.recipe if data.generated else f"{data.recipe}_IN1K"
+
+
 def _variants(data: Data) -> list[Variant]:
     return [
         Variant(
             "",
-            data.with_keys({"DATA.FRACTION": fraction}),
+            Recipe(_recipe(data), {"DATA.FRACTION": fraction}),
             x=100 * fraction,
             series="TimeSformer",
         )

@@ -20,12 +20,13 @@ class Position(NamedTuple):
     kind: str  # TIMESFORMER.POS_EMBED
     k400: float
     ssv2: float
+    suffix: str  # of its recipes
 
 
 POSITIONS = (
-    Position("none", "none", 75.4, 45.8),
-    Position("space-only", "space", 77.8, 52.5),
-    Position("space-time", "space_time", 78.0, 59.5),
+    Position("none", "none", 75.4, 45.8, "_noPos"),
+    Position("space-only", "space", 77.8, 52.5, "_spacePos"),
+    Position("space-time", "space_time", 78.0, 59.5, ""),
 )
 
 
@@ -39,7 +40,11 @@ def _variants(data: Data) -> list[Variant]:
     return [
         Variant(
             position.label,
-            data.with_keys({"TIMESFORMER.POS_EMBED": position.kind}),
+            data.with_keys(
+                {"TIMESFORMER.POS_EMBED": position.kind},
+                kinetics=f"Kinetics/TimeSformer_divST_8x32_224{position.suffix}",
+                ssv2=f"SSv2/TimeSformer_divST_8_224{position.suffix}",
+            ),
             paper={"K400": position.k400, "SSv2": position.ssv2}[data.paper],
         )
         for position in POSITIONS

@@ -25,7 +25,10 @@ class Scheme(NamedTuple):
     @property
     def shipped(self) -> dict[str, str]:
         """Recipes by data."""
-        return {"kinetics": f"Kinetics/TimeSformer_{self.recipes}_8x32_224"}
+        return {
+            "kinetics": f"Kinetics/TimeSformer_{self.recipes}_8x32_224",
+            "ssv2": f"SSv2/TimeSformer_{self.recipes}_8_224",
+        }
 
 
 SCHEMES = (
