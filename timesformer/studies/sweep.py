@@ -54,6 +54,7 @@ def sweep(runs: Mapping[str, Run], jobs: int, say: Callable[[str], None] = print
                 children.append(_start(left.pop(run.name), slot, jobs))
             for child in [c for c in children if c.process.poll() is not None]:
                 children.remove(child)
+                _let_go(child)
                 done += 1
                 outcome = _top1(child)
                 if problem := _problem(child):
@@ -99,6 +100,12 @@ def _start(run: Run, slot: int, jobs: int) -> _Child:
             start_new_session=True,  # Ctrl-C is for this process, which ends the others
         )
     return _Child(run, process, slot, time.monotonic())
+
+
+def _let_go(child: _Child) -> None:
+    assert child.process.stdin is not None
+    child.process.stdin.close()
+    child.process.wait()
 
 
 def _share(run: Run, slot: int, jobs: int) -> dict[str, str]:
@@ -168,6 +175,7 @@ def _ended_with_us() -> Iterator[list[_Child]]:
                 child.process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
+            _let_go(child)
         signal.signal(signal.SIGTERM, before)
 
 
