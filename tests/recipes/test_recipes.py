@@ -244,6 +244,23 @@ def test_vivit(name: str) -> None:
     assert batch_layout(cfg, *ranks(cfg)).global_batch == 64
 
 
+@pytest.mark.parametrize(
+    ("name", "model", "top1", "top5"),
+    [("MViTv1_B", "mvit_v1_b", 64.7, 89.2), ("MViTv2_S", "mvit_v2_s", 68.2, 91.4)],
+)
+def test_mvit_on_ssv2(name: str, model: str, top1: float, top5: float) -> None:
+    """Its weights are torchvision's of Kinetics, which take 16 frames of RGB."""
+    path = ROOT / f"configs/SSv2/{name}_16_224.yaml"
+    base = dict(load(path.with_name("TimeSformer_divST_8_224.yaml")).leaves())
+    assert {k: v for k, v in load(path).leaves() if base[k] != v} == {
+        "DATA.NUM_FRAMES": 16,
+        "DATA.REVERSE_INPUT_CHANNEL": False,
+        "TIMESFORMER.PRETRAINED_MODEL": f"torchvision/{model}",
+        "MODEL.MODEL_NAME": model,
+    }
+    assert f"{top1} top-1, {top5} top-5" in header(path)
+
+
 def assert_size(cfg: CfgNode, frames: int, rate: int, crop: int) -> None:
     data = cfg.DATA
     assert (frames, rate, crop) == (data.NUM_FRAMES, data.SAMPLING_RATE, data.TRAIN_CROP_SIZE)
