@@ -69,6 +69,8 @@ def _take_fraction(dataset: Dataset, name: str, cfg: CfgNode) -> None:
     if not isinstance(dataset, VideoDataset):
         raise ConfigError(f"DATA.FRACTION is for data sets of video files, which {name} isn't")
     whole = dataset.records
+    if not len(whole):
+        return  # which the loader complains of
     kept = fraction_of(whole, cfg)
     if isinstance(whole, Records):
         dataset.records = whole.take(kept)

@@ -22,6 +22,7 @@ from timesformer.datasets import build
 from timesformer.datasets.build import build_dataset, build_split
 from timesformer.datasets.lists.fraction import choose, nested_order
 from timesformer.datasets.lists.records import Images, Record, Records
+from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import ConfigError
 
 FRACTIONS = (0.001, 0.1, 0.25, 0.3, 0.5, 0.75, 0.999, 1.0)
@@ -284,7 +285,7 @@ def test_records_keep_their_lines_and_the_log_counts(
 
 def test_a_data_set_of_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Numbers(Dataset):
-        records = (Record("a", 0),)
+        """Of records it knows nothing."""
 
     cfg = get_cfg()
     cfg.DATA.FRACTION = 0.5
@@ -292,6 +293,16 @@ def test_a_data_set_of_something_else_is_refused(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=r"DATA\.FRACTION is for data sets of video files"):
         build_dataset("numbers", cfg, "train")
     assert isinstance(build_dataset("numbers", cfg, "val"), Numbers)
+
+
+def test_nothing_is_a_share_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an empty training set means, the loader says."""
+    empty = VideoDataset.__new__(VideoDataset)
+    empty.records = Records()
+    cfg = get_cfg()
+    cfg.DATA.FRACTION = 0.5
+    monkeypatch.setattr(build, "_registered", lambda name, split: lambda cfg, mode: empty)
+    assert build_dataset("empty", cfg, "train") is empty
 
 
 def write_share(root: Path, rank_dir: Path) -> None:

@@ -161,7 +161,7 @@ def class_counts(records: Sequence[Record], num_classes: int) -> np.ndarray:
     """Return the videos of each class (K,); one with several labels counts for each of them."""
     counts = np.zeros(num_classes, np.int64)
     for record in records:
-        counts[np.array(record.label)] += 1  # of one class or several
+        counts[np.array(record.label, int)] += 1  # of one class or several
     return counts
 
 
