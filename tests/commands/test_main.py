@@ -224,7 +224,18 @@ WITH_PAIRS = {
 def test_every_command_with_pairs_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         assert status(lambda name=name: dispatch([name, "--help"])) == 0  # type: ignore[misc]
-        assert ("KEY VALUE" in capsys.readouterr().out) == (name in WITH_PAIRS)
+        # Those of reproduce are for the runs that it starts, which have recipes of their own.
+        tried = name in WITH_PAIRS or name == "reproduce"
+        assert ("KEY VALUE" in capsys.readouterr().out) == tried
+
+
+@pytest.mark.parametrize("option", ["--seeds", "--jobs", "--data-set", "--out"])
+def test_options_of_reproduce_come_before_the_pairs(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["reproduce", "--figure", "schemes", "NUM_GPUS", "0", option, "1"]
+    assert status(lambda: dispatch(words)) == 2
+    assert f"{option} must come before the KEY VALUE pairs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Make a Synthetic dataset: small videos for which it is known what a model must see.
+"""Make a Synthetic dataset: small videos of which it is known what they take.
 
 Kinds: motion, whose classes differ only in order in time; and the twins, the same videos with two
 kinds of labels: static (what the object looks like) and temporal (in which order things happen).
