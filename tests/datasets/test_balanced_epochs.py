@@ -79,6 +79,18 @@ def test_without_it_epochs_and_clips_are_those_of_before(synthetic_dir: Path) ->
     assert clip.random() == keyed_rng("clip", 5, 3, 7).random()
 
 
+def test_a_video_that_comes_again_goes_on_with_its_clips(synthetic_dir: Path) -> None:
+    """Of two a time these are its clips 0 and 1, then 2 and 3."""
+    cfg = small_cfg(synthetic_dir, Path("x"), DATA__NUM_SAMPLES=2)
+    dataset = construct_loader(cfg, "train").dataset
+    assert [r.random() for r in dataset._generators(7, 3, 1)] == [
+        keyed_rng("clip", 0, 3, 7, clip).random() for clip in (2, 3)
+    ]
+    items = dataset.__getitems__([(7, 3), (7, 3, 1)])
+    assert [int(item[3]["view"]) for item in items] == [0, 1, 2, 3]  # type: ignore[index, call-overload]
+    assert dataset[(7, 3, 1)][0].equal(items[2][0])  # type: ignore[index]
+
+
 def test_an_epoch_is_a_function_of_seed_and_epoch_and_shuffled() -> None:
     draws = [BalancedEpochs(LABELS, 1.0, s).draw(e)[0].tolist() for s, e in ((1, 2),) * 2]
     assert draws[0] == draws[1]

@@ -115,6 +115,18 @@ def list_of_one_node(data: Path) -> str:
     return raised(lambda: together(lambda: construct_loader(cfg, "train")))
 
 
+def half_of_the_videos(data: Path) -> str:
+    """The share of this rank, whose seed and order of the list are its own."""
+    folder = Path("half")
+    folder.mkdir()
+    rows = (data / "train.csv").read_text().splitlines()
+    (folder / "train.csv").write_text("\n".join(rows[:: -1 if get_rank() else 1]) + "\n")
+    shutil.copy(data / "classes.txt", folder)
+    cfg = small_cfg(folder, Path("x"), **ONE, DATA__FRACTION=0.5, RNG_SEED=get_rank())
+    records = construct_loader(cfg, "train").dataset.records
+    return " ".join(sorted(Path(record.path).name for record in records))
+
+
 def meet(data: Path, folder: Path) -> None:
     """Meet them all, and write what was raised where this rank is."""
 
@@ -132,6 +144,7 @@ def meet(data: Path, folder: Path) -> None:
             "list": list_of_one_node(data),
             "order": another_order(data, folder),
             "config": another_config(data),
+            "half": half_of_the_videos(data),
         }
         Path("found.json").write_text(json.dumps(found))
 
@@ -172,6 +185,12 @@ def two(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[d
 def test_both_complain(two: list[dict[str, str]], case: str, complaint: str) -> None:
     for found in two:
         assert complaint in found[case]
+
+
+def test_ranks_take_the_same_share_of_the_videos(two: list[dict[str, str]]) -> None:
+    shares = [found["half"].split() for found in two]
+    assert shares[0] == shares[1]
+    assert len(set(shares[0])) == 12
 
 
 def test_the_main_process_decides(two: list[dict[str, str]]) -> None:
