@@ -109,8 +109,8 @@ def clip_accuracy(run: Run, clips: int) -> float:
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: no scores of each view ({error}); delete {run.folder}") from error
     grid = per_view.unflatten(1, (cfg.TEST.NUM_ENSEMBLE_VIEWS, -1))  # (V, clips, crops, K)
-    chosen = grid[:, spread(clips, grid.shape[1])].flatten(1, 2).nan_to_num(nan=-torch.inf)
-    scores = ensemble(chosen, cfg.DATA.ENSEMBLE_METHOD)
+    chosen = grid[:, spread(clips, grid.shape[1])].flatten(1, 2)
+    scores = ensemble(chosen, cfg.DATA.ENSEMBLE_METHOD)  # NaN: never right
     return 100.0 * topk_correct(scores, labels, (1,))[0] / len(labels)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from timesformer.utils.text import counted
 from timesformer.visualization.style import (
@@ -23,6 +25,7 @@ from timesformer.visualization.style import (
 
 TOP1 = "top-1, %"
 MISSING = "missing"
+WIDTH = 7.0  # inches that a figure has at least, for the words above it
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # a number on a line
 
 
@@ -119,7 +122,7 @@ def _seeds(marks: Sequence[Mark]) -> str:
 def _draw_rows(panels: Sequence[Panel]) -> Figure:
     rows = max(len(panel.marks) for panel in panels)
     widths = [width for p in panels for width in ([3.0, 1.7] if p.has_paper else [3.0])]
-    wide = 2.3 + 1.15 * sum(widths)
+    wide = max(2.3 + 1.15 * sum(widths), WIDTH)
     figure = blank_figure(wide, 1.95 + 0.42 * rows)
     height = figure.get_figheight()
     columns = figure.subplots(
@@ -198,13 +201,13 @@ def _draw_lines(panels: Sequence[Panel], x_label: str, x_log: bool) -> Figure:
     has_paper = any(panel.has_paper for panel in panels)
     columns, lines = len(panels) + has_costs, 1 + has_paper
     ratios = [3.0, 1.7][:lines]
-    wide, high = 1.2 + 4.2 * columns, 2.0 + 1.05 * sum(ratios) + 0.75 * has_paper
+    wide, high = max(1.2 + 4.2 * columns, WIDTH), 2.0 + 1.05 * sum(ratios) + 0.6 * has_paper
     figure = blank_figure(wide, high)
     grid = figure.subplots(
         lines, columns, squeeze=False,
         gridspec_kw={
             "left": 0.75 / wide, "right": 1 - 0.3 / wide, "top": 1 - 1.2 / high,
-            "bottom": 0.65 / high, "wspace": 0.24, "hspace": 0.5, "height_ratios": ratios,
+            "bottom": 0.65 / high, "wspace": 0.24, "hspace": 0.4, "height_ratios": ratios,
         },
     )  # fmt: skip
     for column, panel in enumerate(panels):
@@ -267,6 +270,7 @@ def _lines(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(-2, 104)
     else:
         axes.margins(y=0.2)
+        axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     axes.set_ylabel(TOP1, size=10, color=INK)
     axes.grid(color=GRID)
     if axes.get_legend_handles_labels()[0]:
@@ -308,15 +312,24 @@ def _x_axis(axes: Axes, marks: Sequence[Mark], label: str, log: bool) -> None:
     places = sorted({mark.x for mark in marks if mark.x is not None})
     if log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-    if len(places) <= 10:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.3g}"))
+    if _apart(places, log):
         axes.set_xticks(places, [f"{place:.3g}" for place in places])
     if places:
         edge = 0.08 * (places[-1] - places[0] or 1.0)
         limits = (places[0] / 1.15, places[-1] * 1.15) if log else None
         axes.set_xlim(*(limits or (places[0] - edge, places[-1] + edge)))
     axes.set_xlabel(label, size=10, color=INK)
+
+
+def _apart(places: Sequence[float], log: bool) -> bool:
+    """Tell whether there is room for a number at each place."""
+    if log:
+        places = [math.log(place) for place in places]
+    gaps = [b - a for a, b in pairwise(places)]
+    return not gaps or min(gaps) > (places[-1] - places[0]) / 15
 
 
 # ---------------------------------------------------------------------------- both

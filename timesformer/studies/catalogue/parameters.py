@@ -22,7 +22,7 @@ def parameters() -> Study:
     """Top-1 over the number of parameters (Table 2, §4.7)."""
     return Study(
         "Parameters", _variants, x_label="10⁶ parameters", x_of=_millions, x_log=True,
-        source="TimeSformer, Table 2 and §4.7 (ViT-S and -L: about)",
+        source="TimeSformer, §4.7 (S, L: about)",
     )  # fmt: skip
 
 

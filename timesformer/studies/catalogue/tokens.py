@@ -20,8 +20,8 @@ SIDES = (224, 336, 448, 560)
 GENERATED_SIDES = (32, 48, 64, 96)  # videos are 64 pixels high
 # The paper couldn't train joint attention from 32 frames or 448 pixels on: out of memory.
 JOINT_FRAMES, JOINT_SIDE = 32, 448
-# Of the figure only these numbers stand in the text, and as accuracies of three crops.
-LONG = {("K400", 8): 78.0, ("K400", 96): 80.7, ("SSv2", 8): 59.5}
+# Of the figure's numbers only these stand in the text, and as accuracies of three crops.
+LONG = {("kinetics", 8): 78.0, ("kinetics", 96): 80.7, ("ssv2", 8): 59.5}
 
 
 @register_study("frames")
@@ -52,7 +52,7 @@ def _lengths(data: Data) -> list[Variant]:
             ),
             x=number,
             series=series,
-            paper=LONG.get((data.paper, number)) if series == "divided" else None,
+            paper=LONG.get((data.name, number)) if series == "divided" else None,
         )
         for series, scheme in SCHEMES.items()
         for number, rate in CLIPS[data.name]
