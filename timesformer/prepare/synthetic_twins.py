@@ -26,8 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timesformer.prepare.synthetic_video import (
-    HEIGHT,
-    WIDTH,
     Floats,
     background,
     noise_like,
@@ -35,9 +33,10 @@ from timesformer.prepare.synthetic_video import (
     paint,
 )
 
+HEIGHT, WIDTH = 48, 64
 MOMENTS = 8
 FPS = Fraction(30)
-CAMERA = 4  # pixels that it may jump to either side
+CAMERA = 3  # pixels that it may jump to either side
 MARGIN = 8  # of the picture that it is drawn from; the background needs a multiple of 8
 
 # Of backgrounds: else finding the object is the hard part, and small models are at chance for long.
@@ -163,7 +162,7 @@ def _moments(rng: np.random.Generator, look: int, group: int) -> tuple[Floats, F
     for _ in range(rng.integers(1, 4)):
         grey = rng.uniform(30, 110, (2, 1)).astype(np.float32)
         y, x = rng.uniform(0, size).astype(np.float32)
-        radius = np.array([rng.uniform(4, 9)], np.float32)
+        radius = np.array([rng.uniform(3, 7)], np.float32)
         shape = SHAPES[rng.integers(len(SHAPES))]
         coordinates = object_coordinates(rng, rows, columns, x[None], y[None], radius)
         still, _ = paint(rng, still, shape, coordinates, radius, (grey[0], grey[1]))
@@ -184,15 +183,15 @@ def _moments(rng: np.random.Generator, look: int, group: int) -> tuple[Floats, F
 def _paths(rng: np.random.Generator, group: int) -> tuple[Floats, Floats, Floats]:
     """Column and row of the centre, and radius, of the object in each moment: (8,) each, pixels."""
     number = np.arange(MOMENTS, dtype=np.float32) - (MOMENTS - 1) / 2  # symmetric about 0
-    x = np.full(MOMENTS, WIDTH / 2 + rng.uniform(-14, 14), np.float32)
-    y = np.full(MOMENTS, HEIGHT / 2 + rng.uniform(-14, 14), np.float32)
-    radius = np.full(MOMENTS, rng.uniform(7, 11), np.float32)
+    x = np.full(MOMENTS, WIDTH / 2 + rng.uniform(-11, 11), np.float32)
+    y = np.full(MOMENTS, HEIGHT / 2 + rng.uniform(-11, 11), np.float32)
+    radius = np.full(MOMENTS, rng.uniform(5.5, 8.5), np.float32)
     if group == 0:
-        x = WIDTH / 2 + rng.uniform(-3, 3) + np.float32(rng.uniform(6, 7.5)) * number
+        x = WIDTH / 2 + rng.uniform(-2, 2) + np.float32(rng.uniform(4.5, 5.5)) * number
     elif group == 1:
-        side = rng.choice((-1, 1)) * rng.uniform(8, 14)
+        side = rng.choice((-1, 1)) * rng.uniform(6, 11)
         x = np.where(number < 0, WIDTH / 2 + side, WIDTH / 2 - side)
-        radius = np.where(number < 0, rng.uniform(10, 13), rng.uniform(5, 7))
+        radius = np.where(number < 0, rng.uniform(8, 10), rng.uniform(4, 5.5))
     elif group == 2:
         radius = radius * np.exp(np.float32(0.13) * number)
     else:
