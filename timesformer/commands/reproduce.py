@@ -44,7 +44,7 @@ from timesformer.studies.registry import (
 )
 from timesformer.studies.results import finished, read_rows
 from timesformer.studies.study import DATA
-from timesformer.studies.sweep import counted_runs, sweep
+from timesformer.studies.sweep import at_once, counted_runs, sweep
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_places, write_text
 from timesformer.utils.parser import CommandParser, output_path
@@ -151,7 +151,7 @@ def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
                 "the rest; or choose another --out"
             )
         complete = sum(finished(run) is not None for run in plan.runs.values())
-        print(f"{args.figure}: {counted_runs(len(plan.runs), complete)}, in {out / RUNS}")
+        at_once(f"{args.figure}: {counted_runs(len(plan.runs), complete)}, in {out / RUNS}")
         failed: dict[str, str] = {}
         if complete < len(plan.runs):
             check_machine(plan, args.jobs)

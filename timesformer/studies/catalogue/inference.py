@@ -8,7 +8,7 @@ from timesformer.utils.errors import UserError
 
 CLIPS = 10
 # What a clip is called, its frames and DATA.SAMPLING_RATE.
-GENERATED = (("a quarter of the video", 4, 1), ("half of it", 4, 2), ("all of it", 8, 2))
+GENERATED = (("a quarter of the video", 2, 1), ("half of it", 4, 1), ("all of it", 8, 1))
 KINETICS = (("TimeSformer, 8×32", 8, 32), ("TimeSformer-L, 96×4", 96, 4))
 
 

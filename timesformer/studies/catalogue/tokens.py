@@ -8,7 +8,7 @@ from timesformer.studies.registry import register_study
 from timesformer.studies.study import Data, Study, Variant
 
 SCHEMES = {"divided": "divided_space_time", "joint": "joint_space_time"}
-GENERATED_CLIPS = ((2, 8), (4, 4), (8, 2), (16, 1))
+GENERATED_CLIPS = ((1, 8), (2, 4), (4, 2), (8, 1))  # a video has 8 frames
 # Frames of a clip and DATA.SAMPLING_RATE. All clips span the same time, but for the paper's 96×4.
 CLIPS: Mapping[str, Sequence[tuple[int, int]]] = {
     "static": GENERATED_CLIPS,
@@ -84,5 +84,5 @@ def _sides(data: Data) -> list[Variant]:
 
 def _jitter(data: Data, side: int) -> Sequence[int]:
     """Return DATA.TRAIN_JITTER_SCALES in the proportion that the data's recipe has to its crop."""
-    low, high = (64 / 64, 72 / 64) if data.generated else (256 / 224, 320 / 224)
+    low, high = (1.0, 1.0) if data.generated else (256 / 224, 320 / 224)
     return [round(low * side), round(high * side)]
