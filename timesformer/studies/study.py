@@ -112,6 +112,21 @@ class Study:
     source: str = ""
 
 
+CNNS: Mapping[str, str] = {"SlowFast": "slowfast_r50", "I3D": "i3d_r50"}
+"""3D CNNs that the paper compares with, and their MODEL.MODEL_NAME."""
+
+NARROW_CNN: Mapping[str, Any] = {
+    # What the recipes of transformers say means nothing to a 3D CNN, so it is unsaid.
+    "TIMESFORMER.INIT": "image",
+    "TIMESFORMER.EMBED_DIM": 768,
+    "TIMESFORMER.DEPTH": 12,
+    "TIMESFORMER.NUM_HEADS": 12,
+    "TIMESFORMER.DROP_PATH_RATE": 0.1,
+    "CNN.WIDTH": 0.25,
+    "SOLVER.BASE_LR": 2e-3,
+}
+"""Keys that make of a generated set's recipe one for 3D CNNs of a quarter of the channels."""
+
 CHANCE = 100 / 16  # of the twins' 16 classes
 SYNTHETIC = (
     Data(

@@ -31,7 +31,14 @@ class _Child(NamedTuple):
     since: float
 
 
-def sweep(runs: Mapping[str, Run], jobs: int, say: Callable[[str], None] = print) -> dict[str, str]:
+def at_once(line: str) -> None:
+    """Print a line that is seen now, also in a file: hours may pass until the next one."""
+    print(line, flush=True)
+
+
+def sweep(
+    runs: Mapping[str, Run], jobs: int, say: Callable[[str], None] = at_once
+) -> dict[str, str]:
     """Do what isn't complete, in order; a run that fails doesn't stop the others.
 
     Args:

@@ -24,6 +24,7 @@ from timesformer.visualization.style import (
 )
 
 TOP1 = "top-1, %"
+SERIES = (*COLOURS, "#8d5bb8", "#b8473f")
 MISSING = "missing"
 WIDTH = 7.0  # inches that a figure has at least, for the words above it
 ON_WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # a number on a line
@@ -240,7 +241,7 @@ def _by_series(marks: Sequence[Mark]) -> list[tuple[str, str, list[Mark]]]:
     found = []
     for i, name in enumerate(names):
         own = [mark for mark in marks if mark.series == name and mark.x is not None]
-        found.append((name, COLOURS[i % len(COLOURS)], sorted(own, key=lambda m: m.x or 0.0)))
+        found.append((name, SERIES[i % len(SERIES)], sorted(own, key=lambda m: m.x or 0.0)))
     return found
 
 

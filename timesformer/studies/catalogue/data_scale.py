@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from timesformer.studies.registry import register_study
-from timesformer.studies.study import Data, Recipe, Study, Variant
+from timesformer.studies.study import CNNS, NARROW_CNN, Data, Recipe, Study, Variant
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
+TIMESFORMER = "TimeSformer"
 
 
 @register_study("data-scale")
@@ -14,18 +15,24 @@ def data_scale() -> Study:
     return Study("Amount of training data", _variants, x_label="training videos, %")
 
 
-def _recipe(data: Data) -> str:
-    """Return the recipe of TimeSformer; in the paper all start from ImageNet-1K."""
-    return data.recipe if data.generated else f"{data.recipe}_IN1K"
-
-
 def _variants(data: Data) -> list[Variant]:
     return [
-        Variant(
-            "",
-            Recipe(_recipe(data), {"DATA.FRACTION": fraction}),
-            x=100 * fraction,
-            series="TimeSformer",
-        )
+        Variant("", _with_share(recipe, fraction), x=100 * fraction, series=name)
+        for name, recipe in _models(data).items()
         for fraction in FRACTIONS
     ]
+
+
+def _models(data: Data) -> dict[str, Recipe]:
+    """Return what is compared; in the paper all start from ImageNet-1K."""
+    if not data.generated:
+        return {TIMESFORMER: Recipe(f"{data.recipe}_IN1K")}
+    cnns = {
+        name: data.with_keys({**NARROW_CNN, "MODEL.MODEL_NAME": model})
+        for name, model in CNNS.items()
+    }
+    return {TIMESFORMER: data.with_keys({}), **cnns}
+
+
+def _with_share(recipe: Recipe, fraction: float) -> Recipe:
+    return Recipe(recipe.cfg, {**recipe.keys, "DATA.FRACTION": fraction})

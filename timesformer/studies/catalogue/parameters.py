@@ -5,7 +5,7 @@ from __future__ import annotations
 from timesformer.config.node import CfgNode
 from timesformer.models.build import meta_model
 from timesformer.studies.registry import register_study
-from timesformer.studies.study import Data, Study, Variant
+from timesformer.studies.study import CNNS, NARROW_CNN, Data, Study, Variant
 
 SCHEMES = {"space": "space_only", "joint": "joint_space_time", "divided": "divided_space_time"}
 WIDTHS = (32, 64, 128)  # of the generated videos' models; 16 to a head
@@ -31,22 +31,31 @@ def _millions(cfg: CfgNode) -> float:
 
 
 def _variants(data: Data) -> list[Variant]:
-    if data.generated:
-        return [
-            Variant(
-                "",
-                data.with_keys(
-                    {
-                        "TIMESFORMER.ATTENTION_TYPE": scheme,
-                        "TIMESFORMER.EMBED_DIM": width,
-                        "TIMESFORMER.NUM_HEADS": width // 16,
-                    }
-                ),
-                series=series,
-            )
-            for series, scheme in SCHEMES.items()
-            for width in WIDTHS
-        ]
+    return _generated(data) if data.generated else _full_size(data)
+
+
+def _generated(data: Data) -> list[Variant]:
+    transformers = [
+        Variant("", data.with_keys(_of_width(scheme, width)), series=series)
+        for series, scheme in SCHEMES.items()
+        for width in WIDTHS
+    ]
+    cnns = [
+        Variant("", data.with_keys({**NARROW_CNN, "MODEL.MODEL_NAME": name}), series=series)
+        for series, name in CNNS.items()
+    ]
+    return [*transformers, *cnns]
+
+
+def _of_width(scheme: str, width: int) -> dict[str, str | int]:
+    return {
+        "TIMESFORMER.ATTENTION_TYPE": scheme,
+        "TIMESFORMER.EMBED_DIM": width,
+        "TIMESFORMER.NUM_HEADS": width // 16,
+    }
+
+
+def _full_size(data: Data) -> list[Variant]:
     return [
         Variant(
             "",
