@@ -138,7 +138,10 @@ def test_mistakes(folder: Path, synthetic_dir: Path, tmp_path: Path) -> None:
         ((synthetic_dir, *given, "--limit", 0), "--limit 0: must be 1 or more"),
         ((synthetic_dir, *given, "--seed", -1), "--seed -1"),
         ((synthetic_dir / "test.csv", *given, "--split", "val"), "is no folder"),
-        ((tmp_path / "no.csv", *given), "no.csv"),
+        ((tmp_path / "no.csv", *given), "no.csv: there is no such list, folder or run"),
+        ((synthetic_dir, *given, "--sampling-rate", 8), "all weights say which frames they take"),
+        ((synthetic_dir / "test", *given, "--prefix", "x"), "--prefix x: it is for lists"),
+        ((synthetic_dir, "--checkpoint", folder / "." / "video", *given), "given twice"),
         ((synthetic_dir, *given, "--name", "a", "--name", "b"), "--name is given 2 times"),
         ((synthetic_dir, "--checkpoint", folder / "image.pth", *given[2:]), "convert"),
     ):

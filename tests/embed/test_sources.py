@@ -46,12 +46,16 @@ def test_labels_of_a_list(tmp_path: Path) -> None:
         of_list(tmp_path / "y.csv")
 
 
-def test_folders(tmp_path: Path, synthetic_dir: Path) -> None:
+def test_folders(tmp_path: Path, synthetic_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "test/b/2.mp4", "test/a/1.mp4", "train/a/3.mp4", "plain/y.mp4", "plain/x.MP4")
     found = of_folder(tmp_path)
     assert [Path(r.path).name for r in found.records] == ["1.mp4", "2.mp4"]
     assert (found.labels.tolist(), found.names, found.labelled) == ([0, 1], ["a", "b"], True)
     assert len(of_folder(tmp_path, "train").records) == 1
+    assert not caplog.messages
+    touch(tmp_path, "test/loose.mp4")
+    assert len(of_folder(tmp_path).records) == 2
+    assert "1 video beside the folders of classes left out" in caplog.text
     plain = of_folder(tmp_path / "plain")
     assert [Path(r.path).name for r in plain.records] == ["x.MP4", "y.mp4"]
     assert (plain.labelled, plain.names) == (False, [])
@@ -66,6 +70,10 @@ def test_folders(tmp_path: Path, synthetic_dir: Path) -> None:
     (tmp_path / "names.txt").write_text("b\n")
     with pytest.raises(ConfigError, match="has no 'a'"):
         of_folder(tmp_path, "test", str(tmp_path / "names.txt"))
+    with pytest.raises(UserError, match="--prefix x: it is for lists"):
+        of_folder(tmp_path, prefix="x")
+    with pytest.raises(UserError, match="no folders of classes"):
+        of_folder(tmp_path / "plain", class_names="ssv2")
     with pytest.raises(UserError, match="no videos"):
         of_folder(tmp_path / "none")
 

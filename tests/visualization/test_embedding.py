@@ -68,6 +68,7 @@ def test_many_classes_and_none_have_no_legend(tmp_path: Path) -> None:
         classes = Classes(labels, [f"class {i}" for i in range(30)])
         figure = scatter(panels(30, 5), classes, "t", [])
         assert not figure.legends
+        assert ("30 classes: index.html names them" in texts(figure)) == (labels.max() > 0)
         assert len({*map(tuple, figure.axes[0].collections[0].get_facecolors())}) == len(
             {*labels.tolist()}
         )

@@ -14,6 +14,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -88,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = make_places(args.out, left)
     videos = find(args)
     models = load_models(args.checkpoint, names)
-    for name, added in zip(names, complete([*models.values()], args.sampling_rate), strict=True):
+    completed = complete([*models.values()], args.sampling_rate)
+    if args.sampling_rate and not any(completed):
+        raise UserError("--sampling-rate: all weights say which frames they take: leave it out")
+    for name, added in zip(names, completed, strict=True):
         if added:
             print(f"{name}: its weights don't say which frames it takes: {', '.join(added)}")
     found = {
@@ -111,10 +115,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 def find(args: argparse.Namespace) -> Videos:
     """Return the videos that the command line means, and say how many they are."""
     path: Path = args.videos
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: there is no such list, folder or run")
     if is_folder(get_checkpoint_dir(path)):
         cfg = read_config(path)
         if cfg is None:
             raise UserError(f"{path}: this run has no checkpoint that can be read")
+        if args.class_names or args.prefix:
+            raise UserError(f"{path}: a run says itself what --class-names and --prefix are for")
         videos = of_run(cfg, path, args.split)
     elif is_folder(path):
         videos = of_folder(path, args.split, args.class_names, args.prefix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,9 @@ def check_names(names: Sequence[str], sources: Sequence[str]) -> None:
     """
     if len(names) != len(sources):
         raise UserError(f"--name is given {len(names)} times, --checkpoint {len(sources)} times")
+    places = [os.path.abspath(s) if os.path.lexists(s) else s for s in sources]  # noqa: PTH100
     for i, (name, source) in enumerate(zip(names, sources, strict=True)):
-        if source in sources[:i]:
+        if places[i] in places[:i]:
             raise UserError(f"--checkpoint {source}: is given twice")
         if name in names[:i] or not name.strip():
             raise UserError(f"--name {name!r:.80}: each panel needs a name of its own")

@@ -22,7 +22,10 @@ from timesformer.datasets.parts import SPLITS
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError
 from timesformer.utils.files import is_file, is_folder
+from timesformer.utils.logging import get_logger
 from timesformer.utils.text import counted
+
+logger = get_logger(__name__)
 
 NO_LABEL = -1
 NAMES = "classes.txt"  # beside a list: `make-synthetic` and `prepare-data` write it
@@ -118,6 +121,8 @@ def of_folder(
         for path in (folder / f"{name}.csv", folder / f"{name}.txt"):
             if is_file(path):
                 return replace(of_list(path, class_names, prefix), source=f"{folder.name}, {name}")
+    if prefix:
+        raise UserError(f"--prefix {prefix}: it is for lists, and {folder} has none")
     for name in splits:
         if is_folder(folder / name) and find_videos(folder / name)[0]:
             return of_classes(folder / name, class_names, f"{folder.name}, {name}")
@@ -132,13 +137,22 @@ def of_classes(folder: Path, class_names: str, source: str) -> Videos:
     """List videos CLASS/…, or, without labels, those that lie in the folder itself."""
     tree, _ = find_videos(folder)
     records = Records()
+    loose = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
+    ]
     if not tree:
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."):
-                records.append(str(path), NO_LABEL)
+        if class_names:
+            raise UserError(f"--class-names: {folder} has no folders of classes")
+        for path in loose:
+            records.append(str(path), NO_LABEL)
         if not records:
             raise UserError(f"{folder}: there are no videos in it, nor in folders of classes")
         return Videos(records, (), source)
+    if loose:
+        left_out = counted(len(loose), "video")
+        logger.warning("%s: %s beside the folders of classes left out", folder, left_out)
     names = _names(class_names) or tuple(tree)
     if unknown := sorted(set(tree) - set(names)):
         raise ConfigError(f"--class-names has no {unknown[0]!r}, which is a folder of {folder}")

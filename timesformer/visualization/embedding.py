@@ -33,7 +33,7 @@ from timesformer.visualization.style import (
 )
 
 ACROSS = 4  # panels side by side
-SIDE = 4.2  # inches of a panel
+SIDE, ALONE = 4.2, 6.5  # inches of a panel, and of the only one
 MOST_NAMED = 20  # classes; of more, a legend can't be told apart
 CELL = 1.25  # inches of a middle frame
 MARGIN = 0.25
@@ -97,21 +97,24 @@ def scatter(panels: Sequence[Panel], classes: Classes, title: str, notes: Sequen
     """
     columns = min(ACROSS, len(panels))
     rows = -(-len(panels) // columns)
-    named = classes.present if len(classes.present) <= MOST_NAMED else []
-    width = max(columns * (SIDE + MARGIN) + MARGIN, 7.0)
+    side = SIDE if len(panels) > 1 else ALONE
+    named = classes.present
+    if len(named) > MOST_NAMED:
+        notes, named = [*notes, f"{len(named)} classes: index.html names them"], []
+    width = columns * (side + MARGIN) + MARGIN
     above = 0.45 + 0.19 * max(len(panel.lines) for panel in panels)
     per_row = _names_in_a_row(named, classes, width)
-    below = 0.24 * -(-len(named) // per_row) + 0.2 * len(notes) + 0.35
-    figure = blank_figure(width, 0.6 + rows * (SIDE + above) + below)
+    below = 0.2 * -(-len(named) // per_row) + 0.2 * len(notes) + 0.35
+    figure = blank_figure(width, 0.6 + rows * (side + above) + below)
     height = figure.get_figheight()
     _write(figure, (MARGIN, height - 0.4), title, width - 2 * MARGIN, size=14, weight="bold")
     for i, panel in enumerate(panels):
         row, column = divmod(i, columns)
-        left, top = MARGIN + column * (SIDE + MARGIN), height - 0.6 - row * (SIDE + above)
-        _write(figure, (left, top - 0.22), panel.name, SIDE, size=11, weight="bold")
+        left, top = MARGIN + column * (side + MARGIN), height - 0.6 - row * (side + above)
+        _write(figure, (left, top - 0.22), panel.name, side, size=11, weight="bold")
         for number, line in enumerate(panel.lines):
-            _write(figure, (left, top - 0.42 - 0.19 * number), line, SIDE, size=9, color=FAINT)
-        _points(_axes(figure, (left, top - above - SIDE + 0.12), SIDE), panel, classes)
+            _write(figure, (left, top - 0.42 - 0.19 * number), line, side, size=9, color=FAINT)
+        _points(_axes(figure, (left, top - above - side + 0.12), side), panel, classes)
     if named:
         _legend(figure, named, classes, (MARGIN, below - 0.02), per_row)
     for number, note in enumerate(reversed(notes)):
