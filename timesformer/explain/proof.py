@@ -1,4 +1,4 @@
-"""How well maps point at the object and how far they can be believed, over videos of Synthetic.
+"""How well maps point at the object and how far they can be believed, over generated videos.
 
 Shape letters: T frames, H×W pixels.
 """
@@ -9,13 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from timesformer.explain.localisation import localisation
 from timesformer.explain.videos import explain_video
 from timesformer.models.base import VideoModel
-from timesformer.prepare.synthetic_writer import SyntheticSpec
+
+Floats = NDArray[np.float32]
 
 
 class Proof(NamedTuple):
@@ -42,33 +45,24 @@ class Proof(NamedTuple):
     faithful: float
 
 
-def prove(
-    model: VideoModel,
-    spec: SyntheticSpec,
-    folder: Path,
-    videos: Iterable[int],
-    method: str,
-    split: str = "test",
-) -> Proof:
-    """Explain videos of a Synthetic data set, and hold the maps against what is known of them.
+def prove(model: VideoModel, videos: Iterable[tuple[Path, Floats]], method: str) -> Proof:
+    """Explain videos, and hold the maps against what is known of them.
 
     Args:
         model: knows its preprocessing.
-        spec: of the data set.
-        folder: where it is.
-        videos: their numbers in the split.
+        videos: each file, and how much of the object each pixel of its frames shows, in [0, 1]
+            (T, H, W), as `SyntheticSpec.scene` says.
         method: see `models.explain.relevance`.
-        split: train, val or test.
 
     Raises:
         VideoError: a video is missing or can't be read.
         ValueError: the model has no attention that the method could read.
     """
     rows = []
-    for index in videos:
-        found = explain_video(model, folder / spec.path(split, index), method)
-        opacity = seen_by(model, torch.from_numpy(spec.scene(split, index)[1][found.numbers]))
-        there = localisation(torch.from_numpy(found.maps), opacity)
+    for path, opacity in videos:
+        found = explain_video(model, path, method)
+        seen = seen_by(model, torch.from_numpy(opacity[found.numbers]))
+        there = localisation(torch.from_numpy(found.maps), seen)
         told = found.faithfulness
         scores = (told.map.score, told.random.score, told.centre.score)
         rows.append((*there, *scores, float(told.is_faithful)))
