@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from timesformer.commands import reproduce
 from timesformer.models.architecture import Architecture
 from timesformer.models.build import meta_model
 from timesformer.studies.plan import Plan, make_plan
-from timesformer.studies.registry import STUDY_REGISTRY, find, names
+from timesformer.studies.registry import STUDY_REGISTRY, TABLE_REGISTRY, find, names
 from timesformer.studies.study import DATA
 from timesformer.utils.errors import UserError
 from timesformer.utils.parser import load_config, parse_args
 
+ROOT = Path(__file__).resolve().parents[2]
 OUT = Path("out")
 NONE = {("test-clips", "ssv2")}
 CASES = [(n, d) for n in names(STUDY_REGISTRY) for d in DATA if (n, d) not in NONE]
@@ -60,6 +62,18 @@ def test_studies_share_the_runs_that_both_need() -> None:
     assert len(shared) == 2
     others = ("positions", "order", "frames", "resolution", "parameters", "pretraining")
     assert all(defaults(name) == shared for name in (*others, "data-scale", "test-clips"))
+
+
+@pytest.mark.parametrize(("data", "number"), [("synthetic", 4), ("kinetics", 2)])
+def test_a_shipped_recipe_is_the_same_run_as_its_keys(data: str, number: int) -> None:
+    models, layers = plan_of("vivit", data).runs, plan_of("temporal-layers", data).runs
+    assert len(models.keys() & layers.keys()) == number  # without blocks over time, and with four
+
+
+def test_every_figure_and_table_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "paper.md").read_text()
+    assert {*re.findall(r"--figure ([\w-]+)", page)} == {*names(STUDY_REGISTRY)}
+    assert {*re.findall(r"--table ([\w-]+)", page)} >= {*names(TABLE_REGISTRY)}
 
 
 def test_names_are_of_settings() -> None:
