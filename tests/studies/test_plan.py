@@ -43,7 +43,7 @@ def test_every_run_can_work(name: str, data: str) -> None:
         assert len(run.name.encode()) < 250
 
 
-def test_words_make_the_config_that_was_planned(tmp_path: Path) -> None:
+def test_words_make_the_config_that_was_planned() -> None:
     (run, *_) = plan_of("frames", "synthetic", 1, "SOLVER.MAX_EPOCH", "2").runs.values()
     cfg = load_config(parse_args([*run.words]))
     assert dict(cfg.leaves()) == dict(run.cfg.leaves())
