@@ -98,10 +98,13 @@ def test_what_a_run_needs_comes_before_it() -> None:
 
 def test_a_test_is_of_the_model_of_its_seed() -> None:
     plan = plan_of("test-clips", seeds=2)
-    for run in plan.runs.values():
-        for need in run.needs:
-            assert plan.runs[need].cfg.RNG_SEED == run.cfg.RNG_SEED
-            assert plan.runs[need].cfg.DATA.NUM_FRAMES == run.cfg.DATA.NUM_FRAMES
+    tests = [run for run in plan.runs.values() if not run.cfg.TRAIN.ENABLE]
+    assert len(tests) == 2 * 3 * 2
+    for run in tests:
+        (tested,) = [plan.runs[n] for n in run.needs if not n.startswith("images")]
+        assert str(tested.folder) == run.cfg.TEST.CHECKPOINT_FILE_PATH
+        assert tested.cfg.RNG_SEED == run.cfg.RNG_SEED
+        assert tested.cfg.DATA.NUM_FRAMES == run.cfg.DATA.NUM_FRAMES
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from timesformer.config.node import CfgNode
@@ -24,6 +25,8 @@ class Data:
         same: whether these are of this very data, or of what it stands for.
         make: words of `timesformer make-synthetic` that make it.
         lines: values that are known beforehand, by their names.
+        start: keys that its recipe has in all studies, unless a variant says otherwise: the image
+            weights that models start from, where the recipe itself can't name them.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Data:
     same: bool = True
     make: tuple[str, ...] = ()
     lines: Mapping[str, float] = field(default_factory=dict)
+    start: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def generated(self) -> bool:
@@ -48,7 +52,7 @@ class Data:
         """
         if self.name in shipped:
             return Recipe(shipped[self.name])
-        return Recipe(self.recipe, keys)
+        return Recipe(self.recipe, {**self.start, **keys})
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ CNNS: Mapping[str, str] = {"SlowFast": "slowfast_r50", "I3D": "i3d_r50"}
 
 NARROW_CNN: Mapping[str, Any] = {
     # What the recipes of transformers say means nothing to a 3D CNN, so it is unsaid.
+    "TIMESFORMER.PRETRAINED_MODEL": "",
     "TIMESFORMER.INIT": "image",
+    "TIMESFORMER.TIME_EMBED_AMPLITUDE": -1.0,
     "TIMESFORMER.EMBED_DIM": 768,
     "TIMESFORMER.DEPTH": 12,
     "TIMESFORMER.NUM_HEADS": 12,
@@ -126,6 +132,29 @@ NARROW_CNN: Mapping[str, Any] = {
     "SOLVER.BASE_LR": 2e-3,
 }
 """Keys that make of a generated set's recipe one for 3D CNNs of a quarter of the channels."""
+
+# Videos of other scenes than the twins', of which an image model sees one frame at a time.
+IMAGES = Data(
+    "images", "Synthetic, frames", "Synthetic/Study_images", "K400", same=False,
+    make=("--kind", "static", "--seed", "1"),
+)  # fmt: skip
+
+
+def image_start(model: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Return the start of the generated sets' models, as the papers' start from ImageNet.
+
+    Args:
+        model: keys of the model that the image model must have, too.
+    """
+    return {
+        **model,
+        "TIMESFORMER.PRETRAINED_MODEL": Recipe(IMAGES.recipe, model, seed=0, data=IMAGES),
+        "TIMESFORMER.INIT": "image",
+        # Sines about twice as large as what image weights make of patches, without which the
+        # order of time isn't learnt from so few videos: docs/synthetic.md.
+        "TIMESFORMER.TIME_EMBED_AMPLITUDE": 6.0,
+    }
+
 
 CHANCE = 100 / 16  # of the twins' 16 classes
 SYNTHETIC = (
@@ -137,6 +166,7 @@ SYNTHETIC = (
         same=False,
         make=("--kind", "static"),
         lines={"chance": CHANCE},
+        start=image_start(),
     ),
     Data(
         "temporal",
@@ -146,6 +176,7 @@ SYNTHETIC = (
         same=False,
         make=("--kind", "temporal"),
         lines={"chance": CHANCE, "ceiling without order": 25.0},
+        start=image_start(),
     ),
 )
 KINETICS = Data("kinetics", "Kinetics-400", "Kinetics/TimeSformer_divST_8x32_224", "K400")

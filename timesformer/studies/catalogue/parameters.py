@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timesformer.config.node import CfgNode
 from timesformer.models.build import meta_model
 from timesformer.studies.registry import register_study
-from timesformer.studies.study import CNNS, NARROW_CNN, Data, Study, Variant
+from timesformer.studies.study import CNNS, NARROW_CNN, Data, Study, Variant, image_start
 
 SCHEMES = {"space": "space_only", "joint": "joint_space_time", "divided": "divided_space_time"}
 WIDTHS = (32, 64, 128)  # of the generated videos' models; 16 to a head
@@ -47,12 +49,9 @@ def _generated(data: Data) -> list[Variant]:
     return [*transformers, *cnns]
 
 
-def _of_width(scheme: str, width: int) -> dict[str, str | int]:
-    return {
-        "TIMESFORMER.ATTENTION_TYPE": scheme,
-        "TIMESFORMER.EMBED_DIM": width,
-        "TIMESFORMER.NUM_HEADS": width // 16,
-    }
+def _of_width(scheme: str, width: int) -> dict[str, Any]:
+    size = {"TIMESFORMER.EMBED_DIM": width, "TIMESFORMER.NUM_HEADS": width // 16}
+    return {**image_start(size), "TIMESFORMER.ATTENTION_TYPE": scheme}
 
 
 def _full_size(data: Data) -> list[Variant]:

@@ -12,16 +12,19 @@ from timesformer.studies.registry import register_study
 from timesformer.studies.study import Data, Recipe, Study, Variant
 
 _SCHEME = "TIMESFORMER.ATTENTION_TYPE"
-ENCODER = {"MODEL.MODEL_NAME": "vivit_factorised_encoder"}
+ENCODER: Mapping[str, str | float] = {
+    "MODEL.MODEL_NAME": "vivit_factorised_encoder",
+    "TIMESFORMER.TIME_EMBED_AMPLITUDE": -1.0,  # it has no time_embed
+}
 ENCODER_RECIPE = "Kinetics/ViViT_B_FE_32x2_224"
-MEAN: Mapping[str, str | int] = {**ENCODER, "TIMESFORMER.TEMPORAL_DEPTH": 0}
+MEAN: Mapping[str, str | float] = {**ENCODER, "TIMESFORMER.TEMPORAL_DEPTH": 0}
 
 
 class Model(NamedTuple):
     """A row of ViViT's Table 2."""
 
     label: str
-    keys: Mapping[str, str | int]
+    keys: Mapping[str, str | float]
     k400: float
     recipe: str  # what its recipe has in its name
 
