@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     assert (out, error.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize("name", ["plot-predictions", "compare-runs"])
+@pytest.mark.parametrize("name", ["plot-predictions", "compare-runs", "reproduce"])
 def test_a_missing_extra_is_one_line(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -198,6 +198,7 @@ def test_a_missing_extra_is_one_line(
     words = {
         "plot-predictions": ["--cfg", str(RECIPE), "--results", "a.npz", "--output", "b.png"],
         "compare-runs": [str(tmp_path), "--plot", "b.png"],
+        "reproduce": ["--figure", "order", "--out", str(tmp_path / "out")],
     }
     assert status(lambda: dispatch([name, *words[name]])) == 2
     error = capsys.readouterr().err

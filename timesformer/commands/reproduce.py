@@ -141,7 +141,10 @@ def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
 
     Raises:
         UserError: OUT has runs and --resume isn't given; the data or the GPUs aren't there.
+        ModuleNotFoundError: there is no matplotlib, which is told before hours of training.
     """
+    from timesformer.visualization import studies  # noqa: F401
+
     files = figure_files(out, args.figure, args.data)
     make_places(out, [NAME, *(file.name for file in files)])
     with run_lock(out, "--out"):
