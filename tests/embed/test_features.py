@@ -43,6 +43,7 @@ def videos(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
         )),
         ("vtn", SMALL | {"num_frames": 4}),
         ("r2plus1d_18", {"num_classes": 5}),
+        ("slow_r50", {"num_classes": 5, "img_size": 32}),
     ],
 )  # fmt: skip
 def test_features_are_what_the_head_reads(name: str, knobs: dict) -> None:

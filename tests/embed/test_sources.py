@@ -109,6 +109,7 @@ def test_names_of_weights() -> None:
     run = ["runs/one/checkpoints/checkpoint_epoch_00003.pyth", "runs/two"]
     assert names_of(run) == ["one/checkpoint_epoch_00003", "two"]
     assert names_of(["hf/model.pth"]) == ["hf/model"]
+    assert names_of(["x" * 5000, ""]) == ["x" * 5000, ""]
     for names, sources, said in (
         (["x"], ["a", "b"], "--name is given 1 times"),
         (["x", "x"], ["a", "b"], "a name of its own"),

@@ -31,11 +31,7 @@ from timesformer.embed.sources import Videos, chosen, of_folder, of_list, of_run
 from timesformer.engine.runs import read_config
 from timesformer.utils.checkpoint import get_checkpoint_dir
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import (
-    is_folder,
-    make_folder,
-    make_places,
-)
+from timesformer.utils.files import is_folder, make_folder, make_places
 from timesformer.utils.parser import CommandParser, input_path, output_path
 from timesformer.utils.text import counted
 

@@ -31,7 +31,7 @@ from timesformer.utils.logging import get_logger
 logger = get_logger(__name__)
 
 FORMAT = 1  # goes up when the same model and video give other rows
-CHUNK = 2_000  # videos after which the file is written
+CHUNK = 2_000  # new videos after which the file is written; more where it is large
 
 
 class Row(NamedTuple):
@@ -148,7 +148,7 @@ def cached_features(
 ) -> tuple[Features, int]:
     """Return the features of videos, and how many were in the file already.
 
-    What is computed is added to the file, every some thousand videos.
+    What is computed is added to the file while it is: an interrupt loses some thousand videos.
 
     Args:
         model: see `embed_videos`, as for all others.
@@ -166,8 +166,9 @@ def cached_features(
     ids = [video_id(record) for record in records]
     missing = [i for i, name in enumerate(ids) if name not in cache.rows]
     failed: list[Problem] = []
-    for first in range(0, len(missing), CHUNK):
-        chunk = missing[first : first + CHUNK]
+    done = 0
+    while chunk := missing[done : done + max(CHUNK, len(cache.rows) // 2)]:
+        done += len(chunk)
         found = embed_videos(
             model, records.take(chunk), reader=reader, batch_size=batch_size, workers=workers
         )

@@ -21,8 +21,8 @@ def names_of(sources: Sequence[str]) -> list[str]:
     paths = []
     for source in sources:
         stem = next((source[: -len(s)] for s in WEIGHT_SUFFIXES if source.endswith(s)), source)
-        path = Path(stem).resolve() if Path(source).exists() else Path(stem)
-        parts = [part for part in path.parts if part not in ("/", "checkpoints")]
+        path = Path(stem).resolve() if os.path.lexists(source) else Path(stem)
+        parts = [part for part in path.parts if part not in ("/", "checkpoints")] or [source]
         if parts[-1].startswith(UNTELLING) and parts[1:]:
             parts[-2:] = ["/".join(parts[-2:])]
         paths.append(parts)

@@ -15,6 +15,7 @@ from timesformer.embed.features import Features
 from timesformer.embed.projection import project
 from timesformer.embed.scores import FOLDS, LEAST, NEIGHBOURS, Scores, nearest, score
 from timesformer.embed.sources import Videos, chosen
+from timesformer.utils.errors import UserError
 from timesformer.utils.files import write_csv, write_text, written_whole
 from timesformer.utils.text import counted
 from timesformer.visualization.embedding import Classes, Panel, neighbours_sheet, scatter
@@ -49,7 +50,10 @@ def write_report(
     classes, paths = Classes(labels, videos.names), [videos.records[i].path for i in kept]
     panels, table, means = [], {}, ""
     for name, features in found.items():
-        coordinates, means = project(features.features, method, seed)
+        try:
+            coordinates, means = project(features.features, method, seed)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
         scored = score(features.features, labels, seed) if videos.labelled else None
         lines = [f"{features.features.shape[1]} features"]
         if scored:

@@ -69,7 +69,7 @@ def score(features: Matrix, labels: Labels, seed: int = 0) -> Scores | None:
         videos=len(own),
         classes=len(large),
         left_out=len(labels) - len(own),
-        silhouette=float(silhouette_score(unit(rows), own, metric="cosine")),
+        silhouette=float(silhouette_score(rows, own, metric="cosine")),
         knn=knn_accuracy(rows, own),
         probe=probe_accuracy(rows, own, seed),
         chance=float(counts.max() / len(own)),
