@@ -135,7 +135,12 @@ class _Planner:
         cfg = self._load(recipe.cfg, {k: v for k, v in keys.items() if k not in needs})
         cfg.merge_from_list(_words({key: keys[key] for key in needs}))
         needed = {key: run.name for key, run in needs.items()}
-        name = _name_of(data, cfg, _shipped(data.recipe), seed, needed)
+        start = {
+            key: self.run(data, value, seed).name if isinstance(value, Recipe) else value
+            for key, value in data.start.items()
+        }
+        usual = dict(_shipped(data.recipe).leaves()) | start
+        name = _name_of(data, cfg, usual, seed, needed)
         if name not in self.runs:
             folder = self.out / RUNS / name
             cfg.OUTPUT_DIR, cfg.RNG_SEED = str(folder), seed
@@ -162,19 +167,21 @@ def _shipped(recipe: str) -> CfgNode:
     return cfg
 
 
-def _name_of(data: Data, cfg: CfgNode, usual: CfgNode, seed: int, needed: Mapping[str, str]) -> str:
+def _name_of(
+    data: Data, cfg: CfgNode, usual: Mapping[str, Any], seed: int, needed: Mapping[str, str]
+) -> str:
     """Say what a run is: data, model, what differs from the data's recipe, seed, digest.
 
     Args:
         data: what it is trained on.
         cfg: its config.
-        usual: the data's recipe.
+        usual: what studies of the data take if they say nothing else.
         seed: of the run.
         needed: names of other runs, by the keys that have their folders.
     """
     keys = {key: value for key, value in cfg.leaves() if not _ELSEWHERE.fullmatch(key)}
     keys.update(needed)
-    before, default = dict(usual.leaves()), dict(get_cfg().leaves())
+    default = dict(get_cfg().leaves())
     # Only what differs from the defaults: a key that the schema gets later changes nothing.
     settings = {key: value for key, value in keys.items() if value != default[key]}
     settings["data"] = [data.name, Path(cfg.DATA.PATH_TO_DATA_DIR).name]
@@ -184,7 +191,7 @@ def _name_of(data: Data, cfg: CfgNode, usual: CfgNode, seed: int, needed: Mappin
     differs = [
         f"{key.rpartition('.')[2].lower()}={_short(value)}"
         for key, value in keys.items()
-        if key not in said and value != before[key]
+        if key not in said and value != usual[key]
     ]
     what = re.sub(r"[^\w.=,-]+", "_", "-".join([data.name, label(cfg), *differs]))
     return f"{what[:NAME_LENGTH]}-seed{seed}-{digest}"
