@@ -67,7 +67,8 @@ def test_studies_share_the_runs_that_both_need() -> None:
 @pytest.mark.parametrize(("data", "number"), [("synthetic", 5), ("kinetics", 2)])
 def test_a_shipped_recipe_is_the_same_run_as_its_keys(data: str, number: int) -> None:
     models, layers = plan_of("vivit", data).runs, plan_of("temporal-layers", data).runs
-    assert len(models.keys() & layers.keys()) == number  # without blocks over time, and with four; the image model
+    # Without blocks over time and with four; what they start from.
+    assert len(models.keys() & layers.keys()) == number
 
 
 def test_every_figure_and_table_is_on_the_page() -> None:
