@@ -77,6 +77,12 @@ def test_every_figure_and_table_is_on_the_page() -> None:
     assert {*re.findall(r"--table ([\w-]+)", page)} >= {*names(TABLE_REGISTRY)}
 
 
+def test_names_are_the_same_in_every_folder() -> None:
+    study = find(STUDY_REGISTRY, "", "pretraining")()
+    there = make_plan("pretraining", study, DATA["synthetic"], 1, [], Path("elsewhere"))
+    assert [*there.runs] == [*plan_of("pretraining").runs]
+
+
 def test_names_are_of_settings() -> None:
     before = {*plan_of("positions").runs}
     assert {*plan_of("positions", "synthetic", 1, "DATA_LOADER.NUM_WORKERS", "0").runs} == before

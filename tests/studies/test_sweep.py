@@ -116,6 +116,17 @@ def test_never_more_than_jobs_at_a_time(tmp_path: Path) -> None:
     assert 1 < most <= 3
 
 
+def test_a_run_waits_for_the_one_that_it_starts_from(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    words = ["--figure", "pretraining", "--seeds", "1", "--jobs", "4", "--out", str(tmp_path)]
+    reproduce_fakes(words, log, seconds=0.3)
+    order = [(what, name) for what, name, _ in notes(log)]
+    image = next(i for i, (what, name) in enumerate(order) if (what, name[:6]) == ("end", "images"))
+    starts = [i for i, (what, name) in enumerate(order) if what == "start" and "init=image" in name]
+    assert len(starts) == 4
+    assert min(starts) > image
+
+
 def test_killed_and_resumed(tmp_path: Path) -> None:
     """Nothing that is complete runs again, nothing is left behind, the numbers are the same."""
     log, out = tmp_path / "log", tmp_path / "out"
