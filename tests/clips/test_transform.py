@@ -34,6 +34,20 @@ def resize_by_hand(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return top * (1 - fy)[:, None] + bottom * fy[:, None]
 
 
+def test_threads_change_no_bit() -> None:
+    """Loading in the main process gives the same clips as in workers, which have one thread."""
+    image = torch.randint(256, (240, 320, 3)).byte().permute(2, 0, 1)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        several = resize(image, (256, 341))
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert torch.equal(several, resize(image, (256, 341)))
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "size", "expected"),
     [

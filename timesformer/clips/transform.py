@@ -10,7 +10,8 @@ Shapes: T frames, H×W pixels, S spatial crops.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +84,17 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return short_side, math.floor(width / height * short_side)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute as a worker process does, whatever the process: threads change the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def resize(
     image: torch.Tensor,
     size: tuple[int, int],
@@ -105,7 +117,9 @@ def resize(
     window = (..., slice(y, y + height), slice(x, x + width))
     if image.shape[-2:] == size:
         return image[window].to(dtype)
-    large = F.interpolate(image[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+    pixels = image[None].float()
+    with one_thread():
+        large = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)[0]
     cut = large[window]
     # A copy, or all of the large image would be kept for the square.
     return cut.clone() if dtype.is_floating_point else cut.round().to(dtype)
