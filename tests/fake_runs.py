@@ -10,6 +10,7 @@ import os
 import sys
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -20,6 +21,7 @@ from timesformer.commands import reproduce
 from timesformer.studies import sweep
 from timesformer.studies.plan import Run
 from timesformer.studies.results import tested_with
+from timesformer.studies.study import DATA, SYNTHETIC
 
 
 def notes(log: Path) -> list[tuple[str, str, int]]:
@@ -32,8 +34,19 @@ def top1(name: str) -> float:
     return zlib.crc32(name.encode()) % 1000 / 10
 
 
-def reproduce_fakes(words: list[str], log: Path, seconds: float = 0.0, failing: str = "") -> None:
-    """Do `timesformer reproduce WORDS` with such runs."""
+def reproduce_fakes(
+    words: list[str], log: Path, seconds: float = 0.0, failing: str = "", start: bool = False
+) -> None:
+    """Do `timesformer reproduce WORDS` with such runs.
+
+    Args:
+        words: after the command.
+        log: the file that the runs write to.
+        seconds: that each takes.
+        failing: part of the names of those that fail.
+        start: models start from an image model, as really; else all runs can start at once.
+    """
+    data = SYNTHETIC if start else tuple(replace(panel, start={}) for panel in SYNTHETIC)
     real = sweep.sweep
     lines = log.with_suffix(".json")
 
@@ -53,6 +66,7 @@ def reproduce_fakes(words: list[str], log: Path, seconds: float = 0.0, failing: 
         mock.patch.object(sweep, "child_command", return_value=fake),
         mock.patch.object(sweep, "PAUSE", 0.01),
         mock.patch.object(reproduce, "sweep", swept),
+        mock.patch.object(reproduce, "DATA", {**DATA, "synthetic": data}),
         mock.patch.object(reproduce, "make_data"),
     ):
         reproduce.main(words)

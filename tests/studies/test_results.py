@@ -49,6 +49,7 @@ def test_a_figure_and_its_numbers(name: str, data: str, tmp_path: Path) -> None:
     assert float(table[2]["high"]) - float(table[2]["mean"]) == pytest.approx(3.7946, abs=1e-3)
     assert {row["study"] for row in table} == {name}
     assert all(row["version"] for row in table)
+    assert len({(row["data"], row["variant"]) for row in table}) == len(table)
     for row, point in zip(table, plan.points, strict=True):
         assert row["runs"].split() == [run.name for run in point.runs]
         assert row["paper"] == ("" if (paper := point.variant.paper) is None else f"{paper:.6g}")

@@ -86,7 +86,7 @@ def test_a_failure_is_one_line_and_the_others_go_on(
     log, out = tmp_path / "log", tmp_path / "out"
     words = ["--figure", "pretraining", "--seeds", "1", "--out", str(out)]
     with pytest.raises(SystemExit) as end:
-        reproduce_fakes(words, log, failing="images-space_only")
+        reproduce_fakes(words, log, failing="images-space_only", start=True)
     assert end.value.code == 1
     captured = capsys.readouterr()
     (line,) = [s for s in captured.out.splitlines() if "no videos" in s]
@@ -101,7 +101,7 @@ def test_a_failure_is_one_line_and_the_others_go_on(
     assert rows[0]["interval"] == "none: one seed"
     assert (out / "pretraining_synthetic.png").exists()
 
-    reproduce_fakes([*words, "--resume"], log)
+    reproduce_fakes([*words, "--resume"], log, start=True)
     assert len(times(log, "end")) == 7
     assert {*times(log, "end").values()} == {1}
 
@@ -119,10 +119,14 @@ def test_never_more_than_jobs_at_a_time(tmp_path: Path) -> None:
 def test_a_run_waits_for_the_one_that_it_starts_from(tmp_path: Path) -> None:
     log = tmp_path / "log"
     words = ["--figure", "pretraining", "--seeds", "1", "--jobs", "4", "--out", str(tmp_path)]
-    reproduce_fakes(words, log, seconds=0.3)
+    reproduce_fakes(words, log, seconds=0.3, start=True)
     order = [(what, name) for what, name, _ in notes(log)]
     image = next(i for i, (what, name) in enumerate(order) if (what, name[:6]) == ("end", "images"))
-    starts = [i for i, (what, name) in enumerate(order) if what == "start" and "init=image" in name]
+    starts = [
+        i
+        for i, (what, name) in enumerate(order)
+        if what == "start" and not name.startswith("images") and "init=scratch" not in name
+    ]
     assert len(starts) == 4
     assert min(starts) > image
 

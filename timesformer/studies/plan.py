@@ -231,9 +231,8 @@ def _refuse_pairs(
 def _refuse_equals(points: Sequence[Point]) -> None:
     seen: dict[tuple[str, str, int], str] = {}
     for point in points:
+        name = point.variant.name
         key = (point.data.name, point.runs[0].name, point.variant.clips)
         if key in seen:
-            raise UserError(
-                f"the KEY VALUE pairs make {seen[key]} and {point.variant.label} the same run"
-            )
-        seen[key] = point.variant.label
+            raise UserError(f"the KEY VALUE pairs make {seen[key]} and {name} the same run")
+        seen[key] = name

@@ -132,7 +132,7 @@ def csv_rows(plan: Plan, rows: list[Row]) -> Iterator[list[object]]:
         found = row.estimate
         numbers = (found.mean, found.low, found.high) if found else (None, None, None)
         yield [
-            *(plan.name, data.name, variant.label, variant.series, _shown(row.x)),
+            *(plan.name, data.name, variant.name, variant.series, _shown(row.x)),
             *(_shown(row.gmacs), found.number if found else 0, *map(_shown, numbers)),
             *(_interval(found), *map(_shown, row.values), _shown(variant.paper)),
             data.paper if variant.paper is not None else "",

@@ -92,6 +92,12 @@ class Variant:
     paper: float | None = None
     clips: int = 0
 
+    @property
+    def name(self) -> str:
+        """The label, or series and place."""
+        place = "" if self.x is None else f"{self.x:g}"
+        return self.label or f"{self.series} {place}".strip()
+
 
 @dataclass(frozen=True)
 class Study:

@@ -279,8 +279,8 @@ def _lines(axes: Axes, panel: Panel) -> None:
 
 
 def _labels(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Write names beside points, where x doesn't say which they are."""
-    if len({mark.label for mark in marks}) < len(marks) or not any(m.label for m in marks):
+    """Write names beside points, where there are no lines that have names."""
+    if len({mark.series for mark in marks}) > 1:
         return
     for mark in marks:
         if mark.x is not None and mark.mean is not None:

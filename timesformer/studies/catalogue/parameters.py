@@ -38,12 +38,12 @@ def _variants(data: Data) -> list[Variant]:
 
 def _generated(data: Data) -> list[Variant]:
     transformers = [
-        Variant("", data.with_keys(_of_width(scheme, width)), series=series)
+        Variant(f"{series} {width}", data.with_keys(_of_width(scheme, width)), series=series)
         for series, scheme in SCHEMES.items()
         for width in WIDTHS
     ]
     cnns = [
-        Variant("", data.with_keys({**NARROW_CNN, "MODEL.MODEL_NAME": name}), series=series)
+        Variant(series, data.with_keys({**NARROW_CNN, "MODEL.MODEL_NAME": name}), series=series)
         for series, name in CNNS.items()
     ]
     return [*transformers, *cnns]
@@ -57,7 +57,7 @@ def _of_width(scheme: str, width: int) -> dict[str, Any]:
 def _full_size(data: Data) -> list[Variant]:
     return [
         Variant(
-            "",
+            name.partition("_patch")[0],
             data.with_keys({"MODEL.MODEL_NAME": name, **_image_weights(name)}),
             series="divided",
             paper=paper[data.paper],
