@@ -89,7 +89,7 @@ def test_clips_are_spread_over_those_of_the_test() -> None:
 def test_accuracy_of_some_clips(tmp_path: Path) -> None:
     """Of two videos, the one is right in its later clips alone, the other in all."""
     plan = plan_of("test-clips", "synthetic", 1, tmp_path)
-    run = next(run for run in plan.runs.values() if run.needs)
+    run = plan.points[0].runs[0]
     with pytest.raises(UserError, match="no scores of each view"):
         clip_accuracy(run, 1)
     scores = np.zeros((2, 10, 16), np.float32)
