@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from small_run import ROOT, complaint_of
 
 from timesformer.commands.profile import main
 from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.timing import Timing
 
 KINETICS = ROOT / "configs" / "Kinetics"
 
@@ -42,3 +44,46 @@ def test_a_mistake_is_one_line(capsys):
     printed = complaint_of(main, "--cfg", recipe, "TIMESFORMER.ATTENTION_TYPE", "joint")
     assert printed.startswith("error: TIMESFORMER.ATTENTION_TYPE 'joint'")
     assert (capsys.readouterr().out, printed.count("\n")) == ("", 1)
+
+
+SMALL = ["NUM_GPUS", "0", "DATA.TRAIN_CROP_SIZE", "32", "DATA.TEST_CROP_SIZE", "32"]
+
+
+def test_time_is_measured_and_said_of_a_whole_test(capsys, monkeypatch):
+    recipe = str(ROOT / "configs/Synthetic/TimeSformer_divST_8_64.yaml")
+    passes = (0.5, 9.0, 0.4)
+    monkeypatch.setattr(
+        "timesformer.commands.profile.time_views",
+        lambda model, view, *, batch, repeats, **_: Timing(
+            passes[:repeats], passes[:repeats], batch, "CPU", 2
+        ),
+    )
+    main(["--cfg", recipe, "--time", "--batch", "2", "--repeats", "3", *SMALL])
+    printed = capsys.readouterr().out
+    header, row = printed.split("\n\n")[2].strip().splitlines()
+    cells = dict(zip(header.split(), row.split(), strict=True))
+    assert (cells["s/view"], cells["views"], cells["s/video"]) == ("0.25", "3", "0.75")
+    assert cells["videos/s"] == "1.33"
+    macs = float(table(printed)["divided_space_time"][1]) * 1e9
+    assert float(cells["TMACs/video"]) == pytest.approx(3 * macs / 1e12, rel=0.02)
+    assert float(cells["GMACs/s"]) == pytest.approx(macs / 0.25 / 1e9, rel=0.02)
+    assert "median of 3 forward passes of 2 views after a warm-up; CPU, 2 threads" in printed
+
+
+def test_time_is_really_measured(capsys):
+    recipe = str(ROOT / "configs/Synthetic/TimeSformer_divST_8_64.yaml")
+    main(["--cfg", recipe, "--time", "--repeats", "1", *SMALL])
+    assert "median of 1 forward pass of 1 view after a warm-up; CPU" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch", "0"], "--batch and --repeats must be at least 1"),
+        (["NUM_GPUS", "1"], "no usable GPU to measure on; NUM_GPUS 0"),
+    ],
+)
+def test_what_cannot_be_measured(options, message, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    recipe = str(ROOT / "configs/Synthetic/TimeSformer_divST_8_64.yaml")
+    assert message in complaint_of(main, "--cfg", recipe, "--time", *options)

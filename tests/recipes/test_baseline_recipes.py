@@ -31,6 +31,7 @@ PER_FRAME = {
     "VTN_8x32_224": ("vtn", 78.6, 108.0),
     "ViViT_B_FE_8x32_224": ("vivit_factorised_encoder", 78.8, 115.1),
 }
+CNNS = ("SlowFast_R50_8x8", "Slow_R50_8x8", "I3D_R50_8x8", "X3D_M_16x5")  # test_cnn_recipes
 # What a file may change, as a comparison is on the same clips, steps and views.
 OWN = {
     "MODEL.MODEL_NAME",
@@ -55,7 +56,9 @@ def millions(cfg: CfgNode) -> float:
 
 
 def test_every_file_is_tested() -> None:
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {BASE, *TORCHVISION, *PER_FRAME}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {
+        BASE, *TORCHVISION, *PER_FRAME, *CNNS,
+    }  # fmt: skip
 
 
 def test_base_is_the_recipe_of_timesformer_from_fresh_weights() -> None:

@@ -12,7 +12,7 @@ from timesformer.config.validate import check
 from timesformer.models.build import make_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-OTHERS = ("ViViT", "MViT")  # tests/recipes/test_recipes.py has these
+OTHERS = ("ViViT", "MViT", "SlowFast", "I3D")  # test_recipes and test_cnn_recipes have these
 RECIPES = sorted(
     path
     for path in CONFIGS.glob("**/*.yaml")

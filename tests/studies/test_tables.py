@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from timesformer.commands import reproduce
+from timesformer.models.timing import Timing
 from timesformer.studies import costs
-from timesformer.studies.catalogue import clips, positions, schemes, variants
+from timesformer.studies.catalogue import clips, cost, positions, schemes, variants
+from timesformer.studies.competitors import results_on
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -72,3 +74,43 @@ def test_the_list_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
         line.split()[1] for line in lines if line.startswith("--table")
     }
     assert all(len(line.split()) > 3 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "models", [cost.MODELS[::3], pytest.param(cost.MODELS, marks=pytest.mark.slow)]
+)
+def test_cost_of_testing(models: tuple[cost.Tested, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the seconds: those of a pass are said to be 0.5, of which two fit."""
+    asked = []
+
+    def half_a_second(model: object, view: tuple[int, ...], **options: object) -> Timing:
+        asked.append((type(model).__name__, view, options["device"]))
+        return Timing((0.5, 0.5), (0.25, 0.25), 1, "CPU", 2)
+
+    monkeypatch.setattr(cost, "MODELS", models)
+    monkeypatch.setattr(cost, "time_views", half_a_second)
+    monkeypatch.setattr(cost, "make_model", cost.meta_model)  # no memory
+    monkeypatch.setattr(cost, "check_memory", lambda *_, **__: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    text = cost.cost_table()
+    names = [model.name for model in cost.MODELS]
+    lines = {n: next(x for x in text.splitlines() if x.startswith(f"{n}  ")) for n in names}
+    for model in cost.MODELS:
+        cells = lines[model.name].removeprefix(model.name).split()
+        assert cells[1] == f"{model.clips}×3"
+        if model.tflops != "–":
+            assert cells[3] == cells[4] == model.tflops  # the paper's are ours
+        assert cells[5:8] == ["0.5", "0.25", "2"]
+        assert cells[8] == f"{100 * 3 * model.clips * 0.5:,.0f}"
+    assert ("ResNet3d", (3, 32, 256, 256), "cpu") in asked
+    assert "(CPU, 2 threads)" in text
+
+
+def test_cost_repeats_what_the_list_of_competitors_has() -> None:
+    """Table 2 stands in one more place: they mustn't differ."""
+    known = {r.model: r for r in results_on(["k400"])["k400"] if r.table == "Table 2"}
+    for model in cost.MODELS:
+        if model.hours != "–":
+            row = known[next(n for n in known if n.endswith(f"({model.hours} V100 hours)"))]
+            assert row.model.startswith(model.name)
+            assert (float(model.tflops), float(model.k400.split()[0])) == (row.tflops, row.top1)

@@ -1,22 +1,28 @@
-"""Print what a model costs: parameters, multiply-adds, memory.
+"""Print what a model costs: parameters, multiply-adds, memory, and with --time seconds.
 
-Nothing is computed or allocated, so the largest models take seconds; no weights, videos or GPUs
-are needed.
+Without --time nothing is computed or allocated, so the largest models take seconds. No weights,
+videos or GPUs are needed.
 
-Example:
+Examples:
   timesformer profile --cfg Kinetics/TimeSformer_divST_8x32_224 --all-schemes DATA.NUM_FRAMES 16
+  how long its test of a video takes, apart from reading it, on a GPU (NUM_GPUS 0: on the CPU):
+    timesformer profile --cfg Baselines/SlowFast_R50_8x8 --time --batch 8
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from fvcore.common.config import CfgNode
 
+from timesformer.engine.precision import autocast
 from timesformer.models.attention import ATTENTION_REGISTRY
-from timesformer.models.build import has_scheme, label, meta_model, view_shape
+from timesformer.models.build import has_scheme, label, make_model, meta_model, view_shape
 from timesformer.models.profiling import Cost, profile
-from timesformer.utils.errors import ConfigError
+from timesformer.models.timing import check_memory, time_views
+from timesformer.utils.distributed import device_for
+from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.parser import CommandParser, load_recipe
 from timesformer.utils.text import counted, format_table
 
@@ -25,10 +31,22 @@ HEADER = (
     "activations MiB/clip",
 )  # fmt: skip
 NOTES = """\
-view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds (fvcore). FLOPs = 2 × MACs.
+view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds. FLOPs = 2 × MACs.
 TFLOPs (paper): 10¹² multiply-adds of {views}, as the paper counts. Training = 3 × forward.
 weights: float32. activations: float32, what each training clip of {train_size}×{train_size} keeps
 for the backward pass, with fused attention{checkpoint}."""
+
+TIME_HEADER = (
+    "scheme", "s/view", "views", "s/video", "videos/s", "TMACs/video", "GMACs/s"
+)  # fmt: skip
+TIME_NOTES = """\
+Seconds of the model alone, without reading videos, TEST.AMP {amp}: {conditions}.
+s/video: all {views} of the test. TMACs/video: 10¹² multiply-adds of these, TFLOPs (paper)."""
+
+
+def test_views(cfg: CfgNode) -> int:
+    """Return the views of a video in a test."""
+    return cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
 
 
 def measure(cfg: CfgNode) -> Cost:
@@ -51,6 +69,35 @@ def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
     return (scheme, f"{cost.params:,}", *cells)
 
 
+def time_row(cfg: CfgNode, cost: Cost, batch: int, repeats: int) -> tuple[tuple[str, ...], str]:
+    """Measure a model with fresh weights.
+
+    Returns:
+        The cells under TIME_HEADER, and how it was measured.
+
+    Raises:
+        UserError: there isn't the memory for it.
+        ConfigError: NUM_GPUS asks for a GPU, and there is none.
+    """
+    device = device_for(cfg)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"NUM_GPUS {cfg.NUM_GPUS}: there is no usable GPU to measure on; NUM_GPUS 0 takes the "
+            "CPU"
+        )
+    check_memory(meta_model(cfg), view_shape(cfg), batch, device.type)
+    with autocast(device, cfg.TEST.AMP):
+        timing = time_views(
+            make_model(cfg), view_shape(cfg), batch=batch, repeats=repeats, device=device.type,
+            desc=label(cfg),
+        )  # fmt: skip
+    views = test_views(cfg)
+    video = views * timing.seconds
+    numbers = (video, 1 / video, views * cost.macs / 1e12, cost.macs / timing.seconds / 1e9)
+    cells = (f"{timing.seconds:.3g}", str(views), *(f"{x:.3g}" for x in numbers))
+    return (label(cfg), *cells), timing.conditions()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table of the model, or of every scheme."""
     parser = CommandParser("profile", __doc__, "--cfg FILE [options] [KEY VALUE ...]")
@@ -58,19 +105,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--all-schemes", action="store_true", help="a row for every registered attention scheme"
     )
+    parser.add_argument("--time", action="store_true", help="measure seconds, too")
+    for option, default, what in (
+        ("--batch", 1, "views in a forward pass that is measured"),
+        ("--repeats", 5, "forward passes that are measured, after one to warm up"),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, metavar="N", help=f"{what} ({default})"
+        )
     parser.add_pairs()
     args = parser.parse(argv)
+    if min(args.batch, args.repeats) < 1:
+        raise UserError("--batch and --repeats must be at least 1")
     cfg = load_recipe(args)
 
-    views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+    views = test_views(cfg)
     schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]
     if args.all_schemes:
         if not has_scheme(cfg):
             raise ConfigError(f"--all-schemes: {label(cfg)} has no attention scheme to change")
         schemes = [name for name, _ in ATTENTION_REGISTRY]
     rows: list[tuple[str, ...]] = [HEADER]
+    times: list[tuple[str, ...]] = [TIME_HEADER]
+    conditions = ""
     for cfg.TIMESFORMER.ATTENTION_TYPE in schemes:
-        rows.append(table_row(label(cfg), measure(cfg), views))
+        cost = measure(cfg)
+        rows.append(table_row(label(cfg), cost, views))
+        if args.time:
+            row, conditions = time_row(cfg, cost, args.batch, args.repeats)
+            times.append(row)
     notes = NOTES.format(
         frames=cfg.DATA.NUM_FRAMES,
         size=cfg.DATA.TEST_CROP_SIZE,
@@ -79,3 +142,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         checkpoint=" and activation checkpointing" if cfg.TIMESFORMER.ACT_CHECKPOINT else "",
     )
     print(format_table(rows), notes, sep="\n\n")
+    if args.time:
+        notes = TIME_NOTES.format(
+            amp=cfg.TEST.AMP, conditions=conditions, views=counted(views, "view")
+        )
+        print("", format_table(times), notes, sep="\n\n")

@@ -25,7 +25,7 @@ _C.RNG_SEED = 0
 # Iterations (micro-batches) between two lines of log.
 _C.LOG_PERIOD = 10
 # Print a table of the model and its parts at the start of training: parameters and the
-# multiply-adds of a test view.
+# multiply-adds of a test view; and write those of a tested video, all views, to stats.jsonl.
 _C.LOG_MODEL_INFO = True
 # How processes talk: auto (nccl on GPU, gloo on CPU) | nccl | gloo.
 _C.DIST_BACKEND = "auto"

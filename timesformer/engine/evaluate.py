@@ -6,6 +6,7 @@ without it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope
 from timesformer.engine.scoring import Table, score_videos
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
-from timesformer.models.build import build_model
+from timesformer.models.build import build_model, meta_model, view_shape
+from timesformer.models.profiling import count_macs
 from timesformer.utils.distributed import (
     device_for,
     from_main,
@@ -165,17 +167,23 @@ def _test(cfg: CfgNode) -> Results | None:
     class_names = _agree(loader.dataset.class_names, weights)
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
     together(lambda: _rename_former_results(cfg))
+    start = time.perf_counter()
     with worker_errors():
         results = perform_test(cfg, model, loader, broken)
-    together(lambda: _report_test(cfg, results, weights, class_names))
+    seconds = time.perf_counter() - start
+    together(lambda: _report_test(cfg, results, weights, class_names, seconds))
     broken.check_failed()  # all that was found is written by now
     return results
 
 
 def _report_test(
-    cfg: CfgNode, results: Results | None, weights: TestWeights, class_names: tuple[str, ...]
+    cfg: CfgNode,
+    results: Results | None,
+    weights: TestWeights,
+    class_names: tuple[str, ...],
+    seconds: float,
 ) -> None:
-    """Write and log what a test found, from the main process, which has it."""
+    """Write and log what a test found, and in which time, from the main process, which has it."""
     if results is None:
         return
     if videos := results.overflowed:
@@ -193,7 +201,13 @@ def _report_test(
         "crop": cfg.DATA.TEST_CROP_SIZE,
         "checkpoint": weights.path,
         "checkpoint_sha256": weights.digest,
+        "seconds": seconds,  # reading videos and all
+        "videos_per_s": len(results.labels) / seconds,
     }
+    if cfg.LOG_MODEL_INFO:
+        views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
+        macs = count_macs(meta_model(cfg), view_shape(cfg))
+        stats["tmacs_per_video"] = views * macs / 1e12
     if results.failed.any():
         logger.warning(
             "%d of %d videos couldn't be read (listed in %s): all metrics count "

@@ -134,7 +134,7 @@ TRAIN: {{DATASET: kinetics}}
         ("kinetics", "true", "BGR"),
         ("ssv2", "true", "RGB"),  # as its recipe has it: OpenCV's BGR, turned round
         ("ssv2", "false", "BGR"),
-        ("ptvssv2", "false", "RGB"),
+        ("ptvssv2", "true", "RGB"),
     ],
 )
 def test_colours_are_what_pyslowfasts_loaders_give(dataset, reverse, order, tmp_path):

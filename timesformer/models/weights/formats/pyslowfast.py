@@ -14,7 +14,7 @@ _STEM = "s1.pathway0_stem.conv.weight"
 _OF_X3D = "s1.pathway0_stem.conv_xy.weight"
 _FUSION = "s1_fuse.conv_f2s.weight"
 _BLOCKS = {"s2": 3, "s3": 4, "s4": 6, "s5": 3}  # of a ResNet-50
-_OF_IMAGES = ("ssv2", "charades")  # data sets whose frames PySlowFast reads by OpenCV: BGR
+_BGR = ("ssv2", "charades", "ptvssv2", "ptvcharades")  # data sets whose frames its loaders give so
 _FRAMES = {"slowfast_r50": 32, "x3d_m": 16}
 
 
@@ -69,4 +69,4 @@ def preprocessing(state: Mapping[str, Tensor]) -> dict[str, Any]:
 def takes_bgr(config: Mapping[str, Any]) -> bool:
     """Tell from a run's config of PySlowFast whether its model saw BGR."""
     reverse = config.get("DATA.REVERSE_INPUT_CHANNEL") is True
-    return (str(config.get("TRAIN.DATASET", "")).lower() in _OF_IMAGES) != reverse
+    return (str(config.get("TRAIN.DATASET", "")).lower() in _BGR) != reverse
