@@ -22,8 +22,9 @@ from timesformer.engine.evaluate import _rename_former_results, test
 from timesformer.engine.results import ensemble
 from timesformer.engine.scoring import Rows, score_videos
 from timesformer.engine.train import train
-from timesformer.models.build import build_model
+from timesformer.models.build import build_model, meta_model, view_shape
 from timesformer.models.create import from_pretrained
+from timesformer.models.profiling import count_macs
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint, write_checkpoint
 from timesformer.utils.errors import (
     AnnotationError,
@@ -60,6 +61,7 @@ def test_result_files(synthetic_dir, tmp_path, checkpoint):
     cfg = small_cfg(
         synthetic_dir,
         tmp_path,
+        LOG_MODEL_INFO=True,
         TEST__CHECKPOINT_FILE_PATH=checkpoint,
         TRAIN__ENABLE=False,
         TEST__NUM_ENSEMBLE_VIEWS=2,
@@ -87,6 +89,9 @@ def test_result_files(synthetic_dir, tmp_path, checkpoint):
     assert line["top1_acc"] == pytest.approx(results.accuracy(1), abs=1e-3)
     last_line = json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1])
     assert last_line["split"] == "test_final"
+    assert line["videos_per_s"] == pytest.approx(12 / line["seconds"], rel=1e-3)
+    macs = count_macs(meta_model(cfg), view_shape(cfg))
+    assert line["gmacs_per_video"] == pytest.approx(6 * macs / 1e9, abs=1e-6)
 
 
 def test_scores_from_python_are_those_of_a_test(synthetic_dir, tmp_path, checkpoint):

@@ -53,9 +53,9 @@ def test_kinetics(name: str) -> None:
 def test_from_kinetics(name: str, classes: int, views: tuple[int, int]) -> None:
     cfg = load(CONFIGS / f"{name}.yaml")
     check(cfg)
-    assert (cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES) == ("slowfast_r50", classes)
+    assert ("slowfast_r50", classes) == (cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES)
     assert not cfg.DATA.REVERSE_INPUT_CHANNEL  # as the weights of Kinetics
-    assert (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) == views
+    assert views == (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS)
     assert (cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE) == (32, 256)
     assert "SLOWFAST_8x8_R50.pyth" in header(CONFIGS / f"{name}.yaml")
     assert batch_layout(cfg, *ranks(cfg)).per_rank >= 8

@@ -207,7 +207,7 @@ def _report_test(
     if cfg.LOG_MODEL_INFO:
         views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         macs = count_macs(meta_model(cfg), view_shape(cfg))
-        stats["tmacs_per_video"] = views * macs / 1e12
+        stats["gmacs_per_video"] = views * macs / 1e9
     if results.failed.any():
         logger.warning(
             "%d of %d videos couldn't be read (listed in %s): all metrics count "
