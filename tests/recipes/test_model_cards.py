@@ -96,6 +96,8 @@ def gmacs(
     cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE = frames, crop
     cfg.TIMESFORMER.TUBELET_SIZE, cfg.TIMESFORMER.TEMPORAL_DEPTH = tubelet, over_time
     cfg.CNN.WIDTH = channels
+    if channels < 1:  # Synthetic
+        cfg.MODEL.NUM_CLASSES = 6
     if width == 64:  # Synthetic
         cfg.TIMESFORMER.EMBED_DIM, cfg.TIMESFORMER.DEPTH, cfg.TIMESFORMER.NUM_HEADS = 64, 4, 4
         cfg.MODEL.NUM_CLASSES = 6
