@@ -18,9 +18,9 @@ import fake_child
 from fake_child import FAILING, LINES, LOG, SECONDS
 
 from timesformer.commands import reproduce
+from timesformer.engine.results import tested_settings
 from timesformer.studies import sweep
 from timesformer.studies.plan import Run
-from timesformer.studies.results import tested_with
 from timesformer.studies.study import DATA, SYNTHETIC
 
 
@@ -52,7 +52,8 @@ def reproduce_fakes(
 
     def swept(runs: Mapping[str, Run], jobs: int) -> dict[str, str]:
         made = {
-            str(run.folder): {"split": "test_final", "top1_acc": top1(name)} | tested_with(run.cfg)
+            str(run.folder): {"split": "test_final", "top1_acc": top1(name)}
+            | tested_settings(run.cfg)
             for name, run in runs.items()
         }
         lines.write_text(json.dumps(made))

@@ -80,6 +80,20 @@ def test_a_test_of_other_settings_is_not_taken(tmp_path: Path) -> None:
     assert times(log, "end") - Counter({*times(log, "end")}) == Counter([first.name])
 
 
+def test_a_test_that_failed_is_not_taken(tmp_path: Path) -> None:
+    """It writes its line, and ends in an error as too many videos can't be read."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
+    reproduce_fakes(words, log)
+    (first, second, *_) = sorted((out / "runs").iterdir())
+    for folder, failed in ((first, 6), (second, 5)):  # of 100 DATA.MAX_FAILED allows 5
+        stats = folder / "stats.jsonl"
+        counts = f'{{"videos": 100, "failed_videos": {failed}, '
+        stats.write_text(stats.read_text().replace("{", counts, 1))
+    reproduce_fakes([*words, "--resume"], log)
+    assert times(log, "end") - Counter({*times(log, "end")}) == Counter([first.name])
+
+
 def test_a_failure_is_one_line_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

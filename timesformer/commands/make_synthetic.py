@@ -48,10 +48,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the videos that are missing, and print how many."""
     args = parse_args(argv)
-    asked = {split: getattr(args, split) for split in SPLITS}
-    sizes = dict(zip(SPLITS, SIZES[args.kind], strict=True))
-    sizes |= {split: videos for split, videos in asked.items() if videos is not None}
-    spec = SyntheticSpec(args.seed, **sizes, pairs=args.pairs, kind=args.kind)
+    sizes = {split: videos for split in SPLITS if (videos := getattr(args, split)) is not None}
+    spec = SyntheticSpec.of_kind(args.kind, args.seed, args.pairs, **sizes)
     start = time.perf_counter()
     videos = sum(getattr(spec, split) for split in SPLITS)
     with tqdm(total=videos, unit="video", desc="synthetic", disable=None) as bar:

@@ -19,6 +19,18 @@ FEW = 3  # unreadable videos that a small data set may have, whatever their shar
 HEADER = ("split", "path", "where", "reason", "treatment")
 
 
+def allowed_failures(total: int, max_share: float) -> float:
+    """Return how many of `total` videos may be unreadable.
+
+    Args:
+        total: videos of the split.
+        max_share: DATA.MAX_FAILED. Unless it is 0, a few may be in any case: `FEW`, of a small set
+            a fifth.
+    """
+    few = min(FEW, total // 5) if max_share else 0
+    return max(max_share * total, few)
+
+
 class BrokenVideos:
     """The broken videos of one split.
 
@@ -26,8 +38,7 @@ class BrokenVideos:
         output_dir: OUTPUT_DIR.
         split: train, val or test.
         total: videos of the split.
-        max_share: more replaced videos than this share of `total` stop the run. Unless it is 0, a
-            few may be in any case: `FEW`, of a small set a fifth.
+        max_share: see `allowed_failures`; more replaced videos stop the run.
     """
 
     def __init__(
@@ -137,8 +148,7 @@ class BrokenVideos:
         return [problem for problem in self.problems.values() if problem.treatment == so]
 
     def _allowed(self) -> float:
-        few = min(FEW, self.total // 5) if self.max_share else 0
-        return max(self.max_share * self.total, few)
+        return allowed_failures(self.total, self.max_share)
 
     def _refuse(self, unread: list[Problem]) -> None:
         if len(unread) <= self._allowed():

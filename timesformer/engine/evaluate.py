@@ -23,7 +23,7 @@ from timesformer.engine.results import (
     name_before,
     result_files,
     save_results,
-    tested_data,
+    tested_settings,
 )
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope
@@ -192,13 +192,7 @@ def _report_test(
     stats = {
         "split": "test_final",
         **results.report(),
-        "data": tested_data(cfg),
-        "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS}x{cfg.TEST.NUM_SPATIAL_CROPS}",
-        "ensemble": cfg.DATA.ENSEMBLE_METHOD,
-        "clip_sampling": cfg.DATA.TEST_CLIP_SAMPLING,
-        "frames": cfg.DATA.NUM_FRAMES,
-        "sampling_rate": cfg.DATA.SAMPLING_RATE,
-        "crop": cfg.DATA.TEST_CROP_SIZE,
+        **tested_settings(cfg),
         "checkpoint": weights.path,
         "checkpoint_sha256": weights.digest,
         "seconds": seconds,  # reading videos and all

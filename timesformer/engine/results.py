@@ -113,6 +113,19 @@ def tested_data(cfg: CfgNode) -> str:
     return f"{cfg.TEST.DATASET} {Path(cfg.DATA.PATH_TO_DATA_DIR).name}".strip()
 
 
+def tested_settings(cfg: CfgNode) -> dict[str, str | int]:
+    """Return what a test's line in stats.jsonl says of the settings that it was made with."""
+    return {
+        "data": tested_data(cfg),
+        "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS}x{cfg.TEST.NUM_SPATIAL_CROPS}",
+        "ensemble": cfg.DATA.ENSEMBLE_METHOD,
+        "clip_sampling": cfg.DATA.TEST_CLIP_SAMPLING,
+        "frames": cfg.DATA.NUM_FRAMES,
+        "sampling_rate": cfg.DATA.SAMPLING_RATE,
+        "crop": cfg.DATA.TEST_CROP_SIZE,
+    }
+
+
 def name_before(path: Path) -> Path:
     """Return where a former test's file goes when another test writes one of its name.
 

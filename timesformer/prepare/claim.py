@@ -14,12 +14,15 @@ from timesformer.utils.files import make_folder, write_text
 from timesformer.utils.run_lock import NAME
 
 
-def claim(manifest: Path, made_with: Mapping[str, Any]) -> None:
+def claim(
+    manifest: Path, made_with: Mapping[str, Any], advice: str = "choose another --output"
+) -> None:
     """Note in a folder how its videos are made, unless it says so already.
 
     Args:
         manifest: the file in the folder that says it.
         made_with: the settings, and the version of what they mean.
+        advice: what to do about another folder, for messages.
 
     Raises:
         UserError: they were made otherwise; or the folder has something else in it, or can't be
@@ -30,18 +33,18 @@ def claim(manifest: Path, made_with: Mapping[str, Any]) -> None:
         make_folder(output)
         # Perhaps videos among which ours would be lost, or lists.
         if {path.name for path in output.iterdir()} - {NAME}:
-            raise UserError(f"{output} isn't empty: choose another --output")
+            raise UserError(f"{output} isn't empty: {advice}")
         write_text(manifest, json.dumps(made_with, indent=2) + "\n")
         return
     try:
         found = read_json(manifest)
     except AnnotationError as error:
-        raise UserError(f"{error}; choose another --output") from error
+        raise UserError(f"{error}; {advice}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{manifest}: damaged; choose another --output")
+        raise UserError(f"{manifest}: damaged; {advice}")
     for key in {**made_with, **found}:
         if found.get(key) != made_with.get(key):
             raise UserError(
                 f"{output} holds videos made with {key} {shown(found.get(key))}, not "
-                f"{made_with.get(key)}: choose another --output"
+                f"{made_with.get(key)}: {advice}"
             )

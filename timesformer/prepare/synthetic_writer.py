@@ -87,6 +87,12 @@ class SyntheticSpec:
                     "same frames"
                 )
 
+    @classmethod
+    def of_kind(cls, kind: str, seed: int = 0, pairs: int = 3, **videos: int) -> SyntheticSpec:
+        """Return what is made of a kind: of splits that `videos` doesn't name its own numbers."""
+        sizes = dict(zip(SPLITS, SIZES[kind], strict=True))
+        return cls(seed, **(sizes | videos), pairs=pairs, kind=kind)
+
     @property
     def _is_twin(self) -> bool:
         return self.kind != "motion"

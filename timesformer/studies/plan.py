@@ -218,7 +218,7 @@ def _refuse_pairs(
 ) -> None:
     """Refuse pairs that would make of a study another one, with labels that lie."""
     ours = dict(_OURS)
-    if any(panel.make for panel in data):
+    if any(panel.generated for panel in data):
         ours["DATA.PATH_TO_DATA_DIR"] = "each Synthetic set has a folder of its own"
     sets = {key for recipe in recipes for key in _all_keys(recipe) if not _FREE.fullmatch(key)}
     for key in pairs[::2]:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from timesformer.config.validate import check_devices
+from timesformer.prepare.claim import claim
+from timesformer.prepare.synthetic_writer import MANIFEST, SPLITS
 from timesformer.studies.plan import Plan
 from timesformer.studies.sweep import visible_gpus
 from timesformer.utils.errors import UserError
@@ -30,7 +32,7 @@ def check_machine(plan: Plan, jobs: int) -> None:
                 f"{run.data.title}, e.g. DATA.PATH_TO_DATA_DIR data/{run.data.name} "
                 "(docs/datasets.md)"
             )
-        if not run.data.make and not is_folder(expand_home(folder)):
+        if not run.data.generated and not is_folder(expand_home(folder)):
             raise UserError(f"DATA.PATH_TO_DATA_DIR {folder}: no such folder")
         check_devices(run.cfg)
     if jobs > 1 and gpus and jobs * gpus > (found := len(visible_gpus())):
@@ -44,14 +46,16 @@ def make_data(plan: Plan) -> None:
     """Make the Synthetic sets that a plan needs and that aren't there.
 
     Raises:
-        UserError: one can't be made.
+        UserError: one can't be made, or there is something else in its folder.
     """
     wanted = {r.cfg.DATA.PATH_TO_DATA_DIR: r.data.make for r in plan.runs.values() if r.data.make}
-    for folder, words in wanted.items():
+    for folder, spec in wanted.items():
         if is_file(Path(folder) / WRITTEN_LAST):
+            claim(Path(folder) / MANIFEST, spec.manifest(), "move it away")
             continue
         print(f"making {folder} (timesformer make-synthetic)", flush=True)
-        command = ["make-synthetic", "--output", folder, *words]
-        done = subprocess.run([sys.executable, "-m", "timesformer", *command], check=False)
-        if done.returncode:
+        words = ["--output", folder, "--kind", spec.kind, "--seed", str(spec.seed)]
+        sizes = [word for split in SPLITS for word in (f"--{split}", str(getattr(spec, split)))]
+        command = [sys.executable, "-m", "timesformer", "make-synthetic", *words, *sizes]
+        if subprocess.run(command, check=False).returncode:
             raise UserError(f"{folder}: can't be made; see above")

@@ -11,6 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from timesformer.config.node import CfgNode
+from timesformer.prepare.synthetic_twins import CLASSES, ORDER_FREE_CEILING
+from timesformer.prepare.synthetic_writer import SyntheticSpec
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Data:
         recipe: that of divided attention, which studies change.
         paper: whose numbers of the papers are drawn beside it.
         same: whether these are of this very data, or of what it stands for.
-        make: words of `timesformer make-synthetic` that make it.
+        make: how it is made, for what is generated.
         lines: values that are known beforehand, by their names.
         start: keys that its recipe has in all studies, unless a variant says otherwise: the image
             weights that models start from, where the recipe itself can't name them.
@@ -34,14 +36,14 @@ class Data:
     recipe: str
     paper: str
     same: bool = True
-    make: tuple[str, ...] = ()
+    make: SyntheticSpec | None = None
     lines: Mapping[str, float] = field(default_factory=dict)
     start: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def generated(self) -> bool:
         """Whether it is made here, small."""
-        return bool(self.make)
+        return self.make is not None
 
     def with_keys(self, keys: Mapping[str, Any], **shipped: str) -> Recipe:
         """Return this data's recipe with these keys.
@@ -142,7 +144,7 @@ NARROW_CNN: Mapping[str, Any] = {
 # Videos of other scenes than the twins', of which an image model sees one frame at a time.
 IMAGES = Data(
     "images", "Synthetic, frames", "Synthetic/Study_images", "K400", same=False,
-    make=("--kind", "static", "--seed", "1"),
+    make=SyntheticSpec.of_kind("static", seed=1),
 )  # fmt: skip
 
 
@@ -162,7 +164,7 @@ def image_start(model: Mapping[str, Any] = MappingProxyType({})) -> dict[str, An
     }
 
 
-CHANCE = 100 / 16  # of the twins' 16 classes
+CHANCE = 100 / CLASSES
 SYNTHETIC = (
     Data(
         "static",
@@ -170,7 +172,7 @@ SYNTHETIC = (
         "Synthetic/Study_static",
         "K400",
         same=False,
-        make=("--kind", "static"),
+        make=SyntheticSpec.of_kind("static"),
         lines={"chance": CHANCE},
         start=image_start(),
     ),
@@ -180,8 +182,8 @@ SYNTHETIC = (
         "Synthetic/Study_temporal",
         "SSv2",
         same=False,
-        make=("--kind", "temporal"),
-        lines={"chance": CHANCE, "ceiling without order": 25.0},
+        make=SyntheticSpec.of_kind("temporal"),
+        lines={"chance": CHANCE, "ceiling without order": 100 * ORDER_FREE_CEILING},
         start=image_start(),
     ),
 )

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple
 
+import torch
+
 from timesformer.studies.plan import Run
 from timesformer.studies.results import finished
 from timesformer.utils.files import make_folder, write_text
@@ -132,8 +134,6 @@ def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if said := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return said.split(",")
-    import torch  # a sweep on the CPU doesn't wait for it
-
     return [str(i) for i in range(torch.cuda.device_count())]
 
 

@@ -1,0 +1,45 @@
+"""The videos that a sweep needs are made, and others aren't taken for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from timesformer.prepare.synthetic_writer import SyntheticSpec
+from timesformer.studies import preparation
+from timesformer.studies.preparation import make_data
+from timesformer.utils.errors import UserError
+
+SPEC = SyntheticSpec(seed=1, train=4, val=16, test=16, kind="static")
+
+
+def plan_on(folder: Path, spec: SyntheticSpec | None) -> Any:
+    cfg = SimpleNamespace(DATA=SimpleNamespace(PATH_TO_DATA_DIR=str(folder)))
+    return SimpleNamespace(runs={"a": SimpleNamespace(cfg=cfg, data=SimpleNamespace(make=spec))})
+
+
+def test_what_is_missing_is_made_and_what_is_there_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(plan_on(tmp_path / "none", None))
+    assert not (tmp_path / "none").exists()
+    make_data(plan_on(tmp_path / "x", SPEC))
+    assert len(list((tmp_path / "x").rglob("*.mp4"))) == 36
+    assert (tmp_path / "x" / SPEC.path("test", 5)).is_file()
+    monkeypatch.setattr(preparation.subprocess, "run", None)
+    make_data(plan_on(tmp_path / "x", SPEC))
+    other = SyntheticSpec(seed=1, train=4, val=16, test=16, kind="temporal")
+    with pytest.raises(UserError, match=r"holds videos made with kind .*static.*: move it away"):
+        make_data(plan_on(tmp_path / "x", other))
+    (tmp_path / "x" / "synthetic.json").unlink()
+    with pytest.raises(UserError, match="isn't empty: move it away"):
+        make_data(plan_on(tmp_path / "x", SPEC))
+
+
+def test_what_can_t_be_made(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="can't be made"):
+        make_data(plan_on(tmp_path / "x", SPEC))
