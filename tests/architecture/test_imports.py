@@ -24,7 +24,10 @@ MAY_IMPORT = {
         *{"studies", "engine", "prepare", "explain", "embed", "visualization"},
         *{"models", "datasets", "clips", "config", "utils"},
     },
-    "studies": {"__version__", "engine", "visualization", "models", "datasets", "config", "utils"},
+    "studies": {
+        *{"__version__", "engine", "prepare", "visualization"},
+        *{"models", "datasets", "config", "utils"},
+    },
     "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
     "explain": {"models", "datasets", "clips", "utils"},
     "embed": {"models", "datasets", "clips", "visualization", "utils"},
