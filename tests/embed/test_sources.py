@@ -101,6 +101,20 @@ def test_a_choice_keeps_shares_and_grows() -> None:
     assert few == sorted(few)
 
 
+def test_a_choice_is_the_same_from_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "videos").mkdir()
+    found = []
+    for start, prefix in ((".", "videos/"), ("videos", ""), (".", f"{tmp_path}/videos/")):
+        monkeypatch.chdir(tmp_path / start)
+        records = Records()
+        for i in range(40):
+            records.append(f"{prefix}{i % 3}/{i}.mp4", i % 4)
+        found.append(chosen(records, 8))
+    assert found[0] == found[1] == found[2]
+
+
 def test_names_of_weights() -> None:
     assert names_of(["timm/vit_base_patch16_224.augreg_in21k", "a/x.pyth"]) == [
         *("vit_base_patch16_224.augreg_in21k", "x")

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,14 +63,15 @@ class FeatureCache:
             with open_regular(path) as file, np.load(file, allow_pickle=False) as found:
                 theirs = json.loads(str(found["about"]))
                 changed = [name for name in cache.about if theirs.get(name) != cache.about[name]]
-                if not changed:
+                why = f"other {', '.join(changed)}" if changed else ""
+                if not why:
                     cache.rows = _rows(dict(found))
         except FileNotFoundError:
             return cache
         except (OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
-            changed = [f"the file is damaged, or not one of features ({error!s:.100})"]
-        if changed:
-            logger.warning("%s: not used, computed again: %s", path, _why(changed))
+            why = f"the file is damaged, or not one of features ({error!s:.100})"
+        if why:
+            logger.warning("%s: not used, computed again: %s", path, why)
         return cache
 
     def save(self) -> None:
@@ -88,10 +88,6 @@ class FeatureCache:
                 thumbnails=np.frombuffer(b"".join(pictures), np.uint8),
                 thumbnail_ends=np.cumsum([len(picture) for picture in pictures]),
             )
-
-
-def _why(changed: Sequence[str]) -> str:
-    return changed[0] if " " in changed[0] else f"other {', '.join(changed)}"
 
 
 def _rows(found: dict[str, NDArray[Any]]) -> dict[str, Row]:

@@ -11,20 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from timesformer.embed import LEAST_VIDEOS
-from timesformer.embed.scores import Matrix, unit
+from timesformer.embed.scores import Matrix
 from timesformer.utils.errors import UserError
 
 PERPLEXITY = 30.0
 
 
 class Projection(NamedTuple):
-    """Where videos lie in the plane (V, 2), and by which means."""
+    """Where videos lie in the plane.
+
+    Attributes:
+        coordinates: (V, 2).
+        means: by which they are found, the same for all features of so many videos.
+        kept: what the plane keeps of these features, "" where nothing says it.
+    """
 
     coordinates: NDArray[np.float32]
     means: str
+    kept: str = ""
 
 
 def project(features: Matrix, method: str = "tsne", seed: int = 0) -> Projection:
@@ -44,13 +52,14 @@ def project(features: Matrix, method: str = "tsne", seed: int = 0) -> Projection
         raise UserError(
             f"a picture needs at least {LEAST_VIDEOS} videos, and {len(features)} are there"
         )
-    rows = unit(features.astype(np.float64))
+    rows = normalize(features.astype(np.float64))
     if np.ptp(rows, axis=0).max() < 1e-9:
         raise UserError("all videos have the same features: the model doesn't tell them apart")
     if method == "pca":
         pca = PCA(2, svd_solver="full")
         found, share = pca.fit_transform(rows), pca.explained_variance_ratio_.sum()
-        return Projection(found.astype(np.float32), f"PCA, {100 * share:.0f} % of the variance")
+        kept = f"{100 * share:.0f} % of the variance"
+        return Projection(found.astype(np.float32), "PCA", kept)
     perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
     # One thread: in which order several add up isn't always the same.
     with threadpool_limits(1):

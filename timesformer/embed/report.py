@@ -51,11 +51,12 @@ def write_report(
     panels, table, means = [], {}, ""
     for name, features in found.items():
         try:
-            coordinates, means = project(features.features, method, seed)
+            coordinates, means, plane = project(features.features, method, seed)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         scored = score(features.features, labels, seed) if videos.labelled else None
-        lines = [f"{features.features.shape[1]} features"]
+        count = f"{features.features.shape[1]} features"
+        lines = [f"{count} · {plane}" if plane else count]
         if scored:
             table[name] = scored
             lines.insert(0, scored.text)

@@ -188,8 +188,12 @@ def of_run(cfg: CfgNode, run: Path, split: str | None = None) -> Videos:
 
 
 def chosen(records: Records, count: int) -> list[int]:
-    """Choose videos, of each class its share; a smaller choice is part of every larger one."""
-    return sorted(nested_order(records)[:count])
+    """Choose videos, of each class its share; a smaller choice is part of every larger one.
+
+    They are known by their paths within the folder that all are in, wherever that is.
+    """
+    places = {os.path.dirname(os.path.abspath(record.path)) for record in records}  # noqa: PTH100, PTH120
+    return sorted(nested_order(records, os.path.commonpath(places))[:count])
 
 
 def _names(source: str, beside: Path | None = None) -> tuple[str, ...]:
