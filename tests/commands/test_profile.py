@@ -87,3 +87,8 @@ def test_what_cannot_be_measured(options, message, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     recipe = str(ROOT / "configs/Synthetic/TimeSformer_divST_8_64.yaml")
     assert message in complaint_of(main, "--cfg", recipe, "--time", *options)
+
+
+def test_how_to_measure_goes_with_measuring():
+    recipe = "Synthetic/TimeSformer_divST_8_64"
+    assert "--batch: goes with --time" in complaint_of(main, "--cfg", recipe, "--batch", 2)

@@ -114,5 +114,3 @@ def test_table_and_picture_are_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert files == {"competitors_ssv2.txt", "competitors_ssv2.png", "competitors_howto100m.txt"}
     with pytest.raises(UserError, match="--table schemes isn't one of several data sets"):
         reproduce.main(["--table", "schemes", "--data-set", "k400"])
-    with pytest.raises(UserError, match="--data-set is for a --table"):
-        reproduce.main(["--figure", "schemes", "--data-set", "k400"])

@@ -11,6 +11,7 @@ from timesformer.models.timing import Timing
 from timesformer.studies import costs
 from timesformer.studies.catalogue import clips, cost, positions, schemes, variants
 from timesformer.studies.competitors import results_on
+from timesformer.utils.errors import UserError
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -65,6 +66,23 @@ def test_a_table_is_printed_and_written(
     text = (tmp_path / "clips.txt").read_text()
     assert capsys.readouterr().out == text
     assert rows(text)["8×224²"] == ["123", "123", "123", "123", "1.00"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--figure", "schemes", "--data-set", "k400"), "--data-set: is for a --table"),
+        (("--table", "schemes", "--data", "kinetics"), "--data: is for a --figure"),
+        (("--table", "schemes", "--seeds", "1"), "--seeds: is for a --figure"),
+        (("--table", "schemes", "--dry-run"), "--dry-run: is for a --figure"),
+        (("--table", "schemes", "NUM_GPUS", "0"), "NUM_GPUS: KEY VALUE pairs are for the runs"),
+        (("--list", "--jobs", "2"), "--jobs: is for a --figure"),
+        (("--list", "--out", "x"), "--out: --list writes no files"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(words: tuple[str, ...], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        reproduce.main(words)
 
 
 def test_the_list_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from fvcore.common.config import CfgNode
 
+from timesformer.datasets.build import build_views
 from timesformer.engine.precision import autocast
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import has_scheme, label, make_model, meta_model, view_shape
@@ -42,11 +43,6 @@ TIME_HEADER = (
 TIME_NOTES = """\
 Seconds of the model alone, without reading videos, TEST.AMP {amp}: {conditions}.
 s/video: all {views} of the test. TMACs/video: 10¹² multiply-adds of these, TFLOPs (paper)."""
-
-
-def test_views(cfg: CfgNode) -> int:
-    """Return the views of a video in a test."""
-    return cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
 
 
 def measure(cfg: CfgNode) -> Cost:
@@ -91,7 +87,7 @@ def time_row(cfg: CfgNode, cost: Cost, batch: int, repeats: int) -> tuple[tuple[
             make_model(cfg), view_shape(cfg), batch=batch, repeats=repeats, device=device.type,
             desc=label(cfg),
         )  # fmt: skip
-    views = test_views(cfg)
+    views = build_views(cfg, "test").num_views
     video = views * timing.seconds
     numbers = (video, 1 / video, views * cost.macs / 1e12, cost.macs / timing.seconds / 1e9)
     cells = (f"{timing.seconds:.3g}", str(views), *(f"{x:.3g}" for x in numbers))
@@ -117,9 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse(argv)
     if min(args.batch, args.repeats) < 1:
         raise UserError("--batch and --repeats must be at least 1")
+    if not args.time:
+        parser.refuse(args, ("--batch", "--repeats"), "goes with --time")
     cfg = load_recipe(args)
 
-    views = test_views(cfg)
+    views = build_views(cfg, "test").num_views
     schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]
     if args.all_schemes:
         if not has_scheme(cfg):

@@ -94,10 +94,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for option in ("seeds", "jobs"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)}: must be 1 or more")
-    if args.data_set and not args.table:
-        raise UserError("--data-set is for a --table; a --figure has --data")
-    if args.opts and not args.figure:
-        raise UserError(f"{args.opts[0]}: KEY VALUE pairs are for the runs of a --figure")
+    if not args.table:
+        parser.refuse(args, ["--data-set"], "is for a --table; a --figure has --data")
+    if not args.figure:
+        runs = ("--data", "--seeds", "--jobs", "--resume", "--dry-run")
+        parser.refuse(args, runs, "is for a --figure")
+        if args.opts:
+            raise UserError(f"{args.opts[0]}: KEY VALUE pairs are for the runs of a --figure")
+    if args.list:
+        parser.refuse(args, ["--out"], "--list writes no files")
     return args
 
 

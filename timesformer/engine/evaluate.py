@@ -16,6 +16,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.layout import per_rank
+from timesformer.datasets.build import build_views
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.results import (
@@ -199,9 +200,8 @@ def _report_test(
         "videos_per_s": len(results.labels) / seconds,
     }
     if cfg.LOG_MODEL_INFO:
-        views = cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
         macs = count_macs(meta_model(cfg), view_shape(cfg))
-        stats["gmacs_per_video"] = views * macs / 1e9
+        stats["gmacs_per_video"] = build_views(cfg, "test").num_views * macs / 1e9
     if results.failed.any():
         logger.warning(
             "%d of %d videos couldn't be read (listed in %s): all metrics count "

@@ -112,6 +112,17 @@ class CommandParser(argparse.ArgumentParser):
             help="processes (one for each core); 0: none but this one",
         )  # fmt: skip
 
+    def refuse(self, args: argparse.Namespace, options: Sequence[str], why: str) -> None:
+        """Refuse options that would do nothing beside the others.
+
+        Raises:
+            UserError: one has another value than its default.
+        """
+        for option in options:
+            name = option.lstrip("-").replace("-", "_")
+            if getattr(args, name) != self.get_default(name):
+                raise UserError(f"{option}: {why}")
+
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse the words after the program's name; None takes them from `sys.argv`.
 
