@@ -218,8 +218,17 @@ class Architecture:
 
     def arguments_for(self, constructor: Callable[..., Any]) -> dict[str, Any]:
         """Return the knobs that a constructor's signature names."""
-        taken = inspect.signature(constructor).parameters
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name in taken}
+        return {name: getattr(self, name) for name in _named(constructor)}
+
+
+def knobs_of(constructor: Callable[..., Any]) -> frozenset[str]:
+    """Return the knobs of a model that is made by a constructor: `model`, and what that names."""
+    return frozenset({"model", *_named(constructor)})
+
+
+def _named(constructor: Callable[..., Any]) -> list[str]:
+    taken = inspect.signature(constructor).parameters
+    return [knob.name for knob in fields(Architecture) if knob.name in taken]
 
 
 KNOBS = frozenset(knob.name for knob in fields(Architecture))

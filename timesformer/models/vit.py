@@ -14,7 +14,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.architecture import KNOBS, Architecture
+from timesformer.models.architecture import Architecture, knobs_of
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import Attention, Mlp
 from timesformer.models.base import VideoModel
@@ -60,7 +60,7 @@ class TimeSformer(VideoModel):
     """
 
     architecture: Architecture
-    knobs = KNOBS - {"temporal_depth", "width"}
+    knobs = knobs_of(VisionTransformer)
 
     def __init__(
         self,

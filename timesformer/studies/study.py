@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.prepare.synthetic_twins import CLASSES, ORDER_FREE_CEILING
 from timesformer.prepare.synthetic_writer import SyntheticSpec
@@ -127,15 +128,11 @@ class Study:
 CNNS: Mapping[str, str] = {"SlowFast": "slowfast_r50", "I3D": "i3d_r50"}
 """3D CNNs that the paper compares with, and their MODEL.MODEL_NAME."""
 
+_SIZES = ("INIT", "TIME_EMBED_AMPLITUDE", "EMBED_DIM", "DEPTH", "NUM_HEADS", "DROP_PATH_RATE")
 NARROW_CNN: Mapping[str, Any] = {
-    # What the recipes of transformers say means nothing to a 3D CNN, so it is unsaid.
     "TIMESFORMER.PRETRAINED_MODEL": "",
-    "TIMESFORMER.INIT": "image",
-    "TIMESFORMER.TIME_EMBED_AMPLITUDE": -1.0,
-    "TIMESFORMER.EMBED_DIM": 768,
-    "TIMESFORMER.DEPTH": 12,
-    "TIMESFORMER.NUM_HEADS": 12,
-    "TIMESFORMER.DROP_PATH_RATE": 0.1,
+    # What the recipes of transformers say means nothing to a 3D CNN, so it is unsaid.
+    **{f"TIMESFORMER.{key}": get_cfg().TIMESFORMER[key] for key in _SIZES},
     "CNN.WIDTH": 0.25,
     "SOLVER.BASE_LR": 2e-3,
 }

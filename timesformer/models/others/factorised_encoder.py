@@ -17,7 +17,7 @@ from einops import rearrange
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.architecture import Architecture
+from timesformer.models.architecture import TEMPORAL_DEPTHS, Architecture, knobs_of
 from timesformer.models.attention import TokenGrid
 from timesformer.models.attention.joint import JointSpaceTimeBlock
 from timesformer.models.network.input import check_clips
@@ -60,7 +60,7 @@ class FactorisedEncoder(Classifier):
         *,
         embed_dim: int = 768,
         depth: int = 12,
-        temporal_depth: int = 4,
+        temporal_depth: int = TEMPORAL_DEPTHS["vivit_factorised_encoder"],
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.1,
@@ -221,7 +221,7 @@ class FactorisedEncoder(Classifier):
         return self.forward_head(self.forward_features(x))
 
 
-FactorisedEncoder.knobs = Classifier.knobs | Architecture().arguments_for(FactorisedEncoder).keys()
+FactorisedEncoder.knobs = knobs_of(FactorisedEncoder)
 
 
 def _from_cfg(cfg: CfgNode, name: str, mlp_head: bool) -> FactorisedEncoder:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.architecture import Architecture
+from timesformer.models.architecture import Architecture, knobs_of
 from timesformer.models.network.input import check_clips
 from timesformer.models.others.classifier import check_cfg
 from timesformer.models.others.residual import (
@@ -166,7 +166,7 @@ class ResNet3d(ResidualNetwork):
         return pathways
 
 
-ResNet3d.knobs = frozenset({"model", *Architecture().arguments_for(ResNet3d)})
+ResNet3d.knobs = knobs_of(ResNet3d)
 
 
 def _stem(width: int, frames: int) -> dict[str, nn.Module]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.architecture import Architecture
+from timesformer.models.architecture import Architecture, knobs_of
 from timesformer.models.network.input import check_clips
 from timesformer.models.others.classifier import Classifier, check_cfg
 from timesformer.models.others.residual import (
@@ -118,7 +118,7 @@ class X3D(ResidualNetwork):
         return pathways
 
 
-X3D.knobs = Classifier.knobs | frozenset(Architecture().arguments_for(X3D))
+X3D.knobs = Classifier.knobs | knobs_of(X3D)
 
 
 def _inner(outputs: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from timesformer.studies.catalogue.schemes import DIVIDED
 from timesformer.studies.registry import register_study
 from timesformer.studies.study import Data, Study, Variant
 
@@ -12,7 +13,6 @@ ORDERS = (
     ("space, then time", "space_then_time", -0.5, "spaceFirst"),
     ("both in parallel", "parallel_space_time", -0.4, "parallel"),
 )
-DIVIDED = {"K400": 78.0, "SSv2": 59.5}
 
 
 @register_study("order")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from timesformer.models.architecture import TEMPORAL_DEPTHS
 from timesformer.studies.registry import register_study
 from timesformer.studies.study import Data, Recipe, Study, Variant
 
@@ -38,7 +39,6 @@ MODELS = (
 )
 LAYERS = {0: 75.8, 1: 78.6, 4: 78.8, 8: 78.8, 12: 78.9}  # Table 3
 GENERATED_LAYERS = (0, 1, 2, 4)
-USUAL = 4  # blocks over time of the registered model
 
 
 @register_study("vivit")
@@ -79,7 +79,8 @@ def _layers(data: Data) -> list[Variant]:
 
 def _of_depth(data: Data, depth: int) -> Recipe:
     # Without the key where it changes nothing, so that the run is that of the models' figure.
-    keys = {} if depth == USUAL else {"TIMESFORMER.TEMPORAL_DEPTH": depth}
+    usual = depth == TEMPORAL_DEPTHS["vivit_factorised_encoder"]
+    keys = {} if usual else {"TIMESFORMER.TEMPORAL_DEPTH": depth}
     if data.name == "kinetics":
         return Recipe(ENCODER_RECIPE, keys)
     return data.with_keys({**ENCODER, **keys})
