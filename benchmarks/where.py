@@ -53,7 +53,8 @@ def scenes(folder: Path, count: int) -> Iterator[tuple[Path, NDArray]]:
 
 def cells(proof: Proof) -> tuple[str, ...]:
     """Return the numbers of a row."""
-    places = (proof.energy, proof.pointing, proof.score, proof.score_random, proof.score_centre)
+    scores = (proof.score, proof.score_random, proof.score_centre)
+    places = (proof.place.energy, proof.place.pointing, *scores)
     return (*(f"{x:.3f}" for x in places), f"{100 * proof.faithful:.0f} %")
 
 
@@ -76,14 +77,15 @@ def main() -> None:
                 proof = prove(model, videos, method)
                 name = label if trained else f"{label}, untrained"
                 rows.append((name, method, *cells(proof)))
+    place = proof.place
     chance = (
-        f"chance: {proof.energy_chance:.3f} on the object, {proof.pointing_chance:.3f} pointing"
+        f"chance: {place.energy_chance:.3f} on the object, {place.pointing_chance:.3f} pointing"
     )
     print(f"{format_table(rows)}\n\n{args.videos} test videos of {args.data.name}; {chance}")
 
 
 def forget(model: torch.nn.Module) -> None:
-    """Give a model random weights."""
+    """Give a model random matrices and embeddings; biases and scales of norms stay as trained."""
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.trunc_normal_(parameter, std=parameter.shape[-1] ** -0.5)

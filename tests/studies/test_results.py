@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import timesformer.studies.catalogue  # noqa: F401  (registers studies)
-from timesformer.studies.figure import write_figure
+from timesformer.studies.figure import _mark, write_figure
 from timesformer.studies.plan import Plan, make_plan
 from timesformer.studies.registry import STUDY_REGISTRY, find
 from timesformer.studies.results import Row, clip_accuracy, read_rows, spread
@@ -66,6 +67,49 @@ def test_words_of_a_figure() -> None:
     words = words_of(draw_study("Schemes", [same]))
     assert "one seed each: no interval" in words
     assert "paper, K400" not in words
+
+
+def lines_of(axes: Axes) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Marker and points of each line."""
+    return [(str(line.get_markerfacecolor()), [*map(tuple, line.get_xydata())])
+            for line in axes.lines]  # fmt: skip
+
+
+def test_rows_stand_where_their_numbers_are() -> None:
+    marks = [Mark("a", 70.0, 69.0, 72.0, 3, 0, 78.0), Mark("b", 60.0, None, None, 1, 0, 59.0)]
+    (axes,) = draw_study("Schemes", [Panel("K400", marks, "K400", True, {})]).axes
+    drawn = lines_of(axes)
+    assert [points for face, points in drawn if face == "none"] == [[(78.0, 0)], [(59.0, 1)]]
+    means = [[(70.0, 0)], [(60.0, 1)]]
+    assert [points for face, points in drawn if points in means and face != "none"] == means
+    (bars,) = axes.containers
+    (ends,) = bars[2][0].get_segments()
+    assert ends.tolist() == [[69.0, 0.0], [72.0, 0.0]]
+    apart = draw_study("Schemes", [Panel("Synthetic", marks, "K400", False, {})]).axes
+    assert not [points for face, points in lines_of(apart[0]) if face == "none"]
+    assert [points for _, points in lines_of(apart[1])] == [[(78.0, 0)], [(59.0, 1)]]
+
+
+def test_lines_go_through_their_numbers() -> None:
+    marks = [Mark("", 70.0, 69.0, 72.0, 3, 0, 78.0, 8.0, "divided", 5.0),
+             Mark("", 75.0, None, None, 1, 0, None, 16.0, "divided", 9.0)]  # fmt: skip
+    axes, costs = draw_study("Frames", [Panel("K400", marks, "K400", True, {})], "frames").axes
+    points = [points for _, points in lines_of(axes)]
+    assert points == [[(8, 70), (16, 75)], [(8, 69), (8, 72)], [(8, 78)]]
+    assert lines_of(axes)[2][0] == "none"
+    assert [points for _, points in lines_of(costs)] == [[(8, 5), (16, 9)]]
+
+
+def test_a_mark_has_the_numbers_of_its_row(tmp_path: Path) -> None:
+    row = read_rows(plan_of("frames", "kinetics", 2, tmp_path))[0]
+    mark = _mark(row._replace(values=(60.0, 62.0)))
+    variant = row.point.variant
+    assert (mark.mean, mark.seeds, mark.missing, mark.paper) == (61.0, 2, 0, 78.0)
+    assert mark.low is not None
+    assert mark.high is not None
+    assert mark.low < 61.0 < mark.high
+    assert (mark.label, mark.series, mark.x) == (variant.label, "divided", 8)
+    assert mark.gmacs == pytest.approx(196, abs=1)
 
 
 def test_places_on_an_axis() -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timesformer.explain.localisation import localisation
+from timesformer.explain.localisation import Localisation, localisation
 from timesformer.explain.videos import explain_video
 from timesformer.models.base import VideoModel
 
@@ -25,20 +25,14 @@ class Proof(NamedTuple):
     """Means over videos.
 
     Attributes:
-        energy: share of a map that lies on the object.
-        energy_chance: of a map that is the same everywhere.
-        pointing: share of frames whose most important patch is one of the object's.
-        pointing_chance: of a random patch.
+        place: how well maps find the object.
         score: of the map: area under insertion less that under deletion, from -1 to 1.
         score_random: of random orders.
         score_centre: of an order from the centre outwards.
         faithful: share of maps that beat both.
     """
 
-    energy: float
-    energy_chance: float
-    pointing: float
-    pointing_chance: float
+    place: Localisation
     score: float
     score_random: float
     score_centre: float
@@ -66,7 +60,9 @@ def prove(model: VideoModel, videos: Iterable[tuple[Path, Floats]], method: str)
         told = found.faithfulness
         scores = (told.map.score, told.random.score, told.centre.score)
         rows.append((*there, *scores, float(told.is_faithful)))
-    return Proof(*torch.tensor(rows, dtype=torch.float64).nanmean(0).tolist())
+    means = torch.tensor(rows, dtype=torch.float64).nanmean(0).tolist()
+    count = len(Localisation._fields)
+    return Proof(Localisation(*means[:count]), *means[count:])
 
 
 def seen_by(model: VideoModel, opacity: Tensor) -> Tensor:

@@ -50,6 +50,14 @@ def _mark(row: Row) -> Mark:
     found, variant = row.estimate, row.point.variant
     mean, low, high, count = found or (None, None, None, 0)
     return Mark(
-        variant.label, mean, low, high, count, row.missing, variant.paper, row.x, variant.series,
-        row.gmacs,
-    )  # fmt: skip
+        label=variant.label,
+        mean=mean,
+        low=low,
+        high=high,
+        seeds=count,
+        missing=row.missing,
+        paper=variant.paper,
+        x=row.x,
+        series=variant.series,
+        gmacs=row.gmacs,
+    )
