@@ -186,6 +186,15 @@ SYNTHETIC = (
 )
 KINETICS = Data("kinetics", "Kinetics-400", "Kinetics/TimeSformer_divST_8x32_224", "K400")
 SSV2 = Data("ssv2", "Something-Something V2", "SSv2/TimeSformer_divST_8_224", "SSv2")
+CNN_RECIPES: Mapping[str, Mapping[str, str]] = {
+    "kinetics": {
+        "SlowFast": "Baselines/SlowFast_R50_8x8",
+        "I3D": "Baselines/I3D_R50_8x8",
+    },
+    "ssv2": {"SlowFast": "SSv2/SlowFast_R50_32_224"},
+}
+"""Recipes of 3D CNNs at full size, by data."""
+
 DATA: Mapping[str, tuple[Data, ...]] = {
     "synthetic": SYNTHETIC,
     "kinetics": (KINETICS,),

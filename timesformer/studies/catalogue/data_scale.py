@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timesformer.studies.registry import register_study
-from timesformer.studies.study import CNNS, NARROW_CNN, Data, Recipe, Study, Variant
+from timesformer.studies.study import CNN_RECIPES, CNNS, NARROW_CNN, Data, Recipe, Study, Variant
 
 FRACTIONS = (0.25, 0.5, 0.75, 1.0)
 TIMESFORMER = "TimeSformer"
@@ -24,9 +24,13 @@ def _variants(data: Data) -> list[Variant]:
 
 
 def _models(data: Data) -> dict[str, Recipe]:
-    """Return what is compared; in the paper all start from ImageNet-1K."""
+    """Return what is compared; in the paper all start from ImageNet-1K.
+
+    SlowFast's recipes start fresh, as its authors' do.
+    """
     if not data.generated:
-        return {TIMESFORMER: Recipe(f"{data.recipe}_IN1K")}
+        cnns = {name: Recipe(recipe) for name, recipe in CNN_RECIPES[data.name].items()}
+        return {TIMESFORMER: Recipe(f"{data.recipe}_IN1K"), **cnns}
     cnns = {
         name: data.with_keys({**NARROW_CNN, "MODEL.MODEL_NAME": model})
         for name, model in CNNS.items()

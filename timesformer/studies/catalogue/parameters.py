@@ -8,7 +8,16 @@ from timesformer.config.node import CfgNode
 from timesformer.models.build import meta_model
 from timesformer.studies.catalogue.schemes import DIVIDED
 from timesformer.studies.registry import register_study
-from timesformer.studies.study import CNNS, NARROW_CNN, Data, Study, Variant, image_start
+from timesformer.studies.study import (
+    CNN_RECIPES,
+    CNNS,
+    NARROW_CNN,
+    Data,
+    Recipe,
+    Study,
+    Variant,
+    image_start,
+)
 
 SCHEMES = {"space": "space_only", "joint": "joint_space_time", "divided": "divided_space_time"}
 WIDTHS = (32, 64, 128)  # of the generated videos' models; 16 to a head
@@ -56,7 +65,7 @@ def _of_width(scheme: str, width: int) -> dict[str, Any]:
 
 
 def _full_size(data: Data) -> list[Variant]:
-    return [
+    transformers = [
         Variant(
             name.partition("_patch")[0],
             data.with_keys({"MODEL.MODEL_NAME": name, **_image_weights(name)}),
@@ -65,6 +74,11 @@ def _full_size(data: Data) -> list[Variant]:
         )
         for name, points in SIZES.items()
     ]
+    cnns = [
+        Variant(series, Recipe(recipe), series=series)
+        for series, recipe in CNN_RECIPES[data.name].items()
+    ]
+    return [*transformers, *cnns]
 
 
 def _image_weights(name: str) -> dict[str, str]:
