@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from timesformer.embed.features import BATCH, Features, embed_videos
 from timesformer.models.base import VideoModel
 from timesformer.utils.files import open_regular, written_whole
 from timesformer.utils.logging import get_logger
+from timesformer.utils.npz import NPZ_DAMAGE
 
 logger = get_logger(__name__)
 
@@ -68,7 +68,7 @@ class FeatureCache:
                     cache.rows = _rows(dict(found))
         except FileNotFoundError:
             return cache
-        except (OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
+        except (OSError, LookupError, *NPZ_DAMAGE) as error:
             why = f"the file is damaged, or not one of features ({error!s:.100})"
         if why:
             logger.warning("%s: not used, computed again: %s", path, why)

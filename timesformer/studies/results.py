@@ -20,6 +20,7 @@ from timesformer.studies.plan import Plan, Point, Run
 from timesformer.studies.statistics import Estimate, estimate
 from timesformer.utils.errors import UserError
 from timesformer.utils.metrics import topk_correct
+from timesformer.utils.npz import NPZ_DAMAGE
 
 
 class Row(NamedTuple):
@@ -99,7 +100,7 @@ def clip_accuracy(run: Run, clips: int) -> float:
     try:
         with np.load(path) as file:
             per_view, labels = torch.tensor(file["per_view"]), torch.tensor(file["labels"])
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, *NPZ_DAMAGE) as error:
         raise UserError(f"{path}: no scores of each view ({error}); delete {run.folder}") from error
     grid = per_view.unflatten(1, (cfg.TEST.NUM_ENSEMBLE_VIEWS, -1))  # (V, clips, crops, K)
     chosen = grid[:, spread(clips, grid.shape[1])].flatten(1, 2)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import lzma
-import struct
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import is_folder, open_regular
+from timesformer.utils.npz import NPZ_DAMAGE
 
 SAVED = "TEST.SAVE_RESULTS_PATH scores.npz"
-# What numpy and zipfile raise where a file is torn or isn't theirs.
-_DAMAGE = (
-    *(ValueError, OSError, EOFError, MemoryError, RuntimeError, BadZipFile),
-    *(struct.error, zlib.error, lzma.LZMAError),
-)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -48,7 +40,7 @@ def read_results(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; test with {SAVED}") from None
     except KeyError as error:
         raise UserError(f"{path}: not the .npz of a test: {error.args[0]}") from error
-    except _DAMAGE as error:
+    except (OSError, *NPZ_DAMAGE) as error:
         reason = getattr(error, "strerror", None) or str(error) or "it ends too early"
         if "pickle" in str(error):  # what numpy takes every file for that is none of its own
             reason = "it is no archive of arrays"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +22,7 @@ from torch import Tensor
 from timesformer.models.weights.formats import google_npz
 from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.npz import NPZ_DAMAGE
 from timesformer.utils.retry import persistently
 
 HEADER = "timesformer"
@@ -39,11 +39,6 @@ _header_2 = np.lib.format.read_array_header_2_0
 # What json and safetensors raise for content that isn't what it says it is.
 _NO_SAFETENSORS = (
     *(ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError),
-)
-# What numpy and zipfile raise for content that isn't what it says it is.
-_NO_NPZ = (
-    *(ValueError, TypeError, EOFError, AttributeError, RuntimeError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
 )
 
 
@@ -139,7 +134,7 @@ def _is_npz(file: BinaryIO) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-    except _NO_NPZ:
+    except NPZ_DAMAGE:
         return False
     return bool(names) and all(name.endswith(".npy") for name in names)
 
@@ -150,7 +145,7 @@ def _read_npz(path: Path, file: BinaryIO) -> dict[str, Any]:
         file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
             state = {name: _tensor(archive[name]) for name in archive.files}
-    except _NO_NPZ as error:
+    except NPZ_DAMAGE as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
             f"{path}: not a readable .npz file of plain arrays "
