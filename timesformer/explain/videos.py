@@ -64,7 +64,7 @@ def explain_video(
     """Explain the clip in the middle of a video.
 
     Args:
-        model: knows its `preprocessing`.
+        model: knows its `preprocessing`. It is used on the device that it is on.
         path: a video file, or a folder of frames.
         method: see `models.explain.relevance`.
         label: the class to explain; the predicted one when None.
@@ -72,13 +72,15 @@ def explain_video(
     Raises:
         VideoError: the file can't be read.
         ConfigError: nothing says how the model's input is made.
+        UserError: the model's scores aren't finite.
         ValueError: the model has no attention that the method could read.
     """
     frames, numbers, damage = read_middle(path, model.sampling)
-    pixels, clips = model.crop(frames), model.transform(frames)
-    classes = None if label is None else torch.tensor([label])
+    device = next(model.parameters()).device
+    pixels, clips = model.crop(frames), model.transform(frames).to(device)
+    classes = None if label is None else torch.tensor([label], device=device)
     found = model.eval().explain(clips, method, classes)
-    chosen, maps = int(found.classes[0]), found.maps[0]
+    chosen, maps = int(found.classes[0]), found.maps[0].cpu()
     return ExplainedVideo(
         path=path,
         method=method,
@@ -86,7 +88,7 @@ def explain_video(
         numbers=numbers,
         maps=maps.numpy(),
         label=chosen,
-        probabilities=found.logits[0].softmax(0).numpy(),
+        probabilities=found.logits[0].softmax(0).cpu().numpy(),
         faithfulness=faithfulness(model, clips[0], maps, chosen),
         time_heads=_time_heads(model, clips),
         damage=damage,
@@ -121,4 +123,4 @@ def _time_heads(model: VideoModel, clips: torch.Tensor) -> NDArray[np.float32] |
     if read is None or not any(name.endswith(TIME_STEP) for name, _ in model.named_modules()):
         return None
     steps = [weights for name, weights in read(clips).items() if name.endswith(TIME_STEP)]
-    return steps[-1][0].mean(0).numpy()
+    return steps[-1][0].mean(0).cpu().numpy()

@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from timesformer.models.explain.faithfulness import centre_prior, faithfulness
+from timesformer.models.explain.faithfulness import (
+    Curves,
+    Faithfulness,
+    centre_prior,
+    faithfulness,
+)
 from timesformer.models.explain.relevance import explain
+from timesformer.utils.errors import UserError
 
 T, SIDE = 4, 64  # four by four patches
 FRAME, ROW, COLUMN = 2, 1, 3  # what decides
@@ -62,6 +68,43 @@ def test_a_true_map_is_faithful_and_a_wrong_one_says_so() -> None:
     assert wrong.verdict == "not faithful: doesn't beat a random order or the centre"
     moved = faithfulness(Looks(), clip()[0], right.flip(0), 1)  # frames in the wrong order
     assert moved.map.score < good.map.score
+
+
+def test_a_draw_is_no_win() -> None:
+    black = torch.zeros_like(clip()[0])
+    some = torch.rand(T, 4, 4)
+    assert not faithfulness(Looks(), black, some, 1).is_faithful
+    even = faithfulness(Looks(), clip()[0], torch.full((T, 4, 4), 1 / 64), 1)
+    assert even.map == even.random  # and not that of the patches' places
+    assert "a random order" in even.verdict
+
+
+class Rounds(Looks):
+    """What patches are covered changes nothing but the last digits."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return 1e-6 * super().forward(clips)
+
+
+def test_rounding_is_no_win() -> None:
+    right = torch.zeros(T, 4, 4)
+    right[FRAME, ROW, COLUMN] = 1
+    assert faithfulness(Looks(), clip()[0], right, 1).is_faithful
+    assert not faithfulness(Rounds(), clip()[0], right, 1).is_faithful
+
+
+class Broken(Looks):
+    """Gives no numbers."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return super().forward(clips) * torch.nan
+
+
+def test_scores_that_are_none_make_no_map() -> None:
+    with pytest.raises(UserError, match="scores that aren't finite"):
+        explain(Broken(), clip(), "occlusion")
+    curves = Curves([torch.nan], [torch.nan])
+    assert not Faithfulness(curves, curves, curves).is_faithful
 
 
 def test_the_centre_prior_is_largest_in_the_centre() -> None:

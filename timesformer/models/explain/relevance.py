@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from timesformer.models.explain import attention_maps
 from timesformer.models.network.vision_transformer import VisionTransformer
+from timesformer.utils.errors import UserError
 
 METHODS = (*attention_maps.METHODS, "occlusion")
 PATCH = 16  # pixels, of the maps of models that have no patches
@@ -51,6 +52,7 @@ def explain(
 
     Raises:
         ValueError: there is no such method, or the model has no attention that it could read.
+        UserError: the model's scores aren't finite.
     """
     if method not in METHODS:
         raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
@@ -58,11 +60,12 @@ def explain(
     model.eval()
     try:
         if method == "occlusion":
-            return _by_occlusion(model, clips, classes)
+            return _finite(_by_occlusion(model, clips, classes))
         vit = vision_transformer_of(model, method)
         maps, logits = attention_maps.token_shares(vit, clips, method, classes)
         maps = maps.repeat_interleave(clips.shape[2] // maps.shape[1], dim=1)  # tubelets
-        return Explanation(_shares(maps), logits, logits.argmax(1) if classes is None else classes)
+        chosen = logits.argmax(1) if classes is None else classes
+        return _finite(Explanation(_shares(maps), logits, chosen))
     finally:
         model.train(training)
 
@@ -90,6 +93,13 @@ def patch_size_of(model: nn.Module) -> int:
 def _network(model: nn.Module) -> VisionTransformer | None:
     network = getattr(model, "model", model)
     return network if isinstance(network, VisionTransformer) else None
+
+
+def _finite(found: Explanation) -> Explanation:
+    """Refuse what NaN would make look like a map: everything alike, of class 0."""
+    if not found.logits.isfinite().all():
+        raise UserError("the model gives scores that aren't finite: its weights are no good")
+    return found
 
 
 @torch.no_grad()
