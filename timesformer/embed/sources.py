@@ -31,7 +31,11 @@ NO_LABEL = -1
 NAMES = "classes.txt"  # beside a list: `make-synthetic` and `prepare-data` write it
 EVALUATION = ("test", "val")  # which split is looked at, in this order
 # Options of the command that messages know as keys of a config.
-_OPTIONS = {"DATA.CLASS_NAMES": "--class-names", "DATA.PATH_PREFIX": "--prefix"}
+_OPTIONS = {
+    "DATA.CLASS_NAMES": "--class-names",
+    "DATA.PATH_PREFIX": "--prefix",
+    "MODEL.NUM_CLASSES is": "the number of class names is",
+}
 
 
 @dataclass(frozen=True)
