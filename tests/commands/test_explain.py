@@ -81,6 +81,35 @@ def test_a_folder_goes_on_after_what_cant_be_read(
     assert (out / "a b" / "x" / "contact_sheet.png").is_file()
 
 
+def test_videos_of_one_name_have_a_folder_each(model: Path, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("x.mp4", "x.mkv", "y.mp4"):
+        (tmp_path / "videos" / name).write_bytes(video.read_bytes())
+    out = tmp_path / "out"
+    main([str(tmp_path / "videos"), "--checkpoint", str(model), "--out", str(out)])
+    assert {path.parent.name for path in out.rglob("maps.npz")} == {"x.mp4", "x.mkv", "y"}
+    page = (out / "index.html").read_text()
+    assert 'src="x.mp4/contact_sheet.png"' in page
+    assert 'src="x.mkv/contact_sheet.png"' in page
+
+
+def test_weights_that_dont_say_how_their_input_is_made(
+    synthetic_dir: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = build_model(small_cfg(synthetic_dir, tmp_path / "run"))
+    save_pretrained(made, tmp_path / "silent")
+    made.preprocessing = {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}
+    save_pretrained(made, tmp_path / "timeless")
+    words = (video, "--out", tmp_path / "out", "--checkpoint")
+    assert "timesformer convert" in complaint_of(main, *words, tmp_path / "silent")
+    main([*map(str, words), str(tmp_path / "timeless"), "--sampling-rate", "3"])
+    assert "sampling_rate 3" in capsys.readouterr().out
+    near = np.ptp(np.load(tmp_path / "out" / "maps.npz")["frames"])
+    main([*map(str, words), str(tmp_path / "timeless")])
+    assert "sampling segments" in capsys.readouterr().out
+    assert near < np.ptp(np.load(tmp_path / "out" / "maps.npz")["frames"])
+
+
 def test_damage_is_told(
     model: Path,
     video: Path,
@@ -99,5 +128,10 @@ def test_mistakes(model: Path, video: Path, tmp_path: Path) -> None:
     assert "rollout is about no class" in complaint_of(main, *words, "--class", "up")
     printed = complaint_of(main, *words, "--class", "uo", "--method", "gradient")
     assert "--class uo: none of 6 classes; did you mean up?" in printed
+    rate = ("--sampling-rate", "2")
+    assert "weights say which frames they take" in complaint_of(main, *words, *rate)
     missing = complaint_of(main, tmp_path / "no.mp4", *words[1:])
     assert "no.mp4" in missing
+    (tmp_path / "heads.png").mkdir()
+    assert "heads.png: is a folder" in complaint_of(main, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["heads.png"]

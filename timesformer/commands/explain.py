@@ -16,6 +16,7 @@ import argparse
 import html
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,18 @@ from urllib.parse import quote
 
 import numpy as np
 
+from timesformer.embed.features import complete
+from timesformer.embed.models import load_models
 from timesformer.explain.videos import ExplainedVideo, explain_video
-from timesformer.models.create import from_pretrained
 from timesformer.models.explain.relevance import METHODS, vision_transformer_of
 from timesformer.prepare.copies import find_videos
 from timesformer.utils.errors import UserError, VideoError
-from timesformer.utils.files import make_folder, write_text, written_whole
+from timesformer.utils.files import make_places, write_text, written_whole
 from timesformer.utils.logging import progress
 from timesformer.utils.parser import CommandParser, input_path, output_path
 from timesformer.utils.text import counted, did_you_mean
 
+FILES = ("contact_sheet.png", "overlay.gif", "overlay.mp4", "heads.png", "maps.npz")
 PAGE = """<!doctype html>
 <meta charset="utf-8"><title>Where it looks</title>
 <body style="max-width: 80rem; margin: 2rem auto; font-family: sans-serif">
@@ -55,14 +58,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="the class to explain (the predicted one)")  # fmt: skip
     parser.add_argument("--method", choices=METHODS, default="rollout",
                         help="rollout (the default) is about no class in particular")  # fmt: skip
-    return parser.parse(argv)
+    parser.add_argument("--sampling-rate", type=int, metavar="N",
+                        help="frames from one to the next at 30 frames/s, for weights that don't "
+                        "say it")  # fmt: skip
+    args = parser.parse(argv)
+    if args.sampling_rate is not None and args.sampling_rate < 1:
+        raise UserError(f"--sampling-rate {args.sampling_rate}: must be 1 or more")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Explain one video, or each of a folder; status 1 if some can't be read."""
     args = parse_args(argv)
-    folder = make_folder(args.out)
-    model: Any = from_pretrained(args.checkpoint)
+    # Pictures are an extra: what is missing is told before the work, --help doesn't need it.
+    from timesformer.visualization import attention  # noqa: F401
+
+    alone = not args.video.is_dir()
+    folder = make_places(args.out, FILES if alone else ("index.html",))
+    model = load(args.checkpoint, args.sampling_rate)
     label = label_of(args.label, model)
     if label is not None and args.method == "rollout":
         raise UserError("--class: rollout is about no class; --method gradient or occlusion is")
@@ -71,20 +84,21 @@ def main(argv: Sequence[str] | None = None) -> None:
             vision_transformer_of(model, args.method)
         except ValueError as error:
             raise UserError(f"{args.checkpoint}: {error}") from error
-    if not args.video.is_dir():
+    if alone:
         found = explain_video(model, args.video, args.method, label)
         print(write_all(folder, found, model.class_names))
         return
     sheets, failed = [], 0
-    for source in progress(find_videos(args.video, folder), desc="explain"):
-        path = Path(source.path)
+    videos = [Path(source.path) for source in find_videos(args.video, folder)]
+    places = places_of(videos, args.video, folder)
+    for path, place in progress([*zip(videos, places, strict=True)], desc="explain"):
         try:
             found = explain_video(model, path, args.method, label)
         except VideoError as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        place = make_folder(folder / path.relative_to(args.video).with_suffix(""))
+        make_places(place, FILES)
         print(write_all(place, found, model.class_names))
         sheets.append(place / "contact_sheet.png")
     write_text(folder / "index.html", index_page(folder, sheets, args.method))
@@ -92,6 +106,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     if failed:
         print(f"{counted(failed, 'video')} couldn't be read", file=sys.stderr)
         sys.exit(1)
+
+
+def load(source: str, sampling_rate: int | None) -> Any:
+    """Make the model, and say how frames are chosen where its weights don't.
+
+    Raises:
+        UserError: its weights say how frames are chosen, or don't say how pixels are normalised.
+    """
+    model = load_models([source], [source])[source]
+    [added] = complete([model], sampling_rate)
+    if sampling_rate and not added:
+        raise UserError("--sampling-rate: the weights say which frames they take: leave it out")
+    if added:
+        print(f"{source}: its weights don't say which frames it takes: {', '.join(added)}")
+    return model
+
+
+def places_of(videos: Sequence[Path], base: Path, folder: Path) -> list[Path]:
+    """Give each video below `base` a folder of its name; its suffix stays where several have it."""
+    names = [video.relative_to(base) for video in videos]
+    short = [name.with_suffix("") for name in names]
+    count = Counter(short) + Counter(names)
+    return [
+        folder / (name if count[stem] > 1 else stem)
+        for name, stem in zip(names, short, strict=True)
+    ]
 
 
 def index_page(folder: Path, sheets: Sequence[Path], method: str) -> str:
