@@ -1,4 +1,4 @@
-"""Print what a model costs: parameters, multiply-adds, memory, and with --time seconds.
+"""Print what a model costs: parameters, multiply-adds, memory; --time adds time.
 
 Without --time nothing is computed or allocated, so the largest models take seconds. No weights,
 videos or GPUs are needed.
