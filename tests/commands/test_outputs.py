@@ -20,6 +20,7 @@ OUT = "{out}"
 # there: an output is refused before it is missed.
 FOLDERS = {
     "check-data": ["check-data", "--cfg", str(RECIPE), "--output", OUT],
+    "embed": ["embed", "{videos}", "--checkpoint", "none.pyth", "--out", OUT],
     "explain": ["explain", "{videos}", "--checkpoint", "none.pyth", "--out", OUT],
     "make-synthetic": ["make-synthetic", "--output", OUT],
     "prepare-data": ["prepare-data", "--input", "{videos}", "--output", OUT],
