@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,12 @@ from timesformer.models.weights.save import save_pretrained
 from timesformer.utils.checkpoint import save_checkpoint
 
 LEFT = {"neighbours.png", "index.html", "features.npz", "scores.csv", "cache"}
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    """All arrays of a file, which is closed again."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,7 @@ def test_a_video_and_an_image_model(
     assert "train: 24 videos of 6 classes" in said
     assert "image: its weights don't say which frames it takes: num_frames 4" in said
     assert "image: 24 videos, 0 of them from the cache" in said
-    found = np.load(tmp_path / "features.npz")
+    found = read_npz(tmp_path / "features.npz")
     assert found["features_1"].shape == (24, 64)
     assert found["features_2"].shape == (24, 24)
     assert found["coordinates_2"].shape == (24, 2)
@@ -65,7 +72,7 @@ def test_a_video_and_an_image_model(
 
     main(words(synthetic_dir, "--split", "train", *both[2:], "--out", tmp_path, "--limit", 12))
     assert "video: 12 videos, 12 of them from the cache" in capsys.readouterr().out
-    alone = np.load(tmp_path / "features.npz")
+    alone = read_npz(tmp_path / "features.npz")
     assert {*alone} >= {"features", "coordinates", "paths", "labels"}
     kept = [found["paths"].tolist().index(path) for path in alone["paths"]]
     assert (alone["features"] == found["features_2"][kept]).all()
@@ -84,7 +91,7 @@ def test_an_image_model_is_the_mean_over_frames_of_its_own(folder: Path, tmp_pat
     pixels = torch.tensor(np.stack(frames)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():
         expected = image(pixels.sub(0.5).div(0.5))
-    found = np.load(tmp_path / "out" / "features.npz")
+    found = read_npz(tmp_path / "out" / "features.npz")
     np.testing.assert_allclose(found["features"], expected, atol=1e-4)
     assert (found["labels"] == -1).all()
     assert (tmp_path / "out" / "scores.csv").read_text().count("\n") == 1
@@ -108,7 +115,7 @@ def test_scores_are_written_and_a_broken_video_is_told(
         (row,) = csv.DictReader(file)
     assert (row["videos"], row["classes"]) == ("23", "2")
     assert f"5-NN {100 * float(row['knn']):.1f} %" in printed.out
-    found = np.load(tmp_path / "out" / "features.npz")
+    found = read_npz(tmp_path / "out" / "features.npz")
     assert [Path(p).parent.name for p in found["paths"]] == ["ab"[i] for i in found["labels"]]
     page = (tmp_path / "out" / "index.html").read_text()
     data = json.loads(re.findall(r'<script id="data"[^>]*>(.*?)</script>', page)[0])

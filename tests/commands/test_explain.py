@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,12 @@ from timesformer.models.build import build_model
 from timesformer.models.weights.save import save_pretrained
 
 NAMES = ("left", "right", "up", "down", "growing", "shrinking")
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    """All arrays of a file, which is closed again."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +53,7 @@ def test_one_video(
     assert {path.name for path in tmp_path.iterdir()} == {
         *("contact_sheet.png", "heads.png", "maps.npz", "overlay.gif", "overlay.mp4")
     }
-    found = np.load(tmp_path / "maps.npz")
+    found = read_npz(tmp_path / "maps.npz")
     assert found["maps"].shape == (4, 4, 4)
     assert found["maps"].sum() == pytest.approx(1.0)
     assert found["importance"].sum() == pytest.approx(1.0)
@@ -104,10 +111,10 @@ def test_weights_that_dont_say_how_their_input_is_made(
     assert "timesformer convert" in complaint_of(main, *words, tmp_path / "silent")
     main([*map(str, words), str(tmp_path / "timeless"), "--sampling-rate", "3"])
     assert "sampling_rate 3" in capsys.readouterr().out
-    near = np.ptp(np.load(tmp_path / "out" / "maps.npz")["frames"])
+    near = np.ptp(read_npz(tmp_path / "out" / "maps.npz")["frames"])
     main([*map(str, words), str(tmp_path / "timeless")])
     assert "sampling segments" in capsys.readouterr().out
-    assert near < np.ptp(np.load(tmp_path / "out" / "maps.npz")["frames"])
+    assert near < np.ptp(read_npz(tmp_path / "out" / "maps.npz")["frames"])
 
 
 def test_damage_is_told(
