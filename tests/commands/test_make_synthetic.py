@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from timesformer.commands.make_synthetic import parse_args
 from timesformer.prepare import synthetic_writer
 from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
 from timesformer.utils.errors import UserError
@@ -65,6 +66,12 @@ def test_a_damaged_manifest_is_an_error(tmp_path: Path) -> None:
 def test_impossible_parameters_name_the_option(bad: dict[str, int]) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(bad))}"):
         SyntheticSpec(**bad)
+
+
+@pytest.mark.parametrize("processes", ["0", "-3"])
+def test_no_processes_are_refused(processes: str) -> None:
+    with pytest.raises(UserError, match=f"--processes {processes}: must be 1 or more"):
+        parse_args(["--output", "x", "--processes", processes])
 
 
 def test_the_harder_pair_makes_eight_classes() -> None:

@@ -18,7 +18,7 @@ CLIPS: Mapping[str, Sequence[tuple[int, int]]] = {
     "ssv2": ((8, 32), (16, 32), (32, 32), (64, 32)),  # the rate plays no part
 }
 SIDES = (224, 336, 448, 560)
-GENERATED_SIDES = (32, 48, 64, 96)  # videos are 64 pixels high
+GENERATED_SIDES = (32, 48, 64, 96)  # videos are 48 pixels high
 # The paper couldn't train joint attention from 32 frames or 448 pixels on: out of memory.
 JOINT_FRAMES, JOINT_SIDE = 32, 448
 # Of the figure's numbers only these stand in the text, and as accuracies of three crops.
