@@ -34,6 +34,10 @@ def test_what_is_missing_is_made_and_what_is_there_is_looked_at(
     other = SyntheticSpec(seed=1, train=4, val=16, test=16, kind="temporal")
     with pytest.raises(UserError, match=r"holds videos made with kind .*static.*: move it away"):
         make_data(plan_on(tmp_path / "x", other))
+    (tmp_path / "x" / "classes.txt").unlink()  # half made, for something else
+    with pytest.raises(UserError, match="move it away"):
+        make_data(plan_on(tmp_path / "x", other))
+    (tmp_path / "x" / "classes.txt").touch()
     (tmp_path / "x" / "synthetic.json").unlink()
     with pytest.raises(UserError, match="isn't empty: move it away"):
         make_data(plan_on(tmp_path / "x", SPEC))

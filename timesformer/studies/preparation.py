@@ -50,8 +50,10 @@ def make_data(plan: Plan) -> None:
     """
     wanted = {r.cfg.DATA.PATH_TO_DATA_DIR: r.data.make for r in plan.runs.values() if r.data.make}
     for folder, spec in wanted.items():
-        if is_file(Path(folder) / WRITTEN_LAST):
-            claim(Path(folder) / MANIFEST, spec.manifest(), "move it away")
+        complete, manifest = is_file(Path(folder) / WRITTEN_LAST), Path(folder) / MANIFEST
+        if complete or is_file(manifest):
+            claim(manifest, spec.manifest(), "move it away")
+        if complete:
             continue
         print(f"making {folder} (timesformer make-synthetic)", flush=True)
         words = ["--output", folder, "--kind", spec.kind, "--seed", str(spec.seed)]
