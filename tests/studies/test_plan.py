@@ -121,6 +121,12 @@ def test_a_test_is_of_the_model_of_its_seed() -> None:
         (("RNG_SEED", "1"), "--seeds"),
         (("DATA.PATH_TO_DATA_DIR", "x"), "a folder of its own"),
         (("DATA.NUM_FRAMES", "4"), "it is what frames sets for its variants"),
+        (("TRAIN.ENABLE", "False"), "its runs train"),
+        (("TEST.ENABLE", "False"), "the tests of its runs"),
+        (("TEST.CHECKPOINT_FILE_PATH", "x.pyth"), "what its runs train"),
+        (("DATA.MULTI_LABEL", "True"), "a figure shows top-1"),
+        (("MODEL.MODEL_NAME", "vit_bace"), "MODEL.MODEL_NAME 'vit_bace' is not known"),
+        (("MODEL.MODEL_NAME", "slowfast_r50"), "^slowfast_r50: "),
     ],
 )
 def test_pairs_that_a_study_cannot_take(pairs: Sequence[str], said: str) -> None:

@@ -19,7 +19,7 @@ from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
 from timesformer.config.recipes import find_recipe
 from timesformer.config.validate import check
-from timesformer.models.build import label
+from timesformer.models.build import label, meta_model
 from timesformer.studies.study import Data, Recipe, Study, Variant
 from timesformer.utils.errors import UserError
 
@@ -37,7 +37,12 @@ _OURS = {
     "OUTPUT_DIR": "each run has a folder in --out",
     "RNG_SEED": "--seeds says how many",
     "TRAIN.AUTO_RESUME": "--resume goes on with what there is",
+    "TRAIN.ENABLE": "a figure is of models that its runs train",
+    "TEST.ENABLE": "a figure is drawn from the tests of its runs",
+    "TEST.CHECKPOINT_FILE_PATH": "a figure is drawn from tests of what its runs train",
+    "DATA.MULTI_LABEL": "a figure shows top-1, which videos with several labels don't have",
 }
+_OF_MODELS = ("MODEL.", "TIMESFORMER.", "CNN.")  # keys that a model may not know
 _ALWAYS = {"TRAIN.AUTO_RESUME": True, "TENSORBOARD.ENABLE": False}
 
 
@@ -101,7 +106,7 @@ def make_plan(
 
     Raises:
         UserError: a pair changes what the study sets, or makes two of its variants one.
-        ConfigError: a config can't work.
+        ConfigError: a config can't work, or a pair is nothing that a model knows.
     """
     planner = _Planner(out, tuple(pairs))
     variants = [(panel, variant) for panel in data for variant in study.variants(panel)]
@@ -112,6 +117,10 @@ def make_plan(
             found[i].append(planner.run(panel, variant.recipe, seed))
     points = tuple(Point(*variants[i], tuple(runs)) for i, runs in found.items())
     _refuse_equals(points)
+    if any(key.startswith(_OF_MODELS) for key in pairs[::2]):
+        for run in planner.runs.values():
+            if run.cfg.RNG_SEED == 0:
+                meta_model(run.cfg)
     return Plan(name, study, points, planner.runs)
 
 
