@@ -22,6 +22,7 @@ from timesformer.engine.results import tested_settings
 from timesformer.studies import sweep
 from timesformer.studies.plan import Run
 from timesformer.studies.study import DATA, SYNTHETIC
+from timesformer.utils.checkpoint import get_path_to_checkpoint
 
 
 def notes(log: Path) -> list[tuple[str, str, int]]:
@@ -32,6 +33,12 @@ def notes(log: Path) -> list[tuple[str, str, int]]:
 
 def top1(name: str) -> float:
     return zlib.crc32(name.encode()) % 1000 / 10
+
+
+def model_of(run: Run) -> Path:
+    return get_path_to_checkpoint(
+        run.cfg.TEST.CHECKPOINT_FILE_PATH or run.folder, run.cfg.SOLVER.MAX_EPOCH
+    )
 
 
 def reproduce_fakes(
@@ -54,6 +61,7 @@ def reproduce_fakes(
         made = {
             str(run.folder): {"split": "test_final", "top1_acc": top1(name)}
             | tested_settings(run.cfg)
+            | {"checkpoint": str(model_of(run))}
             for name, run in runs.items()
         }
         lines.write_text(json.dumps(made))

@@ -151,6 +151,10 @@ def test_accuracy_of_some_clips(tmp_path: Path) -> None:
     scores[1] = np.nan  # it couldn't be read: wrong
     np.savez(run.folder / "scores.npz", per_view=scores, labels=np.array([4, 0]))
     assert clip_accuracy(run, 1) == 50.0
+    for shape in ((2, 7, 16), (3, 10, 16), (2, 16)):  # videos, views, classes
+        np.savez(run.folder / "scores.npz", per_view=np.zeros(shape), labels=np.array([4, 0]))
+        with pytest.raises(UserError, match="not of 10 views of 2 videos; delete "):
+            clip_accuracy(run, 1)
 
 
 def test_rows_without_runs(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from children import PATIENCE, running
@@ -78,6 +80,54 @@ def test_a_test_of_other_settings_is_not_taken(tmp_path: Path) -> None:
     (first / "stats.jsonl").write_text(text.replace('"1x1"', '"1x3"'))
     reproduce_fakes([*words, "--resume"], log)
     assert times(log, "end") - Counter({*times(log, "end")}) == Counter([first.name])
+
+
+@pytest.mark.parametrize("tested", ["another/checkpoints/", "checkpoint_epoch_00001", "best"])
+def test_a_test_of_another_model_is_not_taken(tested: str, tmp_path: Path) -> None:
+    """Somebody tested a model of another run, of another epoch or the best one, in the folder."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
+    reproduce_fakes(words, log)
+    (first, *_) = sorted((out / "runs").iterdir())
+    stats = json.loads((first / "stats.jsonl").read_text())
+    old = f"{first.name}/checkpoints/" if "/" in tested else "checkpoint_epoch_00004"
+    new = tested.replace("best", "checkpoint_best")
+    assert old in stats["checkpoint"]
+    stats["checkpoint"] = stats["checkpoint"].replace(old, new)
+    (first / "stats.jsonl").write_text(json.dumps(stats) + "\n")
+    reproduce_fakes([*words, "--resume"], log)
+    assert times(log, "end") - Counter({*times(log, "end")}) == Counter([first.name])
+
+
+def test_a_figure_with_numbers_is_not_lost_to_one_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
+    reproduce_fakes(words, log)
+    before = [(out / name).read_bytes() for name in (PICTURE, NUMBERS)]
+    with pytest.raises(SystemExit):
+        reproduce_fakes([*words, "--resume", "SOLVER.MAX_EPOCH", "5"], log, failing="seed0")
+    assert [(out / name).read_bytes() for name in (PICTURE, NUMBERS)] == before
+    assert "no run is complete, so no figure is drawn" in capsys.readouterr().out
+
+
+def test_a_model_that_others_need_and_cannot_read_is_made_again(tmp_path: Path) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
+    reproduce_fakes(words, log, start=True)
+    (images,) = (out / "runs").glob("images-*")
+    reproduce_fakes([*words, "--resume"], log, start=True)  # nobody needs it any more
+    assert times(log, "end")[images.name] == 1
+    (dependent, *_) = sorted((out / "runs").glob("static-*"))
+    (dependent / "stats.jsonl").unlink()
+    reproduce_fakes([*words, "--resume"], log, start=True)  # fakes leave no checkpoint
+    again = times(log, "end") - Counter({*times(log, "end")})
+    assert again == Counter([images.name, dependent.name])
+    (dependent / "stats.jsonl").unlink()
+    with mock.patch.object(sweep, "has_checkpoint", return_value=True):
+        reproduce_fakes([*words, "--resume"], log, start=True)
+    assert times(log, "end")[images.name] == 2
 
 
 def test_a_test_that_failed_is_not_taken(tmp_path: Path) -> None:

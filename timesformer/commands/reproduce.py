@@ -166,8 +166,11 @@ def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
             make_data(plan)
             failed = sweep(plan.runs, args.jobs)
         rows = read_rows(plan)
-        for file in write_figure(plan, rows, args.data, out):
-            print(f"wrote {file}")
+        if any(row.estimate for row in rows):
+            for file in write_figure(plan, rows, args.data, out):
+                print(f"wrote {file}")
+        else:  # rather than in place of a figure that has numbers
+            print("no run is complete, so no figure is drawn")
     if failed:
         said = f"{counted(len(failed), 'run')} failed; --resume tries them again"
         print(f"error: {said}", file=sys.stderr)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from timesformer import __version__
+from timesformer.datasets.build import build_views
 from timesformer.engine.broken import allowed_failures
 from timesformer.engine.results import ensemble, result_files, tested_settings
 from timesformer.engine.runs import read_stats
@@ -18,6 +19,7 @@ from timesformer.models.build import meta_model, view_shape
 from timesformer.models.profiling import count_macs
 from timesformer.studies.plan import Plan, Point, Run
 from timesformer.studies.statistics import Estimate, estimate
+from timesformer.utils.checkpoint import BEST, epoch_of
 from timesformer.utils.errors import UserError
 from timesformer.utils.metrics import topk_correct
 from timesformer.utils.npz import NPZ_DAMAGE
@@ -53,7 +55,8 @@ class Row(NamedTuple):
 def finished(run: Run) -> Mapping[str, Any] | None:
     """Return the line of a run's last test; None if it isn't of the right settings, or has failed.
 
-    It has if more videos than DATA.MAX_FAILED allows couldn't be read.
+    It has if more videos than DATA.MAX_FAILED allows couldn't be read. Somebody may also have
+    tested another model in the run's folder since.
     """
     try:
         lines = read_stats(run.folder)
@@ -64,8 +67,20 @@ def finished(run: Run) -> Mapping[str, Any] | None:
         return None
     # Such a test writes its line before it ends in an error.
     allowed = allowed_failures(last.get("videos", 0), run.cfg.DATA.MAX_FAILED)
-    right = tested_settings(run.cfg).items() <= last.items()
+    right = tested_settings(run.cfg).items() <= last.items() and _is_own(run, last)
     return last if right and last.get("failed_videos", 0) <= allowed else None
+
+
+def _is_own(run: Run, test: Mapping[str, Any]) -> bool:
+    """Whether a test is of the model that the run ends with, or that it is there to test."""
+    tested, cfg = Path(str(test.get("checkpoint"))), run.cfg
+    folder = Path(cfg.TEST.CHECKPOINT_FILE_PATH or run.folder)
+    if tested.parent.parent.name != folder.name:  # whatever the folder of the runs was then
+        return False
+    if cfg.TEST.CHECKPOINT == "best":
+        return tested.name == BEST
+    epoch = epoch_of(tested)
+    return epoch == cfg.SOLVER.MAX_EPOCH or (epoch is not None and cfg.SOLVER.EARLY_STOP_EPOCHS > 0)
 
 
 def read_rows(plan: Plan) -> list[Row]:
@@ -102,6 +117,13 @@ def clip_accuracy(run: Run, clips: int) -> float:
             per_view, labels = torch.tensor(file["per_view"]), torch.tensor(file["labels"])
     except (OSError, KeyError, *NPZ_DAMAGE) as error:
         raise UserError(f"{path}: no scores of each view ({error}); delete {run.folder}") from error
+    views = build_views(cfg, "test").num_views
+    if per_view.dim() != 3 or per_view.shape[1] != views or len(labels) != len(per_view):
+        shape = tuple(per_view.shape)
+        raise UserError(
+            f"{path}: scores of shape {shape}, not of {views} views of {len(labels):,} videos; "
+            f"delete {run.folder}"
+        )
     grid = per_view.unflatten(1, (cfg.TEST.NUM_ENSEMBLE_VIEWS, -1))  # (V, clips, crops, K)
     chosen = grid[:, spread(clips, grid.shape[1])].flatten(1, 2)
     scores = ensemble(chosen, cfg.DATA.ENSEMBLE_METHOD)  # NaN: never right

@@ -16,6 +16,7 @@ import torch
 
 from timesformer.studies.plan import Run
 from timesformer.studies.results import finished
+from timesformer.utils.checkpoint import has_checkpoint
 from timesformer.utils.files import make_folder, write_text
 from timesformer.utils.text import counted
 
@@ -51,7 +52,7 @@ def sweep(
     Returns:
         What went wrong, by the name of the run.
     """
-    left = {name: run for name, run in runs.items() if not finished(run)}
+    left = _missing(runs)
     total, done, failed = len(left), 0, dict[str, str]()
     start = time.monotonic()
     with _ended_with_us() as children:
@@ -83,6 +84,16 @@ def sweep(
 def child_command() -> list[str]:
     """Return the words that start the process of a run, before those that say which."""
     return [sys.executable, "-m", "timesformer.utils.following", "timesformer", "run"]
+
+
+def _missing(runs: Mapping[str, Run]) -> dict[str, Run]:
+    """Return the runs that aren't complete, and those whose models these need and can't read."""
+    left = {name for name, run in runs.items() if not finished(run)}
+    for name in reversed([*runs]):  # whatever needs a run comes after it
+        if name in left:
+            needs = set(runs[name].needs) - left
+            left |= {need for need in needs if not has_checkpoint(runs[need].folder)}
+    return {name: run for name, run in runs.items() if name in left}
 
 
 def _ready(
