@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from timesformer.utils.errors import run_tool as call_tool
@@ -67,6 +68,23 @@ def complaint_of(main: Callable[[list[str]], None], *words: object) -> str:
         call_tool(lambda: main([str(word) for word in words]))
     assert end.value.code == 2
     return stderr.getvalue()
+
+
+def small_model(data: Path, folder: Path):
+    """That run's model with fresh weights, which knows how its input is made."""
+    from timesformer.datasets.build import build_preprocessing
+    from timesformer.models.build import build_model
+
+    cfg = small_cfg(data, folder)
+    made: Any = build_model(cfg)
+    made.preprocessing = build_preprocessing(cfg, "test").to_json()
+    return made
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    """All arrays of a file, which is closed again."""
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
 
 
 def stats(output: Path, split: str) -> list[dict[str, Any]]:

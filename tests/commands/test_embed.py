@@ -9,12 +9,11 @@ import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_run import complaint_of, small_cfg
+from small_run import complaint_of, read_npz, small_cfg, small_model
 from timm.models.vision_transformer import VisionTransformer as ImageViT
 from video_fixtures import numbered_frames, write_video
 
@@ -27,20 +26,11 @@ from timesformer.utils.checkpoint import save_checkpoint
 LEFT = {"neighbours.png", "index.html", "features.npz", "scores.csv", "cache"}
 
 
-def read_npz(path: Path) -> dict[str, Any]:
-    """All arrays of a file, which is closed again."""
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
-
-
 @pytest.fixture(scope="module")
 def folder(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With `video`, a saved model; `image.pth`, a ViT of timm; and `image`, that with its input."""
     folder = tmp_path_factory.mktemp("models")
-    cfg = small_cfg(synthetic_dir, folder / "run")
-    made = build_model(cfg)
-    made.preprocessing = build_preprocessing(cfg, "test").to_json()
-    save_pretrained(made, folder / "video")
+    save_pretrained(small_model(synthetic_dir, folder / "run"), folder / "video")
     image = ImageViT(img_size=64, embed_dim=64, depth=1, num_heads=1, num_classes=0)
     torch.save(image.state_dict(), folder / "image.pth")
     said = {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import complaint_of, small_cfg
+from small_run import complaint_of, read_npz, small_cfg, small_model
 
 from timesformer.commands.explain import main
-from timesformer.datasets.build import build_preprocessing
 from timesformer.datasets.decoder import decode_all
 from timesformer.explain import videos
 from timesformer.models.build import build_model
@@ -21,18 +19,10 @@ from timesformer.models.weights.save import save_pretrained
 NAMES = ("left", "right", "up", "down", "growing", "shrinking")
 
 
-def read_npz(path: Path) -> dict[str, Any]:
-    """All arrays of a file, which is closed again."""
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
-
-
 @pytest.fixture(scope="module")
 def model(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    cfg = small_cfg(synthetic_dir, folder / "run")
-    made = build_model(cfg)
-    made.preprocessing = build_preprocessing(cfg, "test").to_json()
+    made = small_model(synthetic_dir, folder / "run")
     made.class_names = NAMES
     save_pretrained(made, folder / "saved")
     return folder / "saved"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from children import command, finish, free_port, running, words
-from small_run import run_tool, stats
+from small_run import read_npz, run_tool, stats
 
 from timesformer.commands.run import main
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
@@ -91,7 +91,7 @@ def test_two_processes_score_every_video_once_and_to_the_bit(seven_videos, one_p
     options = {"TRAIN__ENABLE": False, "TEST__CHECKPOINT_FILE_PATH": weights}
     run_ranks(seven_videos, tmp_path / "two", **options)
     tmp_path /= "two"
-    one, two = (np.load(folder / "scores.npz") for folder in (one_process, tmp_path))
+    one, two = (read_npz(folder / "scores.npz") for folder in (one_process, tmp_path))
     assert one["per_view"].shape == (7, 3, 6)
     for key in ("per_view", "scores", "labels", "paths"):
         np.testing.assert_array_equal(one[key], two[key])

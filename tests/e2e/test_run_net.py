@@ -9,7 +9,7 @@ import pytest
 import torch
 from golden_model import tiny_model
 from golden_recipe import fill_
-from small_run import RECIPE, complaint_of, run_tool, small_options, stats
+from small_run import RECIPE, complaint_of, read_npz, run_tool, small_options, stats
 
 from timesformer.commands.run import main
 
@@ -47,7 +47,7 @@ def test_golden_multiview_scores(shared_videos, tmp_path, golden):
         **GOLDEN_OPTIONS,
     )
     main(["--cfg", str(RECIPE), *options])
-    saved = np.load(tmp_path / "out" / "scores.npz")
+    saved = read_npz(tmp_path / "out" / "scores.npz")
     np.testing.assert_allclose(saved["per_view"], numbers["per_view"], atol=1e-4)
     np.testing.assert_allclose(saved["scores"], numbers["scores"], atol=1e-4)
     assert saved["labels"].tolist() == numbers["labels"].tolist()

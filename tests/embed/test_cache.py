@@ -9,23 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_run import small_cfg
+from small_run import small_cfg, small_model
 
-from timesformer.datasets.build import build_preprocessing, build_video_split
+from timesformer.datasets.build import build_video_split
 from timesformer.datasets.lists.records import Records
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.embed import cache
 from timesformer.embed.cache import cached_features
 from timesformer.models.base import VideoModel
-from timesformer.models.build import build_model
 
 
 @pytest.fixture
 def model(synthetic_dir: Path, tmp_path: Path) -> VideoModel:
-    cfg = small_cfg(synthetic_dir, tmp_path)
-    made: VideoModel = build_model(cfg)  # type: ignore[assignment]
-    made.preprocessing = build_preprocessing(cfg, "test").to_json()
-    return made
+    return small_model(synthetic_dir, tmp_path)
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -123,6 +125,11 @@ def resize(
     cut = large[window]
     # A copy, or all of the large image would be kept for the square.
     return cut.clone() if dtype.is_floating_point else cut.round().to(dtype)
+
+
+def to_pictures(pixels: Tensor) -> NDArray[np.uint8]:
+    """Map pixels (3, …) of values 0..255, of an image or a clip, to what people look at (…, 3)."""
+    return pixels.movedim(0, -1).round().clamp(0, 255).byte().numpy()
 
 
 def crop_corner(height: int, width: int, size: int, place: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from timesformer.datasets.parts import SPLITS
 from timesformer.datasets.video_dataset import Problem
 from timesformer.embed import LEAST_VIDEOS, METHODS
 from timesformer.embed.cache import cache_file, cached_features
-from timesformer.embed.features import BATCH, Features, complete, in_common
+from timesformer.embed.features import BATCH, Features, in_common
 from timesformer.embed.models import check_names, load_models, names_of
 from timesformer.embed.sources import Videos, chosen, of_folder, of_list, of_run
 from timesformer.engine.runs import read_config
@@ -57,16 +57,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="a name a line, or a shipped list, e.g. kinetics400")  # fmt: skip
     parser.add_argument("--prefix", default="", metavar="FOLDER",
                         help="that the paths of a list are relative to")  # fmt: skip
-    parser.add_argument("--sampling-rate", type=int, metavar="N",
-                        help="frames from one to the next at 30 frames/s, for weights that don't "
-                        "say it")  # fmt: skip
+    parser.add_sampling_rate()
     parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N",
                         help=f"videos that a model gets at once ({BATCH})")  # fmt: skip
     parser.add_workers()
     args = parser.parse(argv)
-    for name in ("limit", "batch_size", "sampling_rate"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
+    parser.need_positive(args, "--limit", "--batch-size", "--sampling-rate")
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed {args.seed}: must be from 0 to {2**32 - 1}")
     return args
@@ -84,13 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     left = (picture, "neighbours.png", "index.html", "features.npz", "scores.csv")
     folder = make_places(args.out, left)
     videos = find(args)
-    models = load_models(args.checkpoint, names)
-    completed = complete([*models.values()], args.sampling_rate)
-    if args.sampling_rate and not any(completed):
-        raise UserError("--sampling-rate: all weights say which frames they take: leave it out")
-    for name, added in zip(names, completed, strict=True):
-        if added:
-            print(f"{name}: its weights don't say which frames it takes: {', '.join(added)}")
+    models = load_models(args.checkpoint, names, args.sampling_rate)
     found = {
         name: embed(model, videos, make_folder(folder / "cache"), source, name, args)
         for (name, model), source in zip(models.items(), args.checkpoint, strict=True)

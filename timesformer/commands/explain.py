@@ -24,14 +24,14 @@ from urllib.parse import quote
 
 import numpy as np
 
-from timesformer.embed.features import complete
 from timesformer.embed.models import load_models
 from timesformer.explain.videos import ExplainedVideo, explain_video
 from timesformer.models.explain.relevance import METHODS, vision_transformer_of
 from timesformer.prepare.copies import find_videos
 from timesformer.utils.errors import UserError, VideoError
-from timesformer.utils.files import make_places, write_text, written_whole
+from timesformer.utils.files import make_places, write_text
 from timesformer.utils.logging import progress
+from timesformer.utils.npz import write_npz
 from timesformer.utils.parser import CommandParser, input_path, output_path
 from timesformer.utils.text import counted, did_you_mean
 
@@ -58,12 +58,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="the class to explain (the predicted one)")  # fmt: skip
     parser.add_argument("--method", choices=METHODS, default="rollout",
                         help="rollout (the default) is about no class in particular")  # fmt: skip
-    parser.add_argument("--sampling-rate", type=int, metavar="N",
-                        help="frames from one to the next at 30 frames/s, for weights that don't "
-                        "say it")  # fmt: skip
+    parser.add_sampling_rate()
     args = parser.parse(argv)
-    if args.sampling_rate is not None and args.sampling_rate < 1:
-        raise UserError(f"--sampling-rate {args.sampling_rate}: must be 1 or more")
+    parser.need_positive(args, "--sampling-rate")
     return args
 
 
@@ -75,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     alone = not args.video.is_dir()
     folder = make_places(args.out, FILES if alone else ("index.html",))
-    model = load(args.checkpoint, args.sampling_rate)
+    [model] = load_models([args.checkpoint], [args.checkpoint], args.sampling_rate).values()
     label = label_of(args.label, model)
     if label is not None and args.method == "rollout":
         raise UserError("--class: rollout is about no class; --method gradient or occlusion is")
@@ -106,21 +103,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if failed:
         print(f"{counted(failed, 'video')} couldn't be read", file=sys.stderr)
         sys.exit(1)
-
-
-def load(source: str, sampling_rate: int | None) -> Any:
-    """Make the model, and say how frames are chosen where its weights don't.
-
-    Raises:
-        UserError: its weights say how frames are chosen, or don't say how pixels are normalised.
-    """
-    model = load_models([source], [source])[source]
-    [added] = complete([model], sampling_rate)
-    if sampling_rate and not added:
-        raise UserError("--sampling-rate: the weights say which frames they take: leave it out")
-    if added:
-        print(f"{source}: its weights don't say which frames it takes: {', '.join(added)}")
-    return model
 
 
 def places_of(videos: Sequence[Path], base: Path, folder: Path) -> list[Path]:
@@ -197,13 +179,12 @@ def write_all(folder: Path, found: ExplainedVideo, names: Sequence[str]) -> str:
 
 def write_maps(path: Path, found: ExplainedVideo) -> None:
     """Write the numbers."""
-    with written_whole(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            maps=found.maps,
-            frames=np.array(found.numbers),
-            importance=found.importance,
-            label=found.label,
-            probabilities=found.probabilities,
-            faithfulness=json.dumps(found.faithfulness.to_json()),
-        )
+    write_npz(
+        path,
+        maps=found.maps,
+        frames=np.array(found.numbers),
+        importance=found.importance,
+        label=found.label,
+        probabilities=found.probabilities,
+        faithfulness=json.dumps(found.faithfulness.to_json()),
+    )

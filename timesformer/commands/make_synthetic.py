@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from timesformer.prepare.synthetic_writer import KINDS, SIZES, SPLITS, SyntheticSpec, write_dataset
-from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, output_path
 from timesformer.utils.run_lock import NAME, run_lock
@@ -48,8 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--processes", type=int, metavar="N", help="default: one for each core")
     args = parser.parse(argv)
-    if args.processes is not None and args.processes < 1:
-        raise UserError(f"--processes {args.processes}: must be 1 or more")
+    parser.need_positive(args, "--processes")
     return args
 
 

@@ -41,8 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=12, metavar="N", help="in the picture (12)")
     parser.add_pairs()
     args = parser.parse(argv)
-    if args.clips < 1:
-        raise UserError(f"--clips {args.clips}: must be 1 or more")
+    parser.need_positive(args, "--clips")
     return args
 
 

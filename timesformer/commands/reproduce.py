@@ -91,9 +91,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_pairs()
     args = parser.parse(argv)
-    for option in ("seeds", "jobs"):
-        if getattr(args, option) < 1:
-            raise UserError(f"--{option} {getattr(args, option)}: must be 1 or more")
+    parser.need_positive(args, "--seeds", "--jobs")
     if not args.table:
         parser.refuse(args, ["--data-set"], "is for a --table; a --figure has --data")
     if not args.figure:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from timesformer.datasets.lists.records import Record, Records
@@ -23,9 +22,10 @@ from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import Problem
 from timesformer.embed.features import BATCH, Features, embed_videos
 from timesformer.models.base import VideoModel
-from timesformer.utils.files import open_regular, written_whole
+from timesformer.utils.files import open_regular
 from timesformer.utils.logging import get_logger
-from timesformer.utils.npz import NPZ_DAMAGE
+from timesformer.utils.npz import NPZ_DAMAGE, write_npz
+from timesformer.utils.tensors import raw_bytes
 
 logger = get_logger(__name__)
 
@@ -78,16 +78,15 @@ class FeatureCache:
         """Write the file."""
         rows = list(self.rows.values())
         pictures = [row.thumbnail for row in rows]
-        with written_whole(self.path) as partial, partial.open("wb") as file:
-            np.savez(
-                file,
-                about=json.dumps(self.about),
-                ids=np.array([*self.rows]),
-                features=np.stack([row.features for row in rows]),
-                damage=np.array([row.damage for row in rows]),
-                thumbnails=np.frombuffer(b"".join(pictures), np.uint8),
-                thumbnail_ends=np.cumsum([len(picture) for picture in pictures]),
-            )
+        write_npz(
+            self.path,
+            about=json.dumps(self.about),
+            ids=np.array([*self.rows]),
+            features=np.stack([row.features for row in rows]),
+            damage=np.array([row.damage for row in rows]),
+            thumbnails=np.frombuffer(b"".join(pictures), np.uint8),
+            thumbnail_ends=np.cumsum([len(picture) for picture in pictures]),
+        )
 
 
 def _rows(found: dict[str, NDArray[Any]]) -> dict[str, Row]:
@@ -117,7 +116,7 @@ def weights_digest(model: VideoModel) -> str:
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(raw_bytes(value))
     return digest.hexdigest()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from timesformer.clips.preprocessing import KEYS
 from timesformer.clips.sampling import sampler_of
+from timesformer.clips.transform import to_pictures
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.loader import evaluation_loader, worker_errors
 from timesformer.datasets.video.reader import VideoReader
@@ -128,7 +129,7 @@ def _of_batch(model: VideoModel, dataset: VideoDataset, clips: Tensor) -> NDArra
 
 def thumbnail(pixels: Tensor) -> bytes:
     """Return a small JPEG file of a picture (3, H, W) of values 0..255."""
-    picture = Image.fromarray(pixels.permute(1, 2, 0).round().clamp(0, 255).byte().numpy())
+    picture = Image.fromarray(to_pictures(pixels))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     with io.BytesIO() as file:
         picture.save(file, format="JPEG", quality=80)

@@ -16,7 +16,8 @@ from timesformer.embed.projection import project
 from timesformer.embed.scores import FOLDS, LEAST, NEIGHBOURS, Scores, nearest, score
 from timesformer.embed.sources import Videos, chosen
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import write_csv, write_text, written_whole
+from timesformer.utils.files import write_csv, write_text
+from timesformer.utils.npz import write_npz
 from timesformer.utils.text import counted
 from timesformer.visualization.embedding import Classes, Panel, neighbours_sheet, scatter
 from timesformer.visualization.embedding_page import page
@@ -116,12 +117,11 @@ def write_features(
     for i, (features, panel) in enumerate(zip(found.values(), panels, strict=True), 1):
         end = f"_{i}" if len(panels) > 1 else ""
         own |= {f"features{end}": features.features, f"coordinates{end}": panel.coordinates}
-    with written_whole(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file,
-            **own,
-            paths=np.array(paths),
-            labels=classes.labels,
-            class_names=np.array(classes.names, str),
-            checkpoints=np.array([*found]),
-        )
+    write_npz(
+        path,
+        **own,
+        paths=np.array(paths),
+        labels=classes.labels,
+        class_names=np.array(classes.names, str),
+        checkpoints=np.array([*found]),
+    )

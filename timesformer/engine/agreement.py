@@ -17,6 +17,7 @@ from timesformer.models.weights.load import LoadReport
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import other_rank
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.tensors import raw_bytes
 
 
 def architecture_of(cfg: CfgNode, model: nn.Module) -> Architecture:
@@ -56,9 +57,7 @@ def _digest(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> str:
     gathered = [value for kept in states for value in kept.values()]
     for tensor in (*bare(model).state_dict().values(), *gathered):
         if isinstance(tensor, torch.Tensor):
-            digest.update(
-                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-            )
+            digest.update(raw_bytes(tensor))
     return digest.hexdigest()
 
 

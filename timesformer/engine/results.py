@@ -16,12 +16,13 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from timesformer.utils.files import make_folder, write_csv, written_whole
+from timesformer.utils.files import make_folder, write_csv
 from timesformer.utils.metrics import (
     mean_average_precision,
     mean_class_accuracy,
     topk_correct,
 )
+from timesformer.utils.npz import write_npz
 
 
 @dataclass(frozen=True)
@@ -193,20 +194,18 @@ def save_results(
     make_folder(path.parent)
     if path.suffix == ".npz":
         assert results.per_view is not None  # kept for such a file
-        # An open file: np.savez adds .npz to names that end otherwise, as the temporary one does.
-        with written_whole(path) as partial, partial.open("wb") as file:
-            np.savez(
-                file,
-                scores=results.scores.numpy(),
-                per_view=results.per_view.numpy(),
-                labels=results.labels.numpy(),
-                paths=np.array(results.paths),
-                failed=results.failed.numpy(),
-                class_names=np.array(class_names, dtype=str),
-                checkpoint=np.array(checkpoint[0]),
-                checkpoint_sha256=np.array(checkpoint[1]),
-                config=np.array(config),
-            )
+        write_npz(
+            path,
+            scores=results.scores.numpy(),
+            per_view=results.per_view.numpy(),
+            labels=results.labels.numpy(),
+            paths=np.array(results.paths),
+            failed=results.failed.numpy(),
+            class_names=np.array(class_names, dtype=str),
+            checkpoint=np.array(checkpoint[0]),
+            checkpoint_sha256=np.array(checkpoint[1]),
+            config=np.array(config),
+        )
         return
     write_csv(path, _table(results, class_names, method, checkpoint))
 

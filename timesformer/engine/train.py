@@ -28,7 +28,7 @@ from timesformer.engine.start import begin
 from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.engine.step import train_step
 from timesformer.models.build import build_model, label, meta_model, view_shape
-from timesformer.models.profiling import cost_table
+from timesformer.models.profiling import cost_table, count_parameters
 from timesformer.utils.checkpoint import is_checkpoint_epoch, set_aside_checkpoints
 from timesformer.utils.distributed import (
     device_for,
@@ -193,7 +193,7 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
     stats = {
         "split": "start",
         "model": label(cfg),
-        "params": sum(p.numel() for p in state.model.parameters()),
+        "params": count_parameters(state.model),
         "train_videos": len(loader.dataset),
         "data_fraction": cfg.DATA.FRACTION,
         "videos_per_class": dict(zip(("min", "median", "max"), per_class(counts), strict=True)),

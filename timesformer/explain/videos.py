@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from timesformer.clips.sampling import ClipPosition, sampler_of
+from timesformer.clips.transform import to_pictures
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.models.base import VideoModel
 from timesformer.models.explain.faithfulness import Faithfulness, faithfulness
@@ -77,14 +78,15 @@ def explain_video(
     """
     frames, numbers, damage = read_middle(path, model.sampling)
     device = next(model.parameters()).device
-    pixels, clips = model.crop(frames), model.transform(frames).to(device)
+    pixels = model.crop(frames)
+    clips = model.normalize(pixels).to(device)
     classes = None if label is None else torch.tensor([label], device=device)
     found = model.eval().explain(clips, method, classes)
     chosen, maps = int(found.classes[0]), found.maps[0].cpu()
     return ExplainedVideo(
         path=path,
         method=method,
-        frames=pixels[0].permute(1, 2, 3, 0).round().clamp(0, 255).byte().numpy(),
+        frames=to_pictures(pixels[0]),
         numbers=numbers,
         maps=maps.numpy(),
         label=chosen,

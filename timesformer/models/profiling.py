@@ -48,13 +48,17 @@ def profile(
         view_shape: clip that `macs` is for.
         clip_shape: clip that `activation_bytes` is for; `view_shape` when None.
     """
-    parameters = list(model.parameters())
     return Cost(
-        params=sum(p.numel() for p in parameters),
+        params=count_parameters(model),
         macs=count_macs(model, view_shape),
-        weight_bytes=sum(p.nbytes for p in parameters),
+        weight_bytes=sum(p.nbytes for p in model.parameters()),
         activation_bytes=activation_bytes(model, clip_shape or view_shape),
     )
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of a model's parameters."""
+    return sum(p.numel() for p in model.parameters())
 
 
 def count_macs(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
@@ -73,8 +77,8 @@ def cost_table(name: str, model: nn.Module, clip_shape: tuple[int, ...]) -> str:
     held = "model." if hasattr(model, "model") else ""
     macs, whole = _macs_by_module(model, clip_shape), getattr(model, "model", model)
     parts = {part: module for part, module in whole.named_children() if [*module.parameters()]}
-    counts = {part: sum(p.numel() for p in module.parameters()) for part, module in parts.items()}
-    total = sum(p.numel() for p in model.parameters())
+    counts = {part: count_parameters(module) for part, module in parts.items()}
+    total = count_parameters(model)
     rows: list[tuple[str, ...]] = [("model", "params", "GMACs/clip")]
     rows += [(part, f"{n:,}", f"{macs[held + part] / 1e9:.3g}") for part, n in counts.items()]
     if rest := total - sum(counts.values()):

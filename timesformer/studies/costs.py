@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-from timesformer.models.profiling import count_macs
+from timesformer.models.profiling import count_macs, count_parameters
 from timesformer.models.vit import TimeSformer
 
 VIEWS = 3  # of a test in the paper
@@ -21,4 +21,4 @@ def cost(scheme: str, frames: int, side: int, classes: int = 400) -> tuple[int, 
     """Return parameters, and multiply-adds of a clip of `frames` × `side`²."""
     with torch.device("meta"):
         model = TimeSformer(side, 16, classes, frames, scheme)
-    return sum(p.numel() for p in model.parameters()), count_macs(model, (3, frames, side, side))
+    return count_parameters(model), count_macs(model, (3, frames, side, side))

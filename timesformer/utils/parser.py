@@ -105,12 +105,30 @@ class CommandParser(argparse.ArgumentParser):
             "--splits", nargs="+", metavar="SPLIT", help=f"{' '.join(splits)} (all of them)"
         )
 
+    def add_sampling_rate(self) -> None:
+        """Add `--sampling-rate`, of models whose weights don't say which frames they take."""
+        self.add_argument(
+            "--sampling-rate", type=int, metavar="N",
+            help="frames from one to the next at 30 frames/s, for weights that don't say it",
+        )  # fmt: skip
+
     def add_workers(self) -> None:
         """Add `--workers`."""
         self.add_argument(
             "--workers", type=int, default=os.cpu_count() or 1, metavar="N",
             help="processes (one for each core); 0: none but this one",
         )  # fmt: skip
+
+    def need_positive(self, args: argparse.Namespace, *options: str) -> None:
+        """Make sure that numbers, where they are given, are 1 or more.
+
+        Raises:
+            UserError: one isn't.
+        """
+        for option in options:
+            value = getattr(args, _attribute(option))
+            if value is not None and value < 1:
+                raise UserError(f"{option} {value}: must be 1 or more")
 
     def refuse(self, args: argparse.Namespace, options: Sequence[str], why: str) -> None:
         """Refuse options that would do nothing beside the others.
@@ -119,7 +137,7 @@ class CommandParser(argparse.ArgumentParser):
             UserError: one has another value than its default.
         """
         for option in options:
-            name = option.lstrip("-").replace("-", "_")
+            name = _attribute(option)
             if getattr(args, name) != self.get_default(name):
                 raise UserError(f"{option}: {why}")
 
@@ -141,6 +159,11 @@ class CommandParser(argparse.ArgumentParser):
         if getattr(args, "workers", 0) < 0:
             raise UserError(f"--workers {args.workers}: must be 0 or more")
         return args
+
+
+def _attribute(option: str) -> str:
+    """Return what argparse calls the value of an option."""
+    return option.lstrip("-").replace("-", "_")
 
 
 def _is_recipe(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""Whether tensors read from a file are what training makes, before anything computes with them."""
+"""Tensors as bytes; and whether those read from a file are what training makes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from timesformer.utils.errors import WeightsError
 _WHOLE = ("num_batches_tracked", "relative_position_index")
 _EXPANDED = 1 << 26
 """Bytes that a weight may take by repeating fewer numbers, before anybody copies it."""
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor's numbers, row by row, e.g. for a digest."""
+    flat = tensor.detach().cpu().contiguous().view(-1)
+    return flat.view(torch.uint8).numpy().data
 
 
 def check_tensors(path: object, state: Mapping[str, Any]) -> None:

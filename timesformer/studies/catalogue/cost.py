@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.build import make_model, meta_model, view_shape
-from timesformer.models.profiling import count_macs
+from timesformer.models.profiling import count_macs, count_parameters
 from timesformer.models.timing import check_memory, time_views
 from timesformer.studies.registry import register_table
 from timesformer.utils.text import format_table
@@ -95,7 +95,6 @@ def _row(tested: Tested, device: str) -> tuple[tuple[str, ...], str]:
     """Return the cells under HEADER, and where they were measured."""
     cfg = tested.cfg()
     view, views, counted = view_shape(cfg), 3 * tested.clips, meta_model(cfg)
-    parameters = sum(p.numel() for p in counted.parameters())
     check_memory(counted, view, device=device)
     timing = time_views(
         make_model(cfg), view, repeats=PASSES, within=WITHIN, device=device, desc=tested.name
@@ -104,7 +103,7 @@ def _row(tested: Tested, device: str) -> tuple[tuple[str, ...], str]:
         tested.name,
         f"{tested.frames}×{tested.side}²",
         f"{tested.clips}×3",
-        f"{parameters:,}",
+        f"{count_parameters(counted):,}",
         tested.tflops,
         f"{views * count_macs(counted, view) / 1e12:.2f}",
         f"{timing.seconds:.3g}",

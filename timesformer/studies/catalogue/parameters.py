@@ -6,6 +6,7 @@ from typing import Any
 
 from timesformer.config.node import CfgNode
 from timesformer.models.build import meta_model
+from timesformer.models.profiling import count_parameters
 from timesformer.studies.catalogue.schemes import DIVIDED
 from timesformer.studies.registry import register_study
 from timesformer.studies.study import (
@@ -39,7 +40,7 @@ def parameters() -> Study:
 
 
 def _millions(cfg: CfgNode) -> float:
-    return sum(p.numel() for p in meta_model(cfg).parameters()) / 1e6
+    return count_parameters(meta_model(cfg)) / 1e6
 
 
 def _variants(data: Data) -> list[Variant]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from timesformer.models.profiling import count_parameters
 from timesformer.models.vit import TimeSformer
 from timesformer.studies import costs
 from timesformer.studies.registry import register_study, register_table
@@ -58,6 +59,6 @@ def positions_table() -> str:
     for position in POSITIONS:
         with torch.device("meta"):
             model = TimeSformer(pos_embed_type=position.kind)
-        parameters = sum(p.numel() for p in model.parameters())
-        rows.append((position.kind, f"{parameters:,}", position.k400, position.ssv2))
+        parameters = f"{count_parameters(model):,}"
+        rows.append((position.kind, parameters, position.k400, position.ssv2))
     return f"{format_table(rows)}\n\nDivided attention, 400 classes.\n{costs.NOTE}"
