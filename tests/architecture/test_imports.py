@@ -211,3 +211,12 @@ def test_the_model_needs_torch_and_little_more() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_processes_that_write_videos_do_without_torch() -> None:
+    """Each would take half a gigabyte and seconds for it."""
+    program = "import sys, timesformer.prepare.synthetic_writer; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 from timesformer.utils.errors import UserError
-from timesformer.utils.run_lock import NAME, run_lock
+from timesformer.utils.files import LOCK_NAME
+from timesformer.utils.run_lock import run_lock
 
 
 def test_it_is_held_and_given_back(tmp_path: Path) -> None:
     with run_lock(tmp_path), run_lock(tmp_path):
-        said = json.loads((tmp_path / NAME).read_text())
+        said = json.loads((tmp_path / LOCK_NAME).read_text())
         assert (said["host"], said["pid"]) == (platform.node(), os.getpid())
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ZeroDivisionError), run_lock(tmp_path):
@@ -60,33 +61,35 @@ def test_another_process_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_stale_lock_is_taken(tmp_path: Path, said: dict[str, Any]) -> None:
-    (tmp_path / NAME).write_text(json.dumps({"host": platform.node(), **said}))
+    (tmp_path / LOCK_NAME).write_text(json.dumps({"host": platform.node(), **said}))
     with run_lock(tmp_path):
         pass
 
 
 def test_what_another_machine_does_cant_be_asked(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(json.dumps({"host": "node-7", "pid": 1, "since": "yesterday"}))
+    (tmp_path / LOCK_NAME).write_text(
+        json.dumps({"host": "node-7", "pid": 1, "since": "yesterday"})
+    )
     with pytest.raises(UserError, match=r"on node-7 \(since yesterday\).*delete .*\.lock"):
         run_lock(tmp_path).__enter__()
 
 
 def test_a_lock_without_content_is_somebodys_for_a_while(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text("")
+    (tmp_path / LOCK_NAME).write_text("")
     with pytest.raises(UserError, match="in use by another run"):
         run_lock(tmp_path).__enter__()
     for time in (0, 2**33):  # long ago, or before a clock went back
-        (tmp_path / NAME).write_text("")
-        os.utime(tmp_path / NAME, (time, time))
+        (tmp_path / LOCK_NAME).write_text("")
+        os.utime(tmp_path / LOCK_NAME, (time, time))
         with run_lock(tmp_path):
             pass
 
 
 def test_a_turn_that_nobody_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timesformer.utils.run_lock.PAUSE", 0)
-    lock = tmp_path / NAME
+    lock = tmp_path / LOCK_NAME
     lock.write_text(json.dumps({"host": platform.node(), "pid": 2**22 + 1}))
-    turn = tmp_path / f"{NAME}.turn"
+    turn = tmp_path / f"{LOCK_NAME}.turn"
     turn.touch()
     with pytest.raises(UserError, match=r"if none is running, delete \S*\.lock\.turn"):
         run_lock(tmp_path).__enter__()
@@ -118,7 +121,7 @@ def hold(folder: Path, start: Any, results: Any) -> None:
 
 
 def test_of_several_at_once_one_gets_it(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(json.dumps({"host": platform.node(), "pid": 2**22 + 1}))
+    (tmp_path / LOCK_NAME).write_text(json.dumps({"host": platform.node(), "pid": 2**22 + 1}))
     context = multiprocessing.get_context("fork")
     start, results = context.Barrier(5), context.Queue()
     processes = [context.Process(target=hold, args=(tmp_path, start, results)) for _ in range(4)]

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from timesformer.prepare.synthetic_writer import KINDS, SIZES, SPLITS, SyntheticSpec, write_dataset
-from timesformer.utils.files import make_places
+from timesformer.utils.files import LOCK_NAME, make_places
 from timesformer.utils.parser import CommandParser, output_path
-from timesformer.utils.run_lock import NAME, run_lock
+from timesformer.utils.run_lock import run_lock
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     videos = sum(getattr(spec, split) for split in SPLITS)
     with tqdm(total=videos, unit="video", desc="synthetic", disable=None) as bar:
-        names = (NAME, "classes.txt", *(f"{split}.csv" for split in SPLITS))
+        names = (LOCK_NAME, "classes.txt", *(f"{split}.csv" for split in SPLITS))
         folder = make_places(args.output, names)
         with run_lock(folder, "--output"):
             written = write_dataset(folder, spec, args.processes, bar.update)

@@ -39,9 +39,9 @@ from timesformer.prepare.copies import (
 from timesformer.prepare.inspect import read_splits
 from timesformer.prepare.transcode import TranscodeSettings
 from timesformer.utils.errors import AnnotationError, UserError
-from timesformer.utils.files import make_places
+from timesformer.utils.files import LOCK_NAME, make_places
 from timesformer.utils.parser import CommandParser, input_path, load_recipe, output_path
-from timesformer.utils.run_lock import NAME, run_lock
+from timesformer.utils.run_lock import run_lock
 
 FAILED = "failed.csv"
 
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = get_cfg()
         base, sources = args.input, find_videos(args.input, args.output)
     settings = TranscodeSettings(args.short_side, args.gop, args.crf, cfg.DATA.FRAMES_FPS)
-    names = (NAME, FAILED, NAMES, *(f"{split}.csv" for split in SPLITS))
+    names = (LOCK_NAME, FAILED, NAMES, *(f"{split}.csv" for split in SPLITS))
     jobs = plan(sources, base, make_places(args.output, names))
     with run_lock(args.output, "--output"):
         try:

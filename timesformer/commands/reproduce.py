@@ -46,9 +46,9 @@ from timesformer.studies.results import finished, read_rows
 from timesformer.studies.study import DATA
 from timesformer.studies.sweep import at_once, counted_runs, sweep
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import make_places, write_text
+from timesformer.utils.files import LOCK_NAME, make_places, write_text
 from timesformer.utils.parser import CommandParser, output_path
-from timesformer.utils.run_lock import NAME, run_lock
+from timesformer.utils.run_lock import run_lock
 from timesformer.utils.text import counted, format_table
 
 DEFAULT_OUT = Path("runs/reproduce")
@@ -60,16 +60,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: options that don't go together, or a number that can't be.
     """
-    parser = CommandParser("reproduce", __doc__, "--figure NAME [options] [KEY VALUE ...]")
+    parser = CommandParser("reproduce", __doc__, "--figure LOCK_NAME [options] [KEY VALUE ...]")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--figure", metavar="NAME", help="train, test and draw")
-    what.add_argument("--table", metavar="NAME", help="print a table")
+    what.add_argument("--figure", metavar="LOCK_NAME", help="train, test and draw")
+    what.add_argument("--table", metavar="LOCK_NAME", help="print a table")
     what.add_argument("--list", action="store_true", help="say which figures and tables there are")
     parser.add_argument(
         "--data", choices=DATA, default="synthetic", help="of a figure (synthetic: both twins)"
     )
     parser.add_argument(
-        "--data-set", choices=DATA_SETS, metavar="NAME",
+        "--data-set", choices=DATA_SETS, metavar="LOCK_NAME",
         help=f"of --table competitors: {', '.join(DATA_SETS)} (all)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each kind (3)")
@@ -113,7 +113,7 @@ def list_all() -> str:
 
 
 def print_table(name: str, out: Path | None, data_set: str | None = None) -> None:
-    """Print a table, and write it to OUT/NAME.txt, with its picture if it has one.
+    """Print a table, and write it to OUT/LOCK_NAME.txt, with its picture if it has one.
 
     Raises:
         UserError: there is no such table, or it isn't one of several data sets.
@@ -149,7 +149,7 @@ def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
     from timesformer.visualization import studies  # noqa: F401
 
     files = figure_files(out, args.figure, args.data)
-    make_places(out, [NAME, *(file.name for file in files)])
+    make_places(out, [LOCK_NAME, *(file.name for file in files)])
     with run_lock(out, "--out"):
         if not args.resume and (out / RUNS).exists():
             raise UserError(

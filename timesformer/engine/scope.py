@@ -14,9 +14,9 @@ from timesformer.engine.results import result_files
 from timesformer.utils.checkpoint import former_checkpoints, get_checkpoint_dir
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import ConfigError, UserError
-from timesformer.utils.files import make_folder, make_place, require_place
+from timesformer.utils.files import LOCK_NAME, make_folder, make_place, require_place
 from timesformer.utils.logging import errors_in_log, setup_logging
-from timesformer.utils.run_lock import NAME, run_lock
+from timesformer.utils.run_lock import run_lock
 
 OF_A_NODE = frozenset(
     {
@@ -54,7 +54,7 @@ def check_places(cfg: CfgNode) -> None:
     checkpoints = get_checkpoint_dir(folder)
     if os.path.lexists(checkpoints) and not checkpoints.is_dir():
         raise UserError(f"{checkpoints}: is there and is no folder; checkpoints go there")
-    written = [folder / name for name in ("run.log", "stats.jsonl", FILE_NAME, NAME)]
+    written = [folder / name for name in ("run.log", "stats.jsonl", FILE_NAME, LOCK_NAME)]
     if cfg.TRAIN.ENABLE:
         written += former_checkpoints(folder)
     if cfg.TEST.ENABLE:

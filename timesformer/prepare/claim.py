@@ -10,8 +10,7 @@ from typing import Any
 
 from timesformer.datasets.lists.json_entries import read_json, shown
 from timesformer.utils.errors import AnnotationError, UserError
-from timesformer.utils.files import make_folder, write_text
-from timesformer.utils.run_lock import NAME
+from timesformer.utils.files import LOCK_NAME, make_folder, write_text
 
 
 def claim(
@@ -32,7 +31,7 @@ def claim(
     if not os.path.lexists(manifest):
         make_folder(output)
         # Perhaps videos among which ours would be lost, or lists.
-        if {path.name for path in output.iterdir()} - {NAME}:
+        if {path.name for path in output.iterdir()} - {LOCK_NAME}:
             raise UserError(f"{output} isn't empty: {advice}")
         write_text(manifest, json.dumps(made_with, indent=2) + "\n")
         return

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from timesformer.utils.errors import UserError
 
 NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
+LOCK_NAME = ".lock"  # of the file that `run_lock` holds a folder with
 RUN_HOLDS = "a run's folder holds stats.jsonl, run.log and checkpoints/"
 
 

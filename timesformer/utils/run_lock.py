@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import LOCK_NAME
 from timesformer.utils.logging import get_logger
 from timesformer.utils.processes import is_alive
 
-NAME = ".lock"
 PAUSE = 0.02  # seconds until the next attempt, where another one is taking a lock over
 UNWRITTEN = 60.0  # seconds after which a lock without content is of a process that died at once
 
@@ -37,7 +37,7 @@ def run_lock(folder: str | Path, option: str = "OUTPUT_DIR") -> Iterator[None]:
     Raises:
         UserError: another run has it.
     """
-    path = Path(folder).absolute() / NAME
+    path = Path(folder).absolute() / LOCK_NAME
     key = str(path)
     if not _held.get(key):
         _take(path, option)
