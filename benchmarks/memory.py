@@ -22,12 +22,12 @@ import av
 import numpy as np
 import torch
 
+from timesformer.clips.ensemble import ensemble
 from timesformer.clips.sampling import RateSampler
 from timesformer.clips.transform import EvalTransform
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import VideoDataset
-from timesformer.engine.results import ensemble
 from timesformer.engine.scoring import Rows
 from timesformer.utils.text import format_table
 

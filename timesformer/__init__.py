@@ -5,6 +5,7 @@ import timesformer
 timesformer.list_models("divST")
 model = timesformer.create_model("timesformer_divST_8x32_224_K400", num_classes=10)
 model = timesformer.TimeSformer.from_pretrained("path/to/folder")
+timesformer.load("runs/a").predict("video.mp4")
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ _LAZY = {
     "TimeSformer": "timesformer.models.vit",
     "create_model": "timesformer.models.create",
     "list_models": "timesformer.models.create",
+    "load": "timesformer.inference.load",
     "load_pretrained": "timesformer.models.pretrained",
+    "predict": "timesformer.inference.predictor",
 }
 
-__all__ = ["TimeSformer", "__version__", "create_model", "list_models", "load_pretrained"]
+__all__ = ["__version__", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:

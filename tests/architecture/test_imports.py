@@ -21,16 +21,17 @@ MAY_IMPORT = {
     "tools": {"commands", "engine", "utils.errors"},  # engine: the published modules' names
     "__main__": {"__version__", "commands", "utils"},
     "commands": {
-        *{"studies", "engine", "prepare", "explain", "embed", "visualization"},
+        *{"studies", "engine", "prepare", "explain", "embed", "inference", "visualization"},
         *{"models", "datasets", "clips", "config", "utils"},
     },
     "studies": {
         *{"__version__", "engine", "prepare", "visualization"},
-        *{"models", "datasets", "config", "utils"},
+        *{"models", "datasets", "clips", "config", "utils"},
     },
     "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
+    "inference": {"visualization", "models", "datasets", "clips", "utils"},
     "explain": {"models", "datasets", "clips", "utils"},
-    "embed": {"models", "datasets", "clips", "visualization", "utils"},
+    "embed": {"inference", "models", "datasets", "clips", "visualization", "utils"},
     "prepare": {"datasets", "clips", "config", "utils"},
     "visualization": {"datasets", "utils"},
     "models": {"clips", "config", "utils"},

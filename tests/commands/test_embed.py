@@ -43,14 +43,18 @@ def words(*given: object) -> list[str]:
 
 
 def test_a_video_and_an_image_model(
-    folder: Path, synthetic_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    synthetic_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     both = ["--checkpoint", folder / "image.pyth", "--checkpoint", folder / "video"]
     main(words(synthetic_dir, "--split", "train", *both, "--out", tmp_path, "--method", "pca"))
     assert {path.name for path in tmp_path.iterdir()} == {*LEFT, "pca.png"}
     said = capsys.readouterr().out
     assert "train: 24 videos of 6 classes" in said
-    assert "image: its weights don't say which frames it takes: num_frames 4" in said
+    assert "image.pyth: its weights don't say which frames it takes: num_frames 4" in caplog.text
     assert "image: 24 videos, 0 of them from the cache" in said
     found = read_npz(tmp_path / "features.npz")
     assert found["features_1"].shape == (24, 64)

@@ -142,6 +142,7 @@ MISTAKES = {
     "explain": (["a.mp4", "--checkpoint", "b", "--out", "c", "--method", "cam"], "'cam'"),
     "make-synthetic": ([], "--output"),
     "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),
+    "predict": (["a.mp4", "--checkpoint", "b", "--amp", "tf32"], "'tf32'"),
     "prepare-data": (["--output", "x"], "one of the arguments --cfg --input is required"),
     "profile": (["--cfg", str(RECIPE), "NUM_GPUS"], "has no partner"),
     "keys": (["zebra"], "none has 'zebra'"),

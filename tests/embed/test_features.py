@@ -14,7 +14,8 @@ from timesformer import create_model
 from timesformer.datasets.build import build_preprocessing, build_video_split
 from timesformer.datasets.decoder import load_clip
 from timesformer.datasets.lists.records import Records
-from timesformer.embed.features import complete, embed_videos, in_common
+from timesformer.embed.features import embed_videos, in_common
+from timesformer.inference.load import complete
 from timesformer.models.base import VideoModel
 from timesformer.models.build import build_model
 from timesformer.models.registry import MODEL_REGISTRY

@@ -9,7 +9,7 @@ import pytest
 from small_run import small_cfg
 
 from timesformer.datasets.lists.records import Records
-from timesformer.embed.models import check_names, names_of
+from timesformer.embed.names import check_names, names_of
 from timesformer.embed.sources import chosen, of_folder, of_list, of_run
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError
 

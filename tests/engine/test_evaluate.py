@@ -14,12 +14,12 @@ import pytest
 import torch
 from small_run import small_cfg, stats
 
+from timesformer.clips.ensemble import ensemble
 from timesformer.commands.convert import main as convert
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.decoder import load_clip
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import _rename_former_results, test
-from timesformer.engine.results import ensemble
 from timesformer.engine.scoring import Rows, score_videos
 from timesformer.engine.train import train
 from timesformer.models.build import build_model, meta_model, view_shape

@@ -55,6 +55,7 @@ def test_what_a_config_says_of_clips(synthetic_dir, tmp_path, name):
         "mean": [0.45] * 3, "std": [0.225] * 3, "channel_order": "RGB", "num_frames": 4,
         "short_side": 64, "crop_size": 64, **(rate if name == "kinetics" else
         {"sampling": "segments"}),
+        "num_clips": 1, "num_crops": 3, "ensemble": "sum", "multi_label": False,
     }  # fmt: skip
 
 

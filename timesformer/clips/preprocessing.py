@@ -13,9 +13,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from timesformer.clips.sampling import PLACEMENTS
+from timesformer.config.allowed import CHOICES
 
 CHANNEL_ORDERS = ("RGB", "BGR")
 SAMPLINGS = ("rate", "segments")
+OF_TESTS = ("clip_sampling", "num_clips", "num_crops", "ensemble", "multi_label")
+"""Fields that say how a test makes a score of a video; nothing that a model was trained on."""
 
 KEYS: dict[str, str] = {
     "mean": "DATA.MEAN",
@@ -28,6 +31,10 @@ KEYS: dict[str, str] = {
     "clip_sampling": "DATA.TEST_CLIP_SAMPLING",
     "short_side": "DATA.TEST_SHORT_SIDE",
     "crop_size": "DATA.TEST_CROP_SIZE",
+    "num_clips": "TEST.NUM_ENSEMBLE_VIEWS",
+    "num_crops": "TEST.NUM_SPATIAL_CROPS",
+    "ensemble": "DATA.ENSEMBLE_METHOD",
+    "multi_label": "DATA.MULTI_LABEL",
 }
 """The configuration key that decides each field."""
 
@@ -46,10 +53,14 @@ class Preprocessing:
         sampling_rate: frames at `target_fps` from one frame of the clip to the next; means nothing
             for segments.
         target_fps: frames per second that `sampling_rate` counts in.
-        clip_sampling: where the clips of a test lie in a video, see `RateSampler`; means nothing
-            for segments, and nothing to what a model was trained on.
         short_side: pixels of the short side before the centre crop.
         crop_size: side of the crop in pixels.
+        clip_sampling: where the clips of a test lie in a video, see `RateSampler`; means nothing
+            for segments.
+        num_clips: clips that a test takes of a video.
+        num_crops: crops that it takes of each, 1 or 3.
+        ensemble: how the scores of these views make the video's, see `clips.ensemble`.
+        multi_label: a video may have several of the classes.
 
     Raises:
         ValueError: a value can't be; the message names the field.
@@ -65,6 +76,10 @@ class Preprocessing:
     short_side: int | None = None
     crop_size: int | None = None
     clip_sampling: str | None = None
+    num_clips: int | None = None
+    num_crops: int | None = None
+    ensemble: str | None = None
+    multi_label: bool | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -78,11 +93,18 @@ class Preprocessing:
             ("channel_order", CHANNEL_ORDERS),
             ("sampling", SAMPLINGS),
             ("clip_sampling", PLACEMENTS),
+            ("num_crops", (1, 3)),
+            ("ensemble", CHOICES["DATA.ENSEMBLE_METHOD"]),
+            ("multi_label", (True, False)),
         ):
             value = getattr(self, name)
             if value not in choices and (name == "channel_order" or value is not None):
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r:.60}")
-        for name in ("num_frames", "sampling_rate", "target_fps", "short_side", "crop_size"):
+                known = ", ".join(map(str, choices))
+                raise ValueError(f"{name} must be one of {known}, not {value!r:.60}")
+        for name in (
+            *("num_frames", "sampling_rate", "target_fps", "short_side", "crop_size"),
+            "num_clips",
+        ):
             value = getattr(self, name)
             if value is None:
                 continue
@@ -115,15 +137,16 @@ class Preprocessing:
     def differences(self, other: Preprocessing) -> dict[str, tuple[Any, Any]]:
         """Return the fields that both know and that differ, each with both values.
 
-        Not `clip_sampling`: training draws its clips anywhere, so a test is free to choose.
+        Not those of `OF_TESTS`: a test is free to choose.
         """
         found = {}
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            if field.name in OF_TESTS:
+                continue
             if ours is None or theirs is None or _equal(ours, theirs):
                 continue
             found[field.name] = (ours, theirs)
-        found.pop("clip_sampling", None)
         if "segments" in (self.sampling, other.sampling):
             found.pop("sampling_rate", None)
             found.pop("target_fps", None)

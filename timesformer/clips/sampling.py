@@ -45,6 +45,11 @@ class ClipPosition:
     share: float = 0.0
     part: tuple[int, int] | None = None
 
+    def numbers(self, length: int) -> list[int]:
+        """Return the frames, from 0, of a video of so many whose rate is constant."""
+        first = math.ceil(self.start)
+        return [min(first + offset, length - 1) for offset in self.offsets]
+
     def within(self, start: int, end: int) -> ClipPosition:
         """Move a clip placed in a part of a video to that part, frames [start, end).
 

@@ -26,9 +26,10 @@ from timesformer.datasets.video_dataset import Problem
 from timesformer.embed import LEAST_VIDEOS, METHODS
 from timesformer.embed.cache import cache_file, cached_features
 from timesformer.embed.features import BATCH, Features, in_common
-from timesformer.embed.models import check_names, load_models, names_of
+from timesformer.embed.names import check_names, names_of
 from timesformer.embed.sources import Videos, chosen, of_folder, of_list, of_run
 from timesformer.engine.runs import read_config
+from timesformer.inference.load import load_models
 from timesformer.utils.checkpoint import get_checkpoint_dir
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import is_folder, make_folder, make_places
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     left = (picture, "neighbours.png", "index.html", "features.npz", "scores.csv")
     folder = make_places(args.out, left)
     videos = find(args)
-    models = load_models(args.checkpoint, names, args.sampling_rate)
+    models = dict(zip(names, load_models(args.checkpoint, args.sampling_rate), strict=True))
     found = {
         name: embed(model, videos, make_folder(folder / "cache"), source, name, args)
         for (name, model), source in zip(models.items(), args.checkpoint, strict=True)

@@ -24,8 +24,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from timesformer.embed.models import load_models
 from timesformer.explain.videos import ExplainedVideo, explain_video
+from timesformer.inference.load import load_models
 from timesformer.models.explain.relevance import METHODS, vision_transformer_of
 from timesformer.prepare.copies import find_videos
 from timesformer.utils.errors import UserError, VideoError
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     alone = not args.video.is_dir()
     folder = make_places(args.out, FILES if alone else ("index.html",))
-    [model] = load_models([args.checkpoint], [args.checkpoint], args.sampling_rate).values()
+    [model] = load_models([args.checkpoint], args.sampling_rate)
     label = label_of(args.label, model)
     if label is not None and args.method == "rollout":
         raise UserError("--class: rollout is about no class; --method gradient or occlusion is")

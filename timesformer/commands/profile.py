@@ -17,7 +17,6 @@ import torch
 from fvcore.common.config import CfgNode
 
 from timesformer.datasets.build import build_views
-from timesformer.engine.precision import autocast
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import has_scheme, label, make_model, meta_model, view_shape
 from timesformer.models.profiling import Cost, profile
@@ -25,6 +24,7 @@ from timesformer.models.timing import check_memory, time_views
 from timesformer.utils.distributed import device_for
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.parser import CommandParser, load_recipe
+from timesformer.utils.precision import autocast
 from timesformer.utils.text import counted, format_table
 
 HEADER = (

@@ -115,6 +115,10 @@ def build_preprocessing(cfg: CfgNode, split: str) -> Preprocessing:
         clip_sampling=data.TEST_CLIP_SAMPLING if by_rate else None,
         short_side=crops.short_side,
         crop_size=crops.crop_size,
+        num_clips=cfg.TEST.NUM_ENSEMBLE_VIEWS,
+        num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
+        ensemble=data.ENSEMBLE_METHOD,
+        multi_label=data.MULTI_LABEL,
     )
 
 

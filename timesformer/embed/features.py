@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from timesformer.clips.preprocessing import KEYS
 from timesformer.clips.sampling import sampler_of
 from timesformer.clips.transform import to_pictures
 from timesformer.datasets.lists.records import Record
@@ -28,7 +27,6 @@ from timesformer.utils.logging import progress
 
 BATCH = 8  # videos
 THUMBNAIL = 96  # pixels, the longer side of a middle frame
-WHOLE = {"sampling": "segments", "num_frames": 8}  # of a model that nothing is known of
 
 
 @dataclass(frozen=True)
@@ -134,47 +132,6 @@ def thumbnail(pixels: Tensor) -> bytes:
     with io.BytesIO() as file:
         picture.save(file, format="JPEG", quality=80)
         return file.getvalue()
-
-
-def complete(models: Sequence[VideoModel], sampling_rate: int | None = None) -> list[list[str]]:
-    """Give models that don't say which frames they take a way to choose them.
-
-    Image models say nothing of time, nor do published checkpoints. They take `sampling_rate`, or
-    what the first model does that says it, so that all are shown the same frames, or else one
-    frame of each of T equal parts of the video.
-
-    Args:
-        models: their `preprocessing` is completed.
-        sampling_rate: distance of frames, at 30 frames/s.
-
-    Returns:
-        For each model the fields that were added, e.g. "sampling_rate 32".
-    """
-    time = ("num_frames", "sampling", "sampling_rate", "target_fps")
-    said = [{n: m.preprocessing[n] for n in time if n in m.preprocessing} for m in models]
-    pattern = next((s for s in said if {"sampling", "num_frames"} <= s.keys()), WHOLE)
-    added: list[list[str]] = []
-    for model, own in zip(models, said, strict=True):
-        added.append([])
-        if not model.preprocessing or "sampling" in own or "sampling_rate" in own:
-            continue
-        more = dict(pattern)
-        if sampling_rate:
-            more |= {"sampling": "rate", "sampling_rate": sampling_rate, "target_fps": 30.0}
-        if takes_frames_apart(model):
-            more = {**more, **own}
-        else:
-            built = model.architecture.num_frames if model.architecture else WHOLE["num_frames"]
-            more["num_frames"] = own.get("num_frames", built)
-        model.preprocessing |= more
-        added[-1] = [f"{name} {value}" for name, value in more.items() if name in KEYS]
-    return added
-
-
-def takes_frames_apart(model: VideoModel) -> bool:
-    """Tell whether a model looks at each frame by itself, so that any number of them will do."""
-    built = model.architecture
-    return built is not None and built.attention_type == "space_only"
 
 
 def in_common(

@@ -16,6 +16,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
+from timesformer.clips.ensemble import probabilities
 from timesformer.utils.files import make_folder, write_csv
 from timesformer.utils.metrics import (
     mean_average_precision,
@@ -137,33 +138,6 @@ def name_before(path: Path) -> Path:
     return next(name for name in names if not os.path.lexists(name))
 
 
-def ensemble(per_view: Tensor, method: str, multi_label: bool = False) -> Tensor:
-    """Join the scores of a video's views: (V, n, K) -> (V, K).
-
-    "sum" of logits is what the published code does, "prob" (averaged softmax; sigmoid with several
-    labels) what the paper says; "max" takes the largest logit of any view.
-
-    Raises:
-        ValueError: for another method.
-    """
-    if method == "sum":
-        return per_view.sum(dim=1)
-    if method == "max":
-        return per_view.amax(dim=1)
-    if method == "prob":
-        return (per_view.sigmoid() if multi_label else per_view.softmax(dim=-1)).mean(dim=1)
-    raise ValueError(f"unknown ensemble method {method!r}: sum, max or prob")
-
-
-def probabilities(results: Results, method: str) -> Tensor:
-    """Class probabilities (V, K) that rank classes as the scores do."""
-    if method == "prob":
-        return results.scores
-    views = results.views if method == "sum" else 1
-    logits = results.scores / views
-    return logits.sigmoid() if results.labels.dim() == 2 else logits.softmax(dim=-1)
-
-
 def save_results(
     path: Path,
     results: Results,
@@ -215,7 +189,8 @@ def _table(
 ) -> Iterator[list[str]]:
     """Yield the rows of the `.csv`, the header first."""
     k = min(5, results.scores.shape[1])
-    values, classes = probabilities(results, method).topk(k)
+    several = results.labels.dim() == 2
+    values, classes = probabilities(results.scores, method, results.views, several).topk(k)
 
     def name(label: int) -> str:
         return class_names[label] if class_names else str(label)

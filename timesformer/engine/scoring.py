@@ -14,14 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from timesformer.clips.ensemble import ensemble
 from timesformer.datasets.loader import VideoLoader
 from timesformer.engine.broken import BrokenVideos
-from timesformer.engine.precision import autocast
-from timesformer.engine.results import ensemble
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import gather_on_main, is_main, together
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import progress
+from timesformer.utils.precision import autocast
 
 
 class Table(NamedTuple):

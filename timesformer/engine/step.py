@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.datasets.loader import Batch
-from timesformer.engine.precision import autocast
 from timesformer.engine.state import TrainState
 from timesformer.utils.distributed import all_reduce_sum
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.metrics import topk_correct
+from timesformer.utils.precision import autocast
 
 logger = get_logger(__name__)
 

@@ -5,7 +5,6 @@ Shape letters: T frames, H×W pixels, h×w patches of a frame, K classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +108,7 @@ def read_middle(path: Path, sampling: dict[str, Any]) -> tuple[torch.Tensor, lis
 
     def place(length: int, fps: float) -> list[ClipPosition]:
         position = sampler.place(length, fps, (0, 1))
-        first = math.ceil(position.start)
-        numbers[:] = [min(first + offset, length - 1) for offset in position.offsets]
+        numbers[:] = position.numbers(length)
         return [position]
 
     clips = VideoReader()(str(path), place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -16,47 +16,41 @@ from timesformer.models.explain.relevance import Explanation, explain
 from timesformer.utils.errors import ConfigError
 
 
-class VideoModel(nn.Module):
-    """A model with its architecture, the input that its weights expect, and its classes.
+class Testing(NamedTuple):
+    """How a test makes one score of a video: its views, and how their scores are joined.
 
     Attributes:
-        architecture: its knobs, as checkpoints carry them; None until a builder says it.
+        num_clips: clips along time.
+        num_crops: crops of each clip, 1 or 3.
+        ensemble: see `clips.ensemble`.
+        multi_label: a video may have several of the classes.
+    """
+
+    num_clips: int = 1
+    num_crops: int = 3
+    ensemble: str = "sum"
+    multi_label: bool = False
+
+    @property
+    def views(self) -> str:
+        """Clips × crops, as people write it: "1x3"."""
+        return f"{self.num_clips}x{self.num_crops}"
+
+
+class TakesClips:
+    """What is known of the clips that a model takes, and of what its scores stand for.
+
+    Attributes:
         preprocessing: what the weights expect of their input, as `Preprocessing.to_json` has it,
             where that is known, else {}.
         class_names: in label order, or ().
+        architecture: knobs of the model, where it has such; they tell sizes that `preprocessing`
+            doesn't.
     """
 
+    preprocessing: dict[str, Any]
+    class_names: tuple[str, ...]
     architecture: Architecture | None = None
-
-    knobs: ClassVar[frozenset[str]] = KNOBS
-    """The fields of `Architecture` that the model is made from; others mean nothing to it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.preprocessing: dict[str, Any] = {}
-        self.class_names: tuple[str, ...] = ()
-
-    def reset_classifier(self, num_classes: int, class_names: Sequence[str] = ()) -> None:
-        """Replace the head by a fresh one; 0 classes leave features as output.
-
-        Args:
-            num_classes: K.
-            class_names: of the new classes, in label order; those of the old head go with it.
-
-        Raises:
-            ConfigError: K is no number of classes; or there are names, but not K.
-        """
-        # Before anything changes: a model that is changed by half can't be saved.
-        Architecture().changed("reset_classifier", {"num_classes": num_classes})
-        if class_names and len(class_names) != num_classes:
-            raise ConfigError(f"{len(class_names)} class names for {num_classes} classes")
-        self._reset_head(num_classes)
-        self.class_names = tuple(class_names)
-        if self.architecture:
-            self.architecture = replace(self.architecture, num_classes=num_classes)
-
-    def _reset_head(self, num_classes: int) -> None:
-        raise NotImplementedError
 
     def transform(self, frames: Any, num_crops: int = 1) -> Tensor:
         """Make of a clip's frames what the model takes, exactly as testing does.
@@ -123,6 +117,100 @@ class VideoModel(nn.Module):
             )
         return EvalTransform(said.short_side, said.crop_size, num_crops)
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How to choose a clip's frames from a video: arguments of `datasets.decoder.load_clip`.
+
+        The clip is that of a test with one view, where it is known how a test places clips.
+
+        Raises:
+            ConfigError: `preprocessing` doesn't say it.
+        """
+        said = self._expected()
+        if said.sampling == "segments":
+            return {"num_frames": said.num_frames, "sampling_rate": None}
+        if said.sampling_rate is None:
+            raise ConfigError(
+                "nothing says which frames of a video the model takes: set "
+                "model.preprocessing['sampling_rate'], the distance of frames at 30 frames/s, or "
+                "model.preprocessing['sampling'] = 'segments'"
+            )
+        rate = {"num_frames": said.num_frames, "sampling_rate": said.sampling_rate}
+        known = {"target_fps": said.target_fps, "clip_sampling": said.clip_sampling}
+        return rate | {name: value for name, value in known.items() if value is not None}
+
+    @property
+    def testing(self) -> Testing:
+        """How a test makes a score of a video with it; one clip of three crops if nothing says it.
+
+        Raises:
+            ConfigError: `preprocessing` doesn't say mean and std.
+        """
+        said = self._expected()
+        known = {name: getattr(said, name) for name in Testing._fields}
+        return Testing(**{name: value for name, value in known.items() if value is not None})
+
+    def _expected(self) -> Preprocessing:
+        """Return `preprocessing` whole; the architecture says sizes that it doesn't."""
+        if not self.preprocessing:
+            raise ConfigError(
+                "nothing says how the model's input is normalised: set model.preprocessing = "
+                "{'mean': […], 'std': […], 'channel_order': 'RGB'}, for pixels in [0, 1] and in "
+                "the order that the model takes the channels"
+            )
+        try:
+            said = Preprocessing.from_json(self.preprocessing)
+        except ValueError as error:
+            raise ConfigError(f"model.preprocessing: {error}") from error
+        built, crop = self.architecture, said.crop_size
+        if built is None:
+            return said
+        if crop is None and isinstance(built.img_size, int):
+            crop = built.img_size
+        return replace(
+            said,
+            num_frames=said.num_frames or built.num_frames,
+            crop_size=crop,
+            short_side=said.short_side or crop,
+        )
+
+
+class VideoModel(TakesClips, nn.Module):
+    """A model with its architecture, the input that its weights expect, and its classes.
+
+    Its `architecture` is what checkpoints carry; None until a builder says it.
+    """
+
+    knobs: ClassVar[frozenset[str]] = KNOBS
+    """The fields of `Architecture` that the model is made from; others mean nothing to it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.preprocessing: dict[str, Any] = {}
+        self.class_names: tuple[str, ...] = ()
+
+    def reset_classifier(self, num_classes: int, class_names: Sequence[str] = ()) -> None:
+        """Replace the head by a fresh one; 0 classes leave features as output.
+
+        Args:
+            num_classes: K.
+            class_names: of the new classes, in label order; those of the old head go with it.
+
+        Raises:
+            ConfigError: K is no number of classes; or there are names, but not K.
+        """
+        # Before anything changes: a model that is changed by half can't be saved.
+        Architecture().changed("reset_classifier", {"num_classes": num_classes})
+        if class_names and len(class_names) != num_classes:
+            raise ConfigError(f"{len(class_names)} class names for {num_classes} classes")
+        self._reset_head(num_classes)
+        self.class_names = tuple(class_names)
+        if self.architecture:
+            self.architecture = replace(self.architecture, num_classes=num_classes)
+
+    def _reset_head(self, num_classes: int) -> None:
+        raise NotImplementedError
+
     def get_classifier(self) -> nn.Module:
         """Return the last layer, from features to K logits."""
         raise NotImplementedError
@@ -156,49 +244,3 @@ class VideoModel(nn.Module):
             ValueError: there is no such method, or the model has no attention that it could read.
         """
         return explain(self, clips, method, classes)
-
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """How to choose a clip's frames from a video: arguments of `datasets.decoder.load_clip`.
-
-        The clip is that of a test with one view, where it is known how a test places clips.
-
-        Raises:
-            ConfigError: `preprocessing` doesn't say it.
-        """
-        said = self._expected()
-        if said.sampling == "segments":
-            return {"num_frames": said.num_frames, "sampling_rate": None}
-        if said.sampling_rate is None:
-            raise ConfigError(
-                "nothing says which frames of a video the model takes: set "
-                "model.preprocessing['sampling_rate'], the distance of frames at 30 frames/s, or "
-                "model.preprocessing['sampling'] = 'segments'"
-            )
-        rate = {"num_frames": said.num_frames, "sampling_rate": said.sampling_rate}
-        known = {"target_fps": said.target_fps, "clip_sampling": said.clip_sampling}
-        return rate | {name: value for name, value in known.items() if value is not None}
-
-    def _expected(self) -> Preprocessing:
-        """Return `preprocessing` whole; the architecture says sizes that it doesn't."""
-        if not self.preprocessing:
-            raise ConfigError(
-                "nothing says how the model's input is normalised: set model.preprocessing = "
-                "{'mean': […], 'std': […], 'channel_order': 'RGB'}, for pixels in [0, 1] and in "
-                "the order that the model takes the channels"
-            )
-        try:
-            said = Preprocessing.from_json(self.preprocessing)
-        except ValueError as error:
-            raise ConfigError(f"model.preprocessing: {error}") from error
-        built, crop = self.architecture, said.crop_size
-        if built is None:
-            return said
-        if crop is None and isinstance(built.img_size, int):
-            crop = built.img_size
-        return replace(
-            said,
-            num_frames=said.num_frames or built.num_frames,
-            crop_size=crop,
-            short_side=said.short_side or crop,
-        )

@@ -23,6 +23,7 @@ from timesformer.datasets.lists.records import Images, Record, Records
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.datasets.lists.written import write_list
 from timesformer.datasets.video.frame_folder import list_frames
+from timesformer.datasets.video.tree import videos_below
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.claim import claim
 from timesformer.prepare.transcode import SUFFIX, TranscodeSettings, transcode
@@ -117,18 +118,7 @@ def find_videos(folder: Path, output: Path) -> list[Source]:
     """List the videos of a tree, without those that were put there by this module."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (Path(place) / name).resolve() != output.resolve()
-        )
-        found += [
-            Source(str(Path(place) / name))
-            for name in sorted(files)
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-        ]
+    found = [Source(path) for path in videos_below(folder, output)]
     if not found:
         raise UserError(f"{folder}: there are no videos in it")
     return found

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from timesformer import __version__
+from timesformer.clips.ensemble import ensemble
 from timesformer.datasets.build import build_views
 from timesformer.engine.broken import allowed_failures
-from timesformer.engine.results import ensemble, result_files, tested_settings
+from timesformer.engine.results import result_files, tested_settings
 from timesformer.engine.runs import read_stats
 from timesformer.models.build import meta_model, view_shape
 from timesformer.models.profiling import count_macs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from timesformer.clips.preprocessing import Preprocessing
+from timesformer.clips.preprocessing import KEYS, OF_TESTS, Preprocessing
 from timesformer.config.strict_yaml import parse
 from timesformer.models.weights.formats import is_pyslowfasts, pyslowfast, said_by_layout
 from timesformer.utils.errors import ConfigError
@@ -38,9 +38,9 @@ def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
     It says it by itself, in its config, or by the layout of its weights.
     """
-    if said := content.get("preprocessing"):  # `completed` has looked at it
-        return dict(said)
     config = run_config(content)
+    if said := content.get("preprocessing"):  # `completed` has looked at it
+        return _tested(config, said) | dict(said)
     if "DATA.MEAN" not in config or "DATA.STD" not in config:
         return said_by_layout(content)
     if isinstance(content.get("architecture"), Mapping):  # a run of ours: its config was obeyed
@@ -55,9 +55,23 @@ def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
         "channel_order": "BGR" if bgr else "RGB",
     }
     try:
-        return Preprocessing.from_json(found).to_json()
+        Preprocessing.from_json(found)
     except ValueError:
         return None  # no run's config: the weights may still be of use
+    return found | _tested(config, found)
+
+
+def _tested(config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run's config says of its test, beside what is known of the model's input."""
+    found = {name: config[KEYS[name]] for name in OF_TESTS if KEYS[name] in config}
+    found = {name: value for name, value in found.items() if value is not None}
+    if "sampling_rate" not in said:  # where clips lie says nothing without it
+        found.pop("clip_sampling", None)
+    try:
+        Preprocessing.from_json({**said, **found})
+    except ValueError:
+        return {}
+    return found
 
 
 def completed(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,7 +88,7 @@ def completed(content: Mapping[str, Any]) -> Mapping[str, Any]:
         raise ValueError(f"its preprocessing is {said!r:.60}, not the fields of one")
     if said:
         Preprocessing.from_json(said)
-    if said or not (said := preprocessing_of(content)):
+    if not (complete := preprocessing_of(content)) or complete == said:
         return content
     inside = any(isinstance(value, Mapping) for value in content.values())
-    return {**(content if inside else {"state_dict": content}), "preprocessing": said}
+    return {**(content if inside else {"state_dict": content}), "preprocessing": complete}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from timesformer.clips.preprocessing import OF_TESTS
 from timesformer.models.weights.formats.hugging_face import class_names
 
 PROCESSORS = (
@@ -17,7 +18,8 @@ PROCESSORS = (
 """Where `transformers` keeps the processor's config, first things first: file, and key in it."""
 
 _OURS = (
-    *("num_frames", "sampling", "sampling_rate", "target_fps", "clip_sampling"),
+    *("num_frames", "sampling", "sampling_rate", "target_fps"),
+    *OF_TESTS,
     "channel_order",
 )
 

@@ -1,16 +1,11 @@
-"""Models that are looked at with videos: what they are called, and what they are made from."""
+"""What weights that are looked at side by side are called."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from timesformer.embed.features import complete
-from timesformer.models.create import from_pretrained
 from timesformer.utils.errors import UserError
 
 WEIGHT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".npz")
@@ -48,39 +43,3 @@ def check_names(names: Sequence[str], sources: Sequence[str]) -> None:
             raise UserError(f"--checkpoint {source}: is given twice")
         if name in names[:i] or not name.strip():
             raise UserError(f"--name {name!r:.80}: each panel needs a name of its own")
-
-
-def load_models(
-    sources: Sequence[str], names: Sequence[str], sampling_rate: int | None = None
-) -> dict[str, Any]:
-    """Make the models, on the GPU if there is one.
-
-    How frames are chosen for those whose weights don't say it is printed.
-
-    Args:
-        sources: where weights are.
-        names: what each is called.
-        sampling_rate: see `complete`.
-
-    Raises:
-        UserError: nothing says how one's pixels are normalised; or there is a sampling rate, and
-            all weights say theirs.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    models: dict[str, Any] = {}
-    for source, name in zip(sources, names, strict=True):
-        model: Any = from_pretrained(source)
-        if not model.preprocessing:
-            raise UserError(
-                f"{source}: nothing says how its pixels are normalised: write it down with "
-                f"`timesformer convert {source} FOLDER --to safetensors --mean R G B --std R G B`, "
-                "and take FOLDER"
-            )
-        models[name] = model.to(device)
-    completed = complete([*models.values()], sampling_rate)
-    if sampling_rate and not any(completed):
-        raise UserError("--sampling-rate: all weights say which frames they take: leave it out")
-    for name, added in zip(names, completed, strict=True):
-        if added:
-            print(f"{name}: its weights don't say which frames it takes: {', '.join(added)}")
-    return models
