@@ -45,7 +45,10 @@ SHELL = ("bash", "sh")
 PROGRAMS = ("timesformer", "torchrun", "make", "pytest", "curl", "srun")
 KNOBS = {"img_size": 32, "embed_dim": 24, "depth": 4, "num_heads": 3}
 PUBLISHED = ("TimeSformer_divST_8x32_224_K400.pyth", "k400.pyth")
-FOLDERS = ("facebook/timesformer-base-finetuned-k400", "path/to/anything")
+FOLDERS = (
+    *("facebook/timesformer-base-finetuned-k400", "path/to/anything"),
+    "runs/synthetic/divided",
+)
 
 
 @dataclass(frozen=True)
