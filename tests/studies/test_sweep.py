@@ -106,13 +106,33 @@ def test_a_figure_with_numbers_is_not_lost_to_one_without(
     words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
     reproduce_fakes(words, log)
     before = [(out / name).read_bytes() for name in (PICTURE, NUMBERS)]
+    for stats in (out / "runs").glob("*/stats.jsonl"):
+        stats.unlink()
     with pytest.raises(SystemExit):
-        reproduce_fakes([*words, "--resume", "SOLVER.MAX_EPOCH", "5"], log, failing="seed0")
+        reproduce_fakes([*words, "--resume"], log, failing="seed0")
     assert [(out / name).read_bytes() for name in (PICTURE, NUMBERS)] == before
     assert "no run is complete, so no figure is drawn" in capsys.readouterr().out
 
 
-def test_a_model_that_others_need_and_cannot_read_is_made_again(tmp_path: Path) -> None:
+def test_a_figure_of_other_settings_is_not_replaced(tmp_path: Path) -> None:
+    log, out = tmp_path / "log", tmp_path / "out"
+    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
+    reproduce_fakes(words, log)
+    before, runs = (out / NUMBERS).read_bytes(), len(notes(log))
+    with pytest.raises(UserError, match=r"order_synthetic\.csv: is of other settings .* --out"):
+        reproduce_fakes([*words, "--resume", "SOLVER.MAX_EPOCH", "5"], log)
+    assert ((out / NUMBERS).read_bytes(), len(notes(log))) == (before, runs)
+    more = [*words, "--seeds", "2", "--resume", "LOG_PERIOD", "5"]  # another place, no other run
+    reproduce_fakes(more, log)
+    assert [row["n_seeds"] for row in table(out)] == ["2"] * 6
+    (out / NUMBERS).write_text("no table")
+    reproduce_fakes(more, log)
+    assert len(table(out)) == 6
+
+
+def test_a_model_that_others_need_and_cannot_read_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log, out = tmp_path / "log", tmp_path / "out"
     words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
     reproduce_fakes(words, log, start=True)
@@ -121,7 +141,11 @@ def test_a_model_that_others_need_and_cannot_read_is_made_again(tmp_path: Path) 
     assert times(log, "end")[images.name] == 1
     (dependent, *_) = sorted((out / "runs").glob("static-*"))
     (dependent / "stats.jsonl").unlink()
+    capsys.readouterr()
     reproduce_fakes([*words, "--resume"], log, start=True)  # fakes leave no checkpoint
+    said = capsys.readouterr().out
+    assert "order: 7 runs, 5 complete, 2 to do" in said
+    assert "[2/2] " in said
     again = times(log, "end") - Counter({*times(log, "end")})
     assert again == Counter([images.name, dependent.name])
     (dependent / "stats.jsonl").unlink()
@@ -243,7 +267,7 @@ def run_on(gpus: int) -> SimpleNamespace:
 
 def test_shares_of_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(sweep, "_cores", lambda: 8)
+    monkeypatch.setattr(sweep, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert sweep._share(run_on(0), 1, 3) == {"OMP_NUM_THREADS": "2"}
     assert sweep._share(run_on(0), 1, 16) == {"OMP_NUM_THREADS": "1"}

@@ -7,7 +7,8 @@ import os
 import pytest
 
 from timesformer.utils.errors import UserError
-from timesformer.utils.processes import in_processes
+from timesformer.utils.parser import CommandParser
+from timesformer.utils.processes import cores, in_processes
 
 DEADLY = 1
 
@@ -36,3 +37,13 @@ def test_no_workers_means_this_process() -> None:
 def test_what_the_function_raises_is_raised() -> None:
     with pytest.raises(UserError, match="not 7"):
         list(in_processes(refuse, [7, 8], 0, lambda item: item))
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
+    assert cores() == 3
+    parser = CommandParser("x", "X.", "")
+    parser.add_workers()
+    assert parser.parse([]).workers == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores() == os.cpu_count()

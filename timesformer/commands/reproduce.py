@@ -31,7 +31,7 @@ from pathlib import Path
 
 import timesformer.studies.catalogue  # noqa: F401  (registers figures and tables)
 from timesformer.studies.competitors import DATA_SETS
-from timesformer.studies.figure import figure_files, write_figure
+from timesformer.studies.figure import check_settings, figure_files, write_figure
 from timesformer.studies.plan import RUNS, Plan, make_plan
 from timesformer.studies.preparation import check_machine, make_data
 from timesformer.studies.registry import (
@@ -42,9 +42,9 @@ from timesformer.studies.registry import (
     names,
     summary,
 )
-from timesformer.studies.results import finished, read_rows
+from timesformer.studies.results import read_rows
 from timesformer.studies.study import DATA
-from timesformer.studies.sweep import at_once, counted_runs, sweep
+from timesformer.studies.sweep import at_once, counted_runs, missing, sweep
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import LOCK_NAME, make_places, write_text
 from timesformer.utils.parser import CommandParser, output_path
@@ -60,16 +60,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UserError: options that don't go together, or a number that can't be.
     """
-    parser = CommandParser("reproduce", __doc__, "--figure LOCK_NAME [options] [KEY VALUE ...]")
+    parser = CommandParser("reproduce", __doc__, "--figure NAME [options] [KEY VALUE ...]")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--figure", metavar="LOCK_NAME", help="train, test and draw")
-    what.add_argument("--table", metavar="LOCK_NAME", help="print a table")
+    what.add_argument("--figure", metavar="NAME", help="train, test and draw")
+    what.add_argument("--table", metavar="NAME", help="print a table")
     what.add_argument("--list", action="store_true", help="say which figures and tables there are")
     parser.add_argument(
         "--data", choices=DATA, default="synthetic", help="of a figure (synthetic: both twins)"
     )
     parser.add_argument(
-        "--data-set", choices=DATA_SETS, metavar="LOCK_NAME",
+        "--data-set", choices=DATA_SETS, metavar="NAME",
         help=f"of --table competitors: {', '.join(DATA_SETS)} (all)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="runs of each kind (3)")
@@ -113,7 +113,7 @@ def list_all() -> str:
 
 
 def print_table(name: str, out: Path | None, data_set: str | None = None) -> None:
-    """Print a table, and write it to OUT/LOCK_NAME.txt, with its picture if it has one.
+    """Print a table, and write it to OUT/NAME.txt, with its picture if it has one.
 
     Raises:
         UserError: there is no such table, or it isn't one of several data sets.
@@ -143,7 +143,8 @@ def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
     """Do the runs that are missing, and draw what there is then.
 
     Raises:
-        UserError: OUT has runs and --resume isn't given; the data or the GPUs aren't there.
+        UserError: OUT has runs and --resume isn't given, or this figure of other settings; the data
+            or the GPUs aren't there.
         ModuleNotFoundError: there is no matplotlib, which is told before hours of training.
     """
     from timesformer.visualization import studies  # noqa: F401
@@ -156,10 +157,11 @@ def draw_figure(plan: Plan, args: argparse.Namespace, out: Path) -> None:
                 f"{out} has runs already: --resume takes those that are complete and goes on with "
                 "the rest; or choose another --out"
             )
-        complete = sum(finished(run) is not None for run in plan.runs.values())
-        at_once(f"{args.figure}: {counted_runs(len(plan.runs), complete)}, in {out / RUNS}")
+        check_settings(plan, files[0])
+        left = len(missing(plan.runs))
+        at_once(f"{args.figure}: {counted_runs(len(plan.runs), left)}, in {out / RUNS}")
         failed: dict[str, str] = {}
-        if complete < len(plan.runs):
+        if left:
             check_machine(plan, args.jobs)
             make_data(plan)
             failed = sweep(plan.runs, args.jobs)

@@ -11,7 +11,6 @@ bytes, and whatever an interrupted run left is completed rather than made again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from timesformer.prepare import synthetic_video as motion
 from timesformer.prepare.claim import claim
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import write_text
-from timesformer.utils.processes import in_processes
+from timesformer.utils.processes import cores, in_processes
 
 SPLITS = ("train", "val", "test")
 MANIFEST = "synthetic.json"
@@ -185,7 +184,7 @@ def write_dataset(
         folder.mkdir(parents=True, exist_ok=True)
 
     tasks = [missing[i : i + VIDEOS_PER_TASK] for i in range(0, len(missing), VIDEOS_PER_TASK)]
-    processes = min(processes or os.cpu_count() or 1, len(tasks))
+    processes = min(processes or cores(), len(tasks))
     write = partial(_write_videos, output, spec)
     with closing(in_processes(write, tasks, processes if processes > 1 else 0, _crashed)) as done:
         for _, count in done:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timesformer.studies.plan import Plan
 from timesformer.studies.results import Row, csv_rows
+from timesformer.utils.errors import UserError
 from timesformer.utils.files import write_csv
 
 if TYPE_CHECKING:
@@ -16,6 +18,33 @@ if TYPE_CHECKING:
 def figure_files(out: Path, study: str, data: str) -> tuple[Path, Path]:
     """Return the CSV and the PNG of a study on some data."""
     return out / f"{study}_{data}.csv", out / f"{study}_{data}.png"
+
+
+def check_settings(plan: Plan, numbers: Path) -> None:
+    """Make sure that a figure isn't written over one of other settings, whose runs are others.
+
+    Args:
+        plan: of the figure that is to be written.
+        numbers: its CSV; it may not be there yet.
+
+    Raises:
+        UserError: it is there, and has none of the runs of one of the plan's points.
+    """
+    try:
+        with numbers.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error):
+        return
+    before = {
+        (row.get("data"), row.get("variant")): (row.get("runs") or "").split() for row in rows
+    }
+    for point in plan.points:
+        found = before.get((point.data.name, point.variant.name))
+        if found and not {run.name for run in point.runs} & {*found}:
+            raise UserError(
+                f"{numbers}: is of other settings (its {point.variant.name} is {found[0]}): give "
+                "the KEY VALUE pairs that it was made with, or another --out"
+            )
 
 
 def write_figure(plan: Plan, rows: list[Row], data: str, out: Path) -> tuple[Path, Path]:

@@ -18,13 +18,14 @@ from timesformer.studies.plan import Run
 from timesformer.studies.results import finished
 from timesformer.utils.checkpoint import has_checkpoint
 from timesformer.utils.files import make_folder, write_text
+from timesformer.utils.parser import PORT
+from timesformer.utils.processes import cores
 from timesformer.utils.text import counted
 
 OUTPUT = "output.txt"  # of a run's process, in its folder
 COMMAND = "command.txt"  # that starts it
 PAUSE = 0.1  # seconds between two looks at the processes
 PATIENCE = 20.0  # seconds that they have to end when they are asked to
-PORT = 9999  # where the GPUs of the first run at a time meet
 
 
 class _Child(NamedTuple):
@@ -52,7 +53,7 @@ def sweep(
     Returns:
         What went wrong, by the name of the run.
     """
-    left = _missing(runs)
+    left = missing(runs)
     total, done, failed = len(left), 0, dict[str, str]()
     start = time.monotonic()
     with _ended_with_us() as children:
@@ -86,7 +87,7 @@ def child_command() -> list[str]:
     return [sys.executable, "-m", "timesformer.utils.following", "timesformer", "run"]
 
 
-def _missing(runs: Mapping[str, Run]) -> dict[str, Run]:
+def missing(runs: Mapping[str, Run]) -> dict[str, Run]:
     """Return the runs that aren't complete, and those whose models these need and can't read."""
     left = {name for name, run in runs.items() if not finished(run)}
     for name in reversed([*runs]):  # whatever needs a run comes after it
@@ -107,7 +108,7 @@ def _ready(
 def _start(run: Run, slot: int, jobs: int) -> _Child:
     make_folder(run.folder)
     write_text(run.folder / COMMAND, f"{run.command}\n")
-    place = ["--init_method", f"tcp://localhost:{PORT + slot}"]
+    place = ["--init_method", f"tcp://localhost:{PORT + slot}"]  # where its GPUs meet
     words = [*child_command(), *place, *run.words]
     with (run.folder / OUTPUT).open("ab") as output:
         process = subprocess.Popen(
@@ -130,15 +131,11 @@ def _let_go(child: _Child) -> None:
 
 def _share(run: Run, slot: int, jobs: int) -> dict[str, str]:
     """Return the variables that give a process its share of cores and GPUs."""
-    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(_cores() // jobs or 1)}
+    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(cores() // jobs or 1)}
     if jobs > 1 and (count := run.cfg.NUM_GPUS):
         mine = visible_gpus()[slot * count : (slot + 1) * count]
         share["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
     return share
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:
@@ -197,7 +194,7 @@ def _ended_with_us() -> Iterator[list[_Child]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def counted_runs(runs: int, complete: int) -> str:
+def counted_runs(runs: int, left: int) -> str:
     """Say how many runs there are, and how many are left to do."""
-    said = f"{counted(runs, 'run')}, {complete:,} complete" if complete else counted(runs, "run")
-    return f"{said}, {runs - complete:,} to do"
+    complete = f", {runs - left:,} complete" if left < runs else ""
+    return f"{counted(runs, 'run')}{complete}, {left:,} to do"

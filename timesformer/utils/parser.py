@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,10 @@ from timesformer.config.recipes import find_recipe, recipe_names
 from timesformer.config.validate import check, check_devices
 from timesformer.utils.errors import ConfigError, UserError, in_one_line
 from timesformer.utils.files import expand_home, is_folder
+from timesformer.utils.processes import cores
 
 _ABOUT = "Train a video model, test it, or both, as a recipe says."
+PORT = 9999  # where processes meet unless --init_method says where
 _KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
 
 
@@ -115,7 +116,7 @@ class CommandParser(argparse.ArgumentParser):
     def add_workers(self) -> None:
         """Add `--workers`."""
         self.add_argument(
-            "--workers", type=int, default=os.cpu_count() or 1, metavar="N",
+            "--workers", type=int, default=cores(), metavar="N",
             help="processes (one for each core); 0: none but this one",
         )  # fmt: skip
 
@@ -217,7 +218,7 @@ def parse_args(
     )
     parser.add_argument(
         "--init_method",
-        default="tcp://localhost:9999",
+        default=f"tcp://localhost:{PORT}",
         metavar="URL",
         help="where the processes meet: tcp://HOST:PORT of node 0 (default: %(default)s)",
     )

@@ -63,6 +63,13 @@ def in_processes(
             suspects.extend(running.values())
 
 
+def cores() -> int:
+    """Return how many cores this process may use, or else how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def at_most(workers: int) -> int:
     """Return how many of so many processes the system can wait for: 61 on Windows."""
     return min(workers, 61) if sys.platform == "win32" else workers
