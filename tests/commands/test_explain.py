@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +38,14 @@ def video(synthetic_dir: Path) -> Path:
 
 @pytest.mark.parametrize("method", ["rollout", "gradient", "occlusion"])
 def test_one_video(
-    model: Path, video: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    video: Path,
+    tmp_path: Path,
+    method: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     options = [] if method == "rollout" else ["--class", "up"]
     words = ["--checkpoint", str(model), "--out", str(tmp_path), "--method", method, *options]
     main([str(video), *words])
@@ -50,8 +59,10 @@ def test_one_video(
     assert np.diff(found["frames"]).tolist() == [2, 2, 2]
     told = json.loads(str(found["faithfulness"]))
     assert told["scores"].keys() == {"map", "random", "centre"}
-    said = capsys.readouterr().out
+    said, watched = capsys.readouterr()
     assert told["verdict"] in said
+    assert ("occlusion:   0%" in watched) == (method == "occlusion")
+    assert "how far to believe:   0%" in watched
     if options:
         assert int(found["label"]) == 2
         assert ": up " in said
@@ -65,17 +76,20 @@ def test_a_folder_goes_on_after_what_cant_be_read(
 ) -> None:
     (tmp_path / "videos" / "a b").mkdir(parents=True)
     (tmp_path / "videos" / "a b" / "x.mp4").write_bytes(video.read_bytes())
-    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "videos" / "broken & cut.mp4").write_bytes(b"no video")
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as end:
         main([str(tmp_path / "videos"), "--checkpoint", str(model), "--out", str(out)])
     assert end.value.code == 1
     error = capsys.readouterr().err
-    assert "broken.mp4" in error
+    assert "broken & cut.mp4" in error
     assert "1 video couldn't be read" in error
     page = (out / "index.html").read_text()
     assert 'src="a%20b/x/contact_sheet.png"' in page
     assert (out / "a b" / "x" / "contact_sheet.png").is_file()
+    (row,) = re.findall(r"1 video couldn't be read:</p>\n<ul>\n<li>(.+)</li>\n</ul>", page)
+    assert html.unescape(row) in error
+    assert "broken &amp; cut.mp4: " in row
 
 
 def test_videos_of_one_name_have_a_folder_each(model: Path, video: Path, tmp_path: Path) -> None:
@@ -86,6 +100,7 @@ def test_videos_of_one_name_have_a_folder_each(model: Path, video: Path, tmp_pat
     main([str(tmp_path / "videos"), "--checkpoint", str(model), "--out", str(out)])
     assert {path.parent.name for path in out.rglob("maps.npz")} == {"x.mp4", "x.mkv", "y"}
     page = (out / "index.html").read_text()
+    assert "couldn't be read" not in page
     assert 'src="x.mp4/contact_sheet.png"' in page
     assert 'src="x.mkv/contact_sheet.png"' in page
 

@@ -41,7 +41,7 @@ PAGE = """<!doctype html>
 <body style="max-width: 80rem; margin: 2rem auto; font-family: sans-serif">
 <h1>Where it looks: {method}</h1>
 <p>A picture plays as a film when it is clicked.</p>
-{parts}
+{failed}{parts}
 </body>
 """
 
@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = explain_video(model, args.video, args.method, label)
         print(write_all(folder, found, model.class_names))
         return
-    sheets, failed = [], 0
+    sheets: list[Path] = []
+    failed: list[VideoError] = []
     videos = [Path(source.path) for source in find_videos(args.video, folder)]
     places = places_of(videos, args.video, folder)
     for path, place in progress([*zip(videos, places, strict=True)], desc="explain"):
@@ -93,15 +94,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = explain_video(model, path, args.method, label)
         except VideoError as error:
             print(f"error: {error}", file=sys.stderr)
-            failed += 1
+            failed.append(error)
             continue
         make_places(place, FILES)
         print(write_all(place, found, model.class_names))
         sheets.append(place / "contact_sheet.png")
-    write_text(folder / "index.html", index_page(folder, sheets, args.method))
+    write_text(folder / "index.html", index_page(folder, sheets, args.method, failed))
     print(f"wrote {folder / 'index.html'}")
     if failed:
-        print(f"{counted(failed, 'video')} couldn't be read", file=sys.stderr)
+        print(unread(failed), file=sys.stderr)
         sys.exit(1)
 
 
@@ -116,8 +117,17 @@ def places_of(videos: Sequence[Path], base: Path, folder: Path) -> list[Path]:
     ]
 
 
-def index_page(folder: Path, sheets: Sequence[Path], method: str) -> str:
-    """Return a page with all contact sheets, each a link to its overlay."""
+def unread(failed: Sequence[VideoError]) -> str:
+    """Say how many videos couldn't be read."""
+    return f"{counted(len(failed), 'video')} couldn't be read"
+
+
+def index_page(
+    folder: Path, sheets: Sequence[Path], method: str, failed: Sequence[VideoError] = ()
+) -> str:
+    """Return a page with all contact sheets, each a link to its overlay, and what is missing."""
+    rows = "".join(f"<li>{html.escape(str(error))}</li>\n" for error in failed)
+    missing = f"<p>{unread(failed)}:</p>\n<ul>\n{rows}</ul>\n" if failed else ""
     parts = []
     for sheet in sheets:
         place = sheet.parent.relative_to(folder).as_posix()
@@ -126,7 +136,7 @@ def index_page(folder: Path, sheets: Sequence[Path], method: str) -> str:
         parts.append(
             f'<h2>{html.escape(place)}</h2>\n<a href="{film}"><img src="{source}" width="100%"></a>'
         )
-    return PAGE.format(method=html.escape(method), parts="\n".join(parts))
+    return PAGE.format(method=html.escape(method), failed=missing, parts="\n".join(parts))
 
 
 def label_of(text: str | None, model: Any) -> int | None:

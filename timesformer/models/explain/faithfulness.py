@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from timesformer.utils.logging import progress
+
 STEPS = 16
 RANDOM_ORDERS = 4
 ROUNDING = 1e-5  # of a score: what beats another by less is as good as it
@@ -97,14 +99,14 @@ def faithfulness(
     """
     generator = torch.Generator().manual_seed(seed)
     noise = [torch.rand(relevance.shape, generator=generator) for _ in range(RANDOM_ORDERS)]
-    random = [_curves(model, clip, each, label, batch) for each in noise]
-    chance = Curves(_mean([c.deletion for c in random]), _mean([c.insertion for c in random]))
     even = bool(relevance.min() == relevance.max())
-    return Faithfulness(
-        chance if even else _curves(model, clip, relevance, label, batch),
-        chance,
-        _curves(model, clip, centre_prior(*relevance.shape), label, batch),
-    )
+    orders = [*noise, centre_prior(*relevance.shape), *([] if even else [relevance])]
+    found = [
+        _curves(model, clip, each, label, batch) for each in progress(orders, "how far to believe")
+    ]
+    random = found[:RANDOM_ORDERS]
+    chance = Curves(_mean([c.deletion for c in random]), _mean([c.insertion for c in random]))
+    return Faithfulness(chance if even else found[-1], chance, found[RANDOM_ORDERS])
 
 
 def centre_prior(T: int, h: int, w: int) -> Tensor:

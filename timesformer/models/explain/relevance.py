@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from timesformer.models.explain import attention_maps
 from timesformer.models.network.vision_transformer import VisionTransformer
 from timesformer.utils.errors import UserError
+from timesformer.utils.logging import progress
 
 METHODS = (*attention_maps.METHODS, "occlusion")
 PATCH = 16  # pixels, of the maps of models that have no patches
@@ -114,7 +115,7 @@ def _by_occlusion(model: nn.Module, clips: Tensor, classes: Tensor | None) -> Ex
     drops = torch.zeros(B, *sizes, device=clips.device)
     times = torch.zeros(sizes, device=clips.device)
     grey = clips.mean((2, 3, 4), keepdim=True)
-    for t, h, w in _windows(sizes):
+    for t, h, w in progress([*_windows(sizes)], "occlusion"):
         covered = clips.clone()
         rows, columns = (slice(side * place.start, side * place.stop) for place in (h, w))
         covered[:, :, t, rows, columns] = grey
