@@ -117,6 +117,31 @@ def test_scores_are_written_and_a_broken_video_is_told(
     assert data["labels"] == found["labels"].tolist()
 
 
+def test_a_model_that_sees_nothing_is_left_out(
+    folder: Path, synthetic_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [synthetic_dir, "--limit", 12, "--method", "pca", "--out", tmp_path / "out"]
+    for name, value in (("alike", 0.0), ("mad", 1e30)):
+        model = small_model(synthetic_dir, tmp_path / "run")
+        torch.nn.init.constant_(model.model.norm.weight, value)
+        torch.nn.init.constant_(model.model.blocks[0].mlp.fc2.weight, value)
+        save_pretrained(model, tmp_path / name)
+    blind = ["--checkpoint", tmp_path / "alike", "--checkpoint", tmp_path / "mad"]
+    with pytest.raises(SystemExit) as end:
+        main(words(*given, *blind, "--checkpoint", folder / "video"))
+    assert end.value.code == 1
+    mad = "mad is left out: the model gives features that aren't finite"
+    alike = "alike is left out: all videos have the same features"
+    error, page = capsys.readouterr().err, (tmp_path / "out" / "index.html").read_text()
+    for said in (mad, alike):
+        assert f"error: {said}" in error
+        assert said.replace("'", "&#x27;") in page
+    assert read_npz(tmp_path / "out" / "features.npz")["checkpoints"].tolist() == ["video"]
+    none = complaint_of(main, *words(*given, *blind))
+    assert "mad: the model gives features" in none
+    assert "alike: all videos have the same" in none
+
+
 def test_a_run_is_what_it_was_tested_on(
     synthetic_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,12 +8,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from timesformer.datasets.lists.records import Records
 from timesformer.embed.features import Features
-from timesformer.embed.report import write_report
+from timesformer.embed.report import in_view, write_report
 from timesformer.embed.sources import Videos
+from timesformer.utils.errors import UserError
 
 VIDEOS = 12
 
@@ -45,3 +47,17 @@ def test_each_panel_has_its_own_share_of_the_variance(tmp_path: Path) -> None:
     assert "<p>PCA; " in page  # what is said of all
     assert data["damage"] == ["cut short" if i == 4 else "" for i in range(VIDEOS)]
     assert data["paths"] == [f"videos/{i}.mp4" for i in kept]
+
+
+def test_models_that_see_nothing_are_told_from_those_that_do() -> None:
+    """Who read no video takes no others from the rest; whoever says the same of all is out too."""
+    seeing, none = features(3), np.empty(0, np.int64)
+    unread, same = seeing.of(none), features(0)
+    found, kept, blind = in_view({"a": seeing, "b": unread, "c": same}, VIDEOS)
+    assert ([*found], kept.tolist()) == (["a"], [*range(VIDEOS)])
+    assert blind["b"] == "none of 12 videos can be read"
+    assert blind["c"].startswith("all videos have the same features")
+    assert in_view({"b": unread}, VIDEOS)[0] == {}
+    halves = {"a": seeing.of(np.arange(6)), "b": seeing.of(np.arange(6, VIDEOS))}
+    with pytest.raises(UserError, match="no video that a and b can all read"):
+        in_view(halves, VIDEOS)

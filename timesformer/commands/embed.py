@@ -25,7 +25,7 @@ from timesformer.datasets.parts import SPLITS
 from timesformer.datasets.video_dataset import Problem
 from timesformer.embed import LEAST_VIDEOS, METHODS
 from timesformer.embed.cache import cache_file, cached_features
-from timesformer.embed.features import BATCH, Features, in_common
+from timesformer.embed.features import BATCH, BlindModelError, Features
 from timesformer.embed.names import check_names, names_of
 from timesformer.embed.sources import Videos, chosen, of_folder, of_list, of_run
 from timesformer.engine.runs import read_config
@@ -70,10 +70,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Embed videos with each checkpoint, and draw; status 1 if some can't be read."""
+    """Embed videos with each checkpoint, and draw; status 1 if a video or model is missing."""
     args = parse_args(argv)
     # Pictures and scores are extras: what is missing is told before the work, --help needs neither.
-    from timesformer.embed.report import write_report
+    from timesformer.embed.report import in_view, write_report
 
     names = args.name or names_of(args.checkpoint)
     check_names(names, args.checkpoint)
@@ -82,20 +82,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = make_places(args.out, left)
     videos = find(args)
     models = dict(zip(names, load_models(args.checkpoint, args.sampling_rate), strict=True))
-    found = {
-        name: embed(model, videos, make_folder(folder / "cache"), source, name, args)
-        for (name, model), source in zip(models.items(), args.checkpoint, strict=True)
-    }
+    found: dict[str, Features] = {}
+    blind: dict[str, str] = {}
+    for (name, model), source in zip(models.items(), args.checkpoint, strict=True):
+        try:
+            found[name] = embed(model, videos, make_folder(folder / "cache"), source, name, args)
+        except BlindModelError as error:
+            blind[name] = str(error)
     failed = tell(found, videos)
-    found, kept = in_common(found)
-    if not len(kept):
-        raise UserError(
-            f"{args.videos}: none of {counted(len(videos.records), 'video')} can be read"
-        )
-    write_report(folder, found, videos, kept, args.method, args.seed)
+    found, kept, more = in_view(found, len(videos.records))
+    blind |= more
+    if not found:
+        raise UserError("; ".join(f"{name}: {why}" for name, why in blind.items()))
+    for name, why in blind.items():
+        print(f"error: {name} is left out: {why}", file=sys.stderr)
+    write_report(folder, found, videos, kept, args.method, args.seed, blind)
     print(f"wrote {', '.join(str(folder / name) for name in left)}")
     if failed:
         print(f"{counted(len(failed), 'video')} couldn't be read", file=sys.stderr)
+    if failed or blind:
         sys.exit(1)
 
 
@@ -142,6 +147,8 @@ def embed(
             batch_size=args.batch_size,
             workers=args.workers,
         )
+    except BlindModelError:
+        raise
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     print(f"{name}: {counted(len(found.index), 'video')}, {known:,} of them from the cache")

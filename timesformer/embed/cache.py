@@ -154,7 +154,7 @@ def cached_features(
         workers: processes that decode.
 
     Raises:
-        UserError: as `embed_videos`.
+        BlindModelError, UserError: as `embed_videos`.
     """
     reader = reader or VideoReader()
     cache = FeatureCache.open(path, about_model(model, reader))

@@ -29,6 +29,10 @@ BATCH = 8  # videos
 THUMBNAIL = 96  # pixels, the longer side of a middle frame
 
 
+class BlindModelError(UserError):
+    """A model of whose features nothing can be drawn; others may see."""
+
+
 @dataclass(frozen=True)
 class Features:
     """Features of videos.
@@ -79,7 +83,7 @@ def embed_videos(
 
     Raises:
         ConfigError: nothing says how the model's input is made.
-        UserError: features aren't finite.
+        BlindModelError: features aren't finite.
     """
     training = model.training
     dataset = VideoDataset(
@@ -121,7 +125,9 @@ def _of_batch(model: VideoModel, dataset: VideoDataset, clips: Tensor) -> NDArra
     device = next(model.parameters()).device
     found = model.clip_features(dataset.normalize(clips.to(device))).float().cpu().numpy()
     if not np.isfinite(found).all():
-        raise UserError("the model gives features that aren't finite: its weights are no good")
+        raise BlindModelError(
+            "the model gives features that aren't finite: its weights are no good"
+        )
     return found
 
 

@@ -15,6 +15,7 @@ from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from timesformer.embed import LEAST_VIDEOS
+from timesformer.embed.features import BlindModelError
 from timesformer.embed.scores import Matrix
 from timesformer.utils.errors import UserError
 
@@ -35,6 +36,20 @@ class Projection(NamedTuple):
     kept: str = ""
 
 
+def directions(features: Matrix) -> Matrix:
+    """Scale features (V, D) to length 1.
+
+    Raises:
+        BlindModelError: all have the same.
+    """
+    rows = normalize(features.astype(np.float64))
+    if np.ptp(rows, axis=0).max() < 1e-9:
+        raise BlindModelError(
+            "all videos have the same features: the model doesn't tell them apart"
+        )
+    return rows
+
+
 def project(features: Matrix, method: str = "tsne", seed: int = 0) -> Projection:
     """Lay features (V, D) into the plane, each scaled to length 1: what counts is their direction.
 
@@ -46,15 +61,14 @@ def project(features: Matrix, method: str = "tsne", seed: int = 0) -> Projection
         seed: of t-SNE; PCA draws nothing.
 
     Raises:
-        UserError: there are too few videos, or all have the same features.
+        UserError: there are too few videos.
+        BlindModelError: all have the same features.
     """
     if len(features) < LEAST_VIDEOS:
         raise UserError(
             f"a picture needs at least {LEAST_VIDEOS} videos, and {len(features)} are there"
         )
-    rows = normalize(features.astype(np.float64))
-    if np.ptp(rows, axis=0).max() < 1e-9:
-        raise UserError("all videos have the same features: the model doesn't tell them apart")
+    rows = directions(features)
     if method == "pca":
         pca = PCA(2, svd_solver="full")
         found, share = pca.fit_transform(rows), pca.explained_variance_ratio_.sum()

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timesformer.embed.features import Features
-from timesformer.embed.projection import project
+from timesformer.embed.features import BlindModelError, Features, in_common
+from timesformer.embed.projection import directions, project
 from timesformer.embed.scores import FOLDS, LEAST, NEIGHBOURS, Scores, nearest, score
 from timesformer.embed.sources import Videos, chosen
 from timesformer.utils.errors import UserError
@@ -33,6 +33,7 @@ def write_report(
     kept: NDArray[np.int64],
     method: str = "tsne",
     seed: int = 0,
+    blind: Mapping[str, str] | None = None,
 ) -> None:
     """Write pictures, page and numbers, and print the scores.
 
@@ -43,6 +44,7 @@ def write_report(
         kept: their numbers (V,).
         method: tsne or pca.
         seed: of t-SNE and the probe's folds.
+        blind: why models aren't among them, by name.
 
     Raises:
         UserError: there are too few videos, or a model makes the same of all.
@@ -68,6 +70,7 @@ def write_report(
     notes = remarks(means, videos.labelled, bool(table), left_out)
     if unread := len(videos.records) - len(kept):
         notes.append(f"{counted(unread, 'video')} couldn't be read")
+    notes += [f"{name} is left out: {why}" for name, why in (blind or {}).items()]
     first = next(iter(found.values()))
     queries = chosen(videos.records.take(kept.tolist()), QUERIES)
     nearby = f"Nearest videos ({videos.source})"
@@ -79,6 +82,40 @@ def write_report(
     rows = [(name, *(f"{value:.6g}" for value in astuple(s))) for name, s in table.items()]
     write_csv(folder / "scores.csv", [("checkpoint", *(f.name for f in fields(Scores))), *rows])
     write_features(folder / "features.npz", found, panels, classes, paths)
+
+
+def in_view(
+    found: Mapping[str, Features], videos: int
+) -> tuple[dict[str, Features], NDArray[np.int64], dict[str, str]]:
+    """Keep the models that see something, and the videos that all of these have.
+
+    Args:
+        found: features by the model's name.
+        videos: that were to be read.
+
+    Returns:
+        The models' features of these videos, the videos' numbers, and why others see nothing.
+
+    Raises:
+        UserError: each of several models has read videos, but none that all of them have.
+    """
+    blind = {
+        name: f"none of {counted(videos, 'video')} can be read"
+        for name, features in found.items()
+        if not len(features.index)
+    }
+    shared = {name: features for name, features in found.items() if name not in blind}
+    kept = np.empty(0, np.int64)
+    if shared:
+        shared, kept = in_common(shared)
+        if not len(kept):
+            raise UserError(f"there is no video that {' and '.join(shared)} can all read")
+    for name, features in shared.items():
+        try:
+            directions(features.features)
+        except BlindModelError as error:
+            blind[name] = str(error)
+    return {name: f for name, f in shared.items() if name not in blind}, kept, blind
 
 
 def short(paths: Sequence[str]) -> list[str]:
