@@ -60,11 +60,14 @@ BAD = [
             "DATA.TEST_CROP_SIZE",
             "TIMESFORMER.PATCH_SIZE",
             "TIMESFORMER.EMBED_DIM",
-            "TIMESFORMER.DEPTH",
             "TIMESFORMER.NUM_HEADS",
             "MODEL.NUM_CLASSES",
             "SOLVER.MAX_EPOCH",
         )
+    ],
+    *[
+        (f"TIMESFORMER.DEPTH {depth}", ["TIMESFORMER.DEPTH", "from 1 to 1,000"])
+        for depth in (0, 1_000_000)
     ],
     *[
         (f"{key} -1", [key, "at least 0"])

@@ -146,7 +146,7 @@ def test_arguments_of_the_published_class() -> None:
         (
             "temporal_depth",
             -2,
-            "temporal_depth must be at least 0, or -1 for what the model's paper",
+            "temporal_depth must be from 0 to 1,000, or -1 for what the model's paper",
         ),
         ("init", "zeros", "init must be one of image, scratch, not 'zeros'"),
     ],
@@ -166,6 +166,14 @@ def test_blocks_over_time_are_those_of_the_paper_unless_said(name: str, depth: i
     assert Architecture.from_json({"model": name}).temporal_depth == depth  # of an older version
     assert Architecture(model=name, temporal_depth=0).temporal_depth == 0
     assert Architecture().temporal_depth == -1
+
+
+@pytest.mark.parametrize("knob", ["depth", "temporal_depth"])
+def test_depths_have_an_end(knob: str) -> None:
+    """The blocks of a million would be made for hours before anything could be said of them."""
+    assert getattr(Architecture(**{knob: 1_000}), knob) == 1_000
+    with pytest.raises(ValueError, match=rf"{knob} must be from . to 1,000.*, not 1000000"):
+        Architecture(**{knob: 1_000_000})
 
 
 def test_a_size_cannot_contradict_the_models_name() -> None:

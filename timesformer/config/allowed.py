@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
 }
+DEEPEST = 1_000  # blocks: each is made, even where nothing is computed
 # (what a number must be, in words; the test; the keys it holds for)
 RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
@@ -31,7 +32,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
         DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
         TIMESFORMER.TUBELET_SIZE
-        TIMESFORMER.EMBED_DIM TIMESFORMER.DEPTH TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
+        TIMESFORMER.EMBED_DIM TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
         SOLVER.MAX_EPOCH DATA.NUM_SAMPLES""",
     ),
     (
@@ -50,6 +51,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         """DATA.TARGET_FPS DATA.FRAMES_FPS DATA.DECODE_TIMEOUT DATA.STD AUG.CROP_SCALE
         AUG.CROP_RATIO CNN.WIDTH TIMESFORMER.MLP_RATIO SOLVER.BASE_LR SOLVER.LAYER_DECAY""",
     ),
+    (f"from 1 to {DEEPEST:,}", lambda x: 1 <= x <= DEEPEST, "TIMESFORMER.DEPTH"),
     ("above 0 and at most 1", lambda x: 0 < x <= 1, "DATA.FRACTION"),
     (
         "between 0 and 1",
@@ -64,8 +66,8 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "TIMESFORMER.TIME_EMBED_AMPLITUDE",
     ),
     (
-        "at least 0, or -1 for what the model's paper has",
-        lambda x: x >= 0 or x == -1,
+        f"from 0 to {DEEPEST:,}, or -1 for what the model's paper has",
+        lambda x: 0 <= x <= DEEPEST or x == -1,
         "TIMESFORMER.TEMPORAL_DEPTH",
     ),
     (
