@@ -15,7 +15,7 @@ from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.catalogue.synthetic import Synthetic
 from timesformer.prepare.synthetic_video import FPS, LENGTHS, MOTIONS, draw_trajectory, write_video
-from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
+from timesformer.prepare.synthetic_writer import KINDS, SyntheticSpec, write_dataset
 from timesformer.utils.errors import AnnotationError
 
 RECIPE = Path(__file__).parents[3] / "configs/Synthetic/TimeSformer_divST_8_64.yaml"
@@ -153,3 +153,17 @@ def test_a_model_that_ignores_order_sees_the_same_in_both_clips(folder: Path) ->
 def test_missing_videos_name_the_command(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match=r"timesformer make-synthetic --output"):
         build_dataset("synthetic", config(tmp_path / "nothing"), "train")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pairs", [3, 4])
+def test_advice_is_to_make_what_the_recipe_wants(kind: str, pairs: int, tmp_path: Path) -> None:
+    if kind != "motion" and pairs == 4:
+        return
+    cfg = config(tmp_path)
+    cfg.MODEL.NUM_CLASSES = len(SyntheticSpec.of_kind(kind, pairs=pairs).class_names)
+    with pytest.raises(AnnotationError, match=r"or set DATA\.PATH_TO_DATA_DIR") as caught:
+        Synthetic(cfg, "train")
+    said = str(caught.value)
+    assert (kind in said.partition("--kind ")[2].partition(" ")[0]) == (kind != "motion")
+    assert ("--pairs 4" in said) == (pairs == 4)

@@ -18,6 +18,9 @@ from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import is_file
 
+# What makes so many classes, where that isn't the usual kind.
+_KINDS = {8: " --pairs 4", 16: " --kind static|temporal"}
+
 
 @DATASET_REGISTRY.register()
 class Synthetic(VideoDataset):
@@ -36,10 +39,11 @@ class Synthetic(VideoDataset):
         folder, classes = Path(cfg.DATA.PATH_TO_DATA_DIR), cfg.MODEL.NUM_CLASSES
         path = folder / f"{mode}.csv"
         if not is_file(path):
-            make = f"run `timesformer make-synthetic --output {folder}`"
+            make = f"timesformer make-synthetic{_KINDS.get(classes, '')} --output"
+            advice = f"run `{make} {folder}`, or set DATA.PATH_TO_DATA_DIR to where they are"
             if folder == Path():
-                make = f"{NO_DATA_DIR}; `timesformer make-synthetic --output FOLDER` makes them"
-            raise AnnotationError(f"{path}: not there yet; {make}")
+                advice = f"{NO_DATA_DIR}; `{make} FOLDER` makes them"
+            raise AnnotationError(f"{path}: not there yet; {advice}")
         names = read_class_names(str(folder / "classes.txt"), classes)
         records = read_list(path, classes, prefix=str(folder))
         super().__init__(records, **(video_options(cfg, mode) | {"class_names": names}))
