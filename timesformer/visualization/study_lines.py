@@ -10,7 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from timesformer.visualization.study_parts import MISSING, TOP1, WIDTH, Mark, Panel, bare, hollow
+from timesformer.visualization.study_parts import (
+    MISSING,
+    TOP1,
+    WIDTH,
+    Mark,
+    Panel,
+    bare,
+    dashed,
+    hollow,
+)
 from timesformer.visualization.style import (
     COLOURS,
     FAINT,
@@ -89,11 +98,7 @@ def _lines(axes: Axes, panel: Panel) -> None:
                 )  # fmt: skip
     _labels(axes, panel.marks)
     for name, value in panel.lines.items():
-        axes.axhline(value, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
-        axes.annotate(
-            name, (1, value), (-2, 2), xycoords=("axes fraction", "data"),
-            textcoords="offset points", size=8, color=FAINT, ha="right",
-        )  # fmt: skip
+        dashed(axes, name, value, upright=False)
     if panel.lines:
         axes.set_ylim(-2, 104)
     else:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from timesformer.visualization.style import GRID, INK
+from timesformer.visualization.style import FAINT, GRID, INK
 
 TOP1 = "top-1, %"
 MISSING = "missing"
@@ -67,6 +67,18 @@ class Panel(NamedTuple):
 def hollow(axes: Axes, x: float, y: float, colour: str) -> None:
     """Draw a number of the paper."""
     axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor=colour, markersize=8)
+
+
+def dashed(axes: Axes, name: str, value: float, upright: bool) -> None:
+    """Draw a value that is known beforehand as a line across, its name where the line ends."""
+    draw = axes.axvline if upright else axes.axhline
+    draw(value, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
+    end, units = (value, 1.0), ("data", "axes fraction")
+    axes.annotate(
+        name, end if upright else end[::-1], (2 if upright else -2, 2),
+        xycoords=units if upright else units[::-1], textcoords="offset points", size=8, color=FAINT,
+        ha="left" if upright else "right", va="bottom" if upright else "baseline",
+    )  # fmt: skip
 
 
 def bare(axes: Axes, title: str, weight: str = "bold") -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from timesformer.visualization.study_parts import MISSING, TOP1, WIDTH, Panel, bare, hollow
+from timesformer.visualization.study_parts import MISSING, TOP1, WIDTH, Panel, bare, dashed, hollow
 from timesformer.visualization.style import (
     COLOURS,
     FAINT,
@@ -69,11 +69,7 @@ def _rows(axes: Axes, panel: Panel) -> None:
             ha="center", size=9, color=INK, bbox=ON_WHITE,
         )  # fmt: skip
     for name, value in panel.lines.items():
-        axes.axvline(value, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
-        axes.annotate(
-            name, (value, 1), (2, 2), xycoords=("data", "axes fraction"),
-            textcoords="offset points", size=8, color=FAINT, va="bottom",
-        )  # fmt: skip
+        dashed(axes, name, value, upright=True)
     if panel.lines:
         axes.set_xlim(-2, 104)
     else:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.others.classifier import Classifier
+from timesformer.models.architecture import Architecture
+from timesformer.models.others.classifier import Classifier, check_cfg
 from timesformer.utils.errors import ConfigError
 
 Window = tuple[int, int, int]
@@ -184,6 +186,26 @@ class ResidualNetwork(Classifier):
     def forward(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W), normalised as the weights expect -> logits (B, K)."""
         return self.forward_head(self.forward_features(x))
+
+
+Network = TypeVar("Network", bound=ResidualNetwork)
+
+
+def from_cfg(cfg: CfgNode, network: Callable[..., Network]) -> Network:
+    """Make a network that can do what the config says.
+
+    Args:
+        cfg: the config.
+        network: makes it, with the knobs that its signature names.
+
+    Raises:
+        ConfigError: the clips are too short, or see `check_positions`.
+        ValueError: the network can't be of these sizes.
+    """
+    model = network(**Architecture.from_cfg(cfg).arguments_for(network))
+    check_cfg(cfg, model.least_frames)
+    check_positions(cfg)
+    return model
 
 
 def check_positions(cfg: CfgNode) -> None:

@@ -10,24 +10,24 @@ Shape letters: B batch, C channels, T frames, H×W pixels, K classes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.architecture import Architecture, knobs_of
+from timesformer.models.architecture import knobs_of
 from timesformer.models.network.input import check_clips
-from timesformer.models.others.classifier import check_cfg
 from timesformer.models.others.residual import (
     ConvolutionalHead,
     Pathways,
     ResidualBlock,
     ResidualNetwork,
     bottleneck,
-    check_positions,
     conv,
+    from_cfg,
     start_fresh,
 )
 from timesformer.models.registry import MODEL_REGISTRY
@@ -193,26 +193,19 @@ def _stage(inputs: int, inner: int, frames: tuple[int, ...], stage: int) -> dict
     return blocks
 
 
-def _from_cfg(cfg: CfgNode, *kernels: Kernels, **options: Any) -> ResNet3d:
-    model = ResNet3d(kernels, **Architecture.from_cfg(cfg).arguments_for(ResNet3d), **options)
-    check_cfg(cfg, model.least_frames)
-    check_positions(cfg)
-    return model
-
-
 @MODEL_REGISTRY.register()
 def slowfast_r50(cfg: CfgNode) -> ResNet3d:
     """SlowFast R50 (arXiv 1812.03982), alpha 4, beta 1/8: "8×8" takes 32 frames at rate 2."""
-    return _from_cfg(cfg, SLOW, FAST)
+    return from_cfg(cfg, partial(ResNet3d, (SLOW, FAST)))
 
 
 @MODEL_REGISTRY.register()
 def slow_r50(cfg: CfgNode) -> ResNet3d:
     """Slow R50: the slow pathway of SlowFast alone (arXiv 1812.03982, §4)."""
-    return _from_cfg(cfg, SLOW)
+    return from_cfg(cfg, partial(ResNet3d, (SLOW,)))
 
 
 @MODEL_REGISTRY.register()
 def i3d_r50(cfg: CfgNode) -> ResNet3d:
     """I3D as a ResNet-50 (arXiv 1711.07971, §4), kernels of 3 frames in every other block."""
-    return _from_cfg(cfg, I3D, halve_time=True)
+    return from_cfg(cfg, partial(ResNet3d, (I3D,), halve_time=True))

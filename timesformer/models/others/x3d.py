@@ -14,17 +14,17 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from timesformer.models.architecture import Architecture, knobs_of
+from timesformer.models.architecture import knobs_of
 from timesformer.models.network.input import check_clips
-from timesformer.models.others.classifier import Classifier, check_cfg
+from timesformer.models.others.classifier import Classifier
 from timesformer.models.others.residual import (
     ConvolutionalHead,
     Pathways,
     ResidualBlock,
     ResidualNetwork,
     branch,
-    check_positions,
     conv,
+    from_cfg,
     start_fresh,
 )
 from timesformer.models.registry import MODEL_REGISTRY
@@ -160,6 +160,4 @@ def _stage(inputs: int, outputs: int, depth: int) -> dict[str, nn.Module]:
 @MODEL_REGISTRY.register()
 def x3d_m(cfg: CfgNode) -> X3D:
     """X3D-M (arXiv 2004.04730): 16 frames at rate 5."""
-    check_cfg(cfg)
-    check_positions(cfg)
-    return X3D(**Architecture.from_cfg(cfg).arguments_for(X3D))
+    return from_cfg(cfg, X3D)
