@@ -36,6 +36,9 @@ from timesformer.utils.logging import progress
 from timesformer.utils.parser import CommandParser, duration, input_path, output_path
 from timesformer.utils.precision import AMP_TYPES
 from timesformer.utils.text import counted, format_table
+from timesformer.visualization.annotated import Caption, write_annotated
+from timesformer.visualization.style import class_colours, write_png
+from timesformer.visualization.timeline import Shown, clock, timeline_figure
 
 PICTURE, FILM, QUALITY = "timeline.png", "annotated.mp4", "detection.json"
 
@@ -146,9 +149,6 @@ def truth_of(path: Path, predictor: Predictor, video: Path) -> list[Truth]:
 
 def draw(path: Path, found: Timeline, truth: Sequence[Truth]) -> None:
     """Draw timeline.png."""
-    from timesformer.visualization.style import write_png
-    from timesformer.visualization.timeline import Shown, clock, timeline_figure
-
     claimed = sum(segment.end - segment.start for segment in found.segments)
     said = (
         f"{clock(found.duration, found.duration)} · {counted(len(found.segments), 'segment')}, "
@@ -172,9 +172,6 @@ def draw(path: Path, found: Timeline, truth: Sequence[Truth]) -> None:
 
 def annotate(path: Path, found: Timeline) -> None:
     """Write annotated.mp4."""
-    from timesformer.visualization.annotated import Caption, write_annotated
-    from timesformer.visualization.style import class_colours
-
     colours = class_colours(len(found.names))
     captions = [
         Caption(s.start, s.end, f"{s.name} {100 * s.confidence:.0f} %", s.confidence,

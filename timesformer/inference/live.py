@@ -74,7 +74,6 @@ def source_of(word: str) -> Source:
             raise UserError(f"{word:.200}: a URL begins with {', '.join(SCHEMES)}")
         options = {
             "protocol_whitelist": PROTOCOLS,  # a playlist mustn't reach files
-            "fflags": "nobuffer",
             "analyzeduration": str(round(SETTLES * 1e6)),
         }
         if scheme.startswith("rtsp"):
