@@ -16,6 +16,7 @@ EMBED = [*VIZ, "scikit-learn>=1.5", "threadpoolctl>=3.1"]
 HUB = ["huggingface_hub>=0.30"]
 TORCHCODEC = ["torchcodec>=0.12"]  # earlier ones turn some files otherwise; needs torch 2.11
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
+OPENVINO = ["openvino>=2026.0", "nncf>=3.0"]  # nncf: int8
 TEST = [
     *EMBED,
     *HUB,
@@ -92,6 +93,7 @@ setup(
         "embed": EMBED,
         "hub": HUB,
         "onnx": ONNX,
+        "openvino": OPENVINO,
         "torchcodec": TORCHCODEC,
         "test": TEST,
         "dev": [

@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "TimeSformer": "timesformer.models.vit",
     "create_model": "timesformer.models.create",
+    "export": "timesformer.inference.export",
     "list_models": "timesformer.models.create",
     "load": "timesformer.inference.load",
     "load_pretrained": "timesformer.models.pretrained",

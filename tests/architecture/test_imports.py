@@ -29,7 +29,9 @@ MAY_IMPORT = {
         *{"models", "datasets", "clips", "config", "utils"},
     },
     "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
-    "inference": {"visualization", "models", "datasets", "clips", "utils"},
+    "inference": {
+        *{"__version__", "visualization", "models", "datasets", "clips", "utils"},
+    },
     "explain": {"models", "datasets", "clips", "utils"},
     "embed": {"inference", "models", "datasets", "clips", "visualization", "utils"},
     "prepare": {"datasets", "clips", "config", "utils"},

@@ -20,6 +20,8 @@ EXEMPT = {
     ("utils/run_lock.py", "_take"): "a lock: it must be there at once, and only if it wasn't",
     ("utils/torch_file.py", "write_checkpoint"): "into memory",
     ("utils/torch_file.py", "_replace"): "a temporary file of its own, synced, then renamed",
+    ("inference/formats/onnx.py", "_save"): "into a folder that `export` makes, checks and moves",
+    ("inference/formats/torch_export.py", "write"): "into that folder",
     ("models/weights/save.py", "_write_files"): "a temporary folder of its own, then renamed",
     ("models/weights/save.py", "_sync"): "syncs what is written",
     ("embed/cache.py", "cached_features"): "a cache, which writes itself whole",

@@ -140,6 +140,7 @@ MISTAKES = {
     "convert": (["a", "b", "--to", "onnx"], "invalid choice: 'onnx'"),
     "embed": (["a.csv", "--checkpoint", "b", "--out", "c", "--method", "umap"], "'umap'"),
     "explain": (["a.mp4", "--checkpoint", "b", "--out", "c", "--method", "cam"], "'cam'"),
+    "export": (["--checkpoint", "a", "--to", "tflite", "--out", "b"], "'tflite'"),
     "make-synthetic": ([], "--output"),
     "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),
     "predict": (["a.mp4", "--checkpoint", "b", "--amp", "tf32"], "'tf32'"),
@@ -150,9 +151,7 @@ MISTAKES = {
     "reproduce": (["--figure", "scheme"], "did you mean schemes?"),
     "run": (["--cfg", "Synthetic/TimeSformer_divST"], "lists them); did you mean Synthetic/"),
     "test": (["--cfg", str(RECIPE), "TEST.ENABLE", "False"], "use `timesformer train`"),
-    "timeline": (["a.mp4", "--checkpoint", "b", "--out", "c", "--stride", "fast"], "'fast'"),
     "train": (["--cfg", str(RECIPE), "TRAIN.ENABLE", "no"], "use `timesformer test`"),
-    "watch": (["0", "--checkpoint", "b", "--every", "often"], "'often'"),
 }
 
 

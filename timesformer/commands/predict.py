@@ -10,6 +10,8 @@ Examples:
     timesformer predict videos/ --checkpoint runs/synthetic/divided --out predictions.csv
   a list with a path a line, for a program: a line of JSON a video, and nothing else on stdout
     timesformer predict list.txt --checkpoint runs/synthetic/divided --json
+  an exported file (`timesformer export`), computed by onnxruntime, OpenVINO or torch:
+    timesformer predict video.mp4 --checkpoint model.onnx
   other views of each video than in the test: clips x crops
     timesformer predict video.mp4 --checkpoint runs/synthetic/divided --views 4x3
 """
@@ -43,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = CommandParser("predict", __doc__, usage)
     parser.add_argument("videos", nargs="+", type=input_path, metavar="VIDEO|FOLDER|LIST")
     parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
-                        help="a file, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+                        help="a file, exported or not, a run's folder, hf/ORG/NAME, …")  # fmt: skip
     parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to name (5)")
     parser.add_argument("--views", metavar="CxS",
                         help="clips x crops of a video (the test's, or 1x3)")  # fmt: skip

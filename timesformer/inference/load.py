@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from timesformer.clips.preprocessing import KEYS
+from timesformer.inference.exported import is_exported, open_exported
 from timesformer.inference.predictor import Predictor
 from timesformer.models.base import VideoModel
 from timesformer.models.create import from_pretrained
@@ -19,6 +20,7 @@ logger = get_logger(__name__)
 
 WHOLE = {"sampling": "segments", "num_frames": 8}  # of a model that nothing is known of
 DEVICE = "auto"
+_ALONE = "leave it out, or export again"
 
 
 def load(
@@ -33,7 +35,8 @@ def load(
 
     Args:
         source: a checkpoint, a run's folder, a folder of `save_pretrained` or of `transformers`,
-            `hf/ORG/NAME`, …
+            `hf/ORG/NAME`, …; or a file that `timesformer export` wrote, to which the other
+            arguments mean nothing.
         device: cpu, cuda, cuda:1, …; auto is the GPU if there is one.
         amp: precision of forward passes: none (float32), bf16 or fp16.
         sampling_rate: distance of frames, at 30 frames/s, for weights that don't say it.
@@ -43,8 +46,17 @@ def load(
         WeightsError: there are no such weights, or nobody knows their model.
         ConfigError: an override can't work.
         UserError: nothing says how its pixels are normalised; there is no such device; or there is
-            a sampling rate, and the weights say theirs.
+            a sampling rate, and the weights say theirs; or anything is asked of an exported file.
+        ModuleNotFoundError: what computes an exported file isn't installed.
     """
+    if is_exported(source):
+        asked = {"--amp": amp != "none", "--sampling-rate": sampling_rate is not None}
+        asked |= {"--device": device not in (DEVICE, "cpu")}
+        asked |= dict.fromkeys(overrides, True)
+        for option, given in asked.items():
+            if given:
+                raise UserError(f"{option}: {source} is exported, and computes as it is: {_ALONE}")
+        return Predictor(open_exported(source))
     [model] = load_models([source], sampling_rate, device=device, **overrides)
     return Predictor(model, amp=amp)
 
@@ -65,6 +77,11 @@ def load_models(
     """
     place, models = device_of(device), []
     for source in sources:
+        if is_exported(source):
+            raise UserError(
+                f"{source}: an exported file gives scores and nothing else: name the weights that "
+                "it was made of"
+            )
         model: Any = from_pretrained(source, **overrides)
         if not model.preprocessing:
             raise UserError(

@@ -1,0 +1,72 @@
+"""OpenVINO's intermediate representation, computed by OpenVINO."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from timesformer.inference.formats.base import CLIPS, KEY, LOGITS, About, Format, Run
+
+
+class OpenVino(Format):
+    """An .xml file with its weights in a .bin beside it.
+
+    int8 is post-training quantisation by NNCF, of weights and activations.
+    """
+
+    name, suffix, runtime = "openvino", ".xml", "openvino"
+    packages = ("openvino",)
+    for_int8 = ("nncf",)
+    calibrates = True
+    half_graph = False
+
+    def write(
+        self, program: ExportedProgram, path: Path, about: About, clips: Sequence[Tensor]
+    ) -> None:
+        """Write NAME.xml and NAME.bin."""
+        import openvino
+
+        model = openvino.convert_model(program)
+        model.reshape(openvino.PartialShape([-1, *about.shape]))
+        model.inputs[0].get_tensor().set_names({CLIPS})
+        model.outputs[0].get_tensor().set_names({LOGITS})
+        if about.precision == "int8":
+            model = _quantise(model, about, clips)
+        model.set_rt_info(about.to_text(), [KEY])
+        openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
+
+    def open(self, path: Path) -> tuple[str | None, Run]:
+        """Read a file, for the CPU."""
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(str(path))
+        text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+        # Left to itself it computes in bf16 on processors that have it.
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+        def run(clips: Tensor) -> Tensor:
+            return torch.from_numpy(compiled(clips.numpy())[0].copy())
+
+        return text, run
+
+
+def _quantise(model: Any, about: About, clips: Sequence[Tensor]) -> Any:
+    """Return the model with weights and activations in 8 bits, their ranges those of clips."""
+    import nncf
+
+    attends = bool(about.architecture.get("num_heads"))
+    with redirect_stdout(sys.stderr):  # where its progress bars belong
+        return nncf.quantize(
+            model,
+            nncf.Dataset([clip.numpy() for clip in clips]),
+            subset_size=len(clips),
+            model_type=nncf.ModelType.TRANSFORMER if attends else None,
+        )
