@@ -30,6 +30,10 @@ NAMES = {
     for node in ast.walk(ast.parse((ROOT / "timesformer/models" / network).read_text()))
     if isinstance(node, ast.Name)
 }
+OF_PYSLOWFAST = {
+    "MODEL.ARCH",
+    "MODEL.HEAD_ACT",
+}  # in its own configs, which are read with its files
 
 
 @cache
@@ -80,6 +84,6 @@ def test_no_unknown_key_is_named() -> None:
         (path, key)
         for path, text in sources().items()
         for key in full_key.findall(text)
-        if key not in KEYS
+        if key not in KEYS and key not in OF_PYSLOWFAST
     }
     assert unknown == set()

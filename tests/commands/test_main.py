@@ -151,7 +151,9 @@ MISTAKES = {
     "reproduce": (["--figure", "scheme"], "did you mean schemes?"),
     "run": (["--cfg", "Synthetic/TimeSformer_divST"], "lists them); did you mean Synthetic/"),
     "test": (["--cfg", str(RECIPE), "TEST.ENABLE", "False"], "use `timesformer train`"),
+    "timeline": (["a.mp4", "--checkpoint", "b", "--out", "c", "--stride", "fast"], "'fast'"),
     "train": (["--cfg", str(RECIPE), "TRAIN.ENABLE", "no"], "use `timesformer test`"),
+    "watch": (["0", "--checkpoint", "b", "--every", "often"], "'often'"),
 }
 
 

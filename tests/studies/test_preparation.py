@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from timesformer.__main__ import dispatch
 from timesformer.prepare.synthetic_writer import SyntheticSpec
 from timesformer.studies import preparation
 from timesformer.studies.preparation import make_data
 from timesformer.utils.errors import UserError
+from timesformer.utils.errors import run_tool as call_tool
 
 SPEC = SyntheticSpec(seed=1, train=4, val=16, test=16, kind="static")
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command starts no process, which imports for seconds what is here already."""
+
+    def run(words: list[str], check: bool) -> SimpleNamespace:
+        assert words[:3] == [sys.executable, "-m", "timesformer"]
+        try:
+            call_tool(lambda: dispatch(words[3:]))
+        except SystemExit as end:
+            return SimpleNamespace(returncode=end.code)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(preparation.subprocess, "run", run)
 
 
 def plan_on(folder: Path, spec: SyntheticSpec | None) -> Any:

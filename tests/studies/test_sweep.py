@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from timesformer.utils.errors import UserError
 from timesformer.utils.processes import is_alive
 
 ORDER = ["--figure", "order", "--seeds", "2"]  # 12 runs
+ONE_SEED = ["--figure", "order", "--seeds", "1"]  # 6
 PICTURE, NUMBERS = "order_synthetic.png", "order_synthetic.csv"
 
 
@@ -39,6 +41,21 @@ def wait_for(fact: Callable[[], object]) -> None:
     while not fact():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `out`, in which a figure is complete, and the `log` of its runs."""
+    folder = tmp_path_factory.mktemp("swept")
+    reproduce_fakes([*ONE_SEED, "--out", str(folder / "out")], folder / "log")
+    return folder
+
+
+@pytest.fixture
+def complete_sweep(swept: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of it: log and out."""
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "log", tmp_path / "out"
 
 
 def test_all_runs_are_done_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,10 +88,9 @@ def test_all_runs_are_done_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {*times(log, "end").values()} == {1}
 
 
-def test_a_test_of_other_settings_is_not_taken(tmp_path: Path) -> None:
-    log, out = tmp_path / "log", tmp_path / "out"
-    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
-    reproduce_fakes(words, log)
+def test_a_test_of_other_settings_is_not_taken(complete_sweep: tuple[Path, Path]) -> None:
+    log, out = complete_sweep
+    words = [*ONE_SEED, "--out", str(out)]
     (first, *_) = sorted((out / "runs").iterdir())
     text = (first / "stats.jsonl").read_text()
     (first / "stats.jsonl").write_text(text.replace('"1x1"', '"1x3"'))
@@ -83,11 +99,12 @@ def test_a_test_of_other_settings_is_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tested", ["another/checkpoints/", "checkpoint_epoch_00001", "best"])
-def test_a_test_of_another_model_is_not_taken(tested: str, tmp_path: Path) -> None:
+def test_a_test_of_another_model_is_not_taken(
+    tested: str, complete_sweep: tuple[Path, Path]
+) -> None:
     """Somebody tested a model of another run, of another epoch or the best one, in the folder."""
-    log, out = tmp_path / "log", tmp_path / "out"
-    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
-    reproduce_fakes(words, log)
+    log, out = complete_sweep
+    words = [*ONE_SEED, "--out", str(out)]
     (first, *_) = sorted((out / "runs").iterdir())
     stats = json.loads((first / "stats.jsonl").read_text())
     old = f"{first.name}/checkpoints/" if "/" in tested else "checkpoint_epoch_00004"
@@ -100,11 +117,10 @@ def test_a_test_of_another_model_is_not_taken(tested: str, tmp_path: Path) -> No
 
 
 def test_a_figure_with_numbers_is_not_lost_to_one_without(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    complete_sweep: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log, out = tmp_path / "log", tmp_path / "out"
-    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
-    reproduce_fakes(words, log)
+    log, out = complete_sweep
+    words = [*ONE_SEED, "--out", str(out)]
     before = [(out / name).read_bytes() for name in (PICTURE, NUMBERS)]
     for stats in (out / "runs").glob("*/stats.jsonl"):
         stats.unlink()
@@ -114,10 +130,9 @@ def test_a_figure_with_numbers_is_not_lost_to_one_without(
     assert "no run is complete, so no figure is drawn" in capsys.readouterr().out
 
 
-def test_a_figure_of_other_settings_is_not_replaced(tmp_path: Path) -> None:
-    log, out = tmp_path / "log", tmp_path / "out"
-    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
-    reproduce_fakes(words, log)
+def test_a_figure_of_other_settings_is_not_replaced(complete_sweep: tuple[Path, Path]) -> None:
+    log, out = complete_sweep
+    words = [*ONE_SEED, "--out", str(out)]
     before, runs = (out / NUMBERS).read_bytes(), len(notes(log))
     with pytest.raises(UserError, match=r"order_synthetic\.csv: is of other settings .* --out"):
         reproduce_fakes([*words, "--resume", "SOLVER.MAX_EPOCH", "5"], log)
@@ -154,11 +169,10 @@ def test_a_model_that_others_need_and_cannot_read_is_made_again(
     assert times(log, "end")[images.name] == 2
 
 
-def test_a_test_that_failed_is_not_taken(tmp_path: Path) -> None:
+def test_a_test_that_failed_is_not_taken(complete_sweep: tuple[Path, Path]) -> None:
     """It writes its line, and ends in an error as too many videos can't be read."""
-    log, out = tmp_path / "log", tmp_path / "out"
-    words = ["--figure", "order", "--seeds", "1", "--out", str(out)]
-    reproduce_fakes(words, log)
+    log, out = complete_sweep
+    words = [*ONE_SEED, "--out", str(out)]
     (first, second, *_) = sorted((out / "runs").iterdir())
     for folder, failed in ((first, 6), (second, 5)):  # of 100 DATA.MAX_FAILED allows 5
         stats = folder / "stats.jsonl"

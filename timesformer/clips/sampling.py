@@ -128,6 +128,17 @@ class RateSampler:
             start = delta * share
         else:
             raise ValueError("a random clip (view=None) needs an rng")
+        return self.at(start, fps, share)
+
+    def at(self, start: float, fps: float, share: float = 0.0) -> ClipPosition:
+        """Return the clip that starts at a frame.
+
+        Args:
+            start: the frame, fractional.
+            fps: frames per second of the video.
+            share: of the room that there is for the clip, the part before it.
+        """
+        span = self.sampling_rate * self.num_frames * fps / self.target_fps
         exact = frame_points(self.num_frames, span)
         return ClipPosition(start, span, tuple(map(int, exact)), exact=exact, share=share)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,22 @@ def png_path(word: str) -> Path:
     if path.suffix.lower() != ".png":
         raise argparse.ArgumentTypeError(f"{word!r:.200}: pictures are PNG: end the name in .png")
     return path
+
+
+def duration(word: str) -> float:
+    """Return the seconds that a word of the command line means: 0.5, 1s, 500ms."""
+    number, factor = word.strip().lower(), 1.0
+    if number.endswith("ms"):
+        number, factor = number[:-2], 1e-3
+    elif number.endswith("s"):
+        number = number[:-1]
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r:.60}: seconds, as 0.5, 1s or 500ms")
+    return seconds
 
 
 class CommandParser(argparse.ArgumentParser):

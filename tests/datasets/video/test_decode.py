@@ -94,7 +94,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[int]]:
     """Numbers of the frames that are decoded, and how many are converted."""
     decoded: list[int] = []
     converted: list[int] = []
-    frames, convert = decoder._frames, decoder._Converter.__call__
+    frames, convert = decoder._frames, decoder.Converter.__call__
 
     def spy(*args, **kwargs):
         for number, frame in frames(*args, **kwargs):
@@ -103,7 +103,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[int]]:
 
     monkeypatch.setattr(decoder, "_frames", spy)
     monkeypatch.setattr(
-        decoder._Converter, "__call__", lambda self, f: converted.append(f.pts) or convert(self, f)
+        decoder.Converter, "__call__", lambda self, f: converted.append(f.pts) or convert(self, f)
     )
     return decoded, converted
 

@@ -12,7 +12,7 @@ import re
 import pytest
 import torch
 import torchvision
-from test_cnns import FRAMES, NAMES, cfg_of, narrow, scramble
+from small_cnns import FRAMES, NAMES, cfg_of, narrow, scramble
 from torch import Tensor
 
 from timesformer.models.build import meta_model
@@ -29,6 +29,7 @@ PYTORCHVIDEO = {
     "i3d_r50": (320, "23cfaf912ffea1ca"),
     "x3d_m": (563, "2617d02127ab9e9e"),
 }
+ARCH = {"slowfast_r50": "slowfast", "slow_r50": "slow", "i3d_r50": "i3d", "x3d_m": "x3d"}
 NOT_THEIRS = "s2.pathway0_res0.branch1_bn."  # of X3D
 
 
@@ -113,7 +114,7 @@ DATA:
   NUM_FRAMES: 8
   TRAIN_CROP_SIZE: 64
   REVERSE_INPUT_CHANNEL: false
-MODEL: {{ARCH: {name}, MODEL_NAME: ResNet, NUM_CLASSES: 6}}
+MODEL: {{ARCH: {ARCH[name]}, MODEL_NAME: ResNet, NUM_CLASSES: 6}}
 TRAIN: {{DATASET: kinetics}}
 """
     saved = {"epoch": 1, "model_state": model.state_dict(), "optimizer_state": {}, "cfg": config}

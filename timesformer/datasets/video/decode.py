@@ -116,7 +116,7 @@ def decode_all(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> Iterat
         VideoError: the file can't be read, or not to its end.
     """
     name = os.fspath(path)
-    deadline, to_rgb = Deadline(name, timeout), _Converter(name)
+    deadline, to_rgb = Deadline(name, timeout), Converter(name)
     with typed_errors(name), open_video(name) as (container, stream):
         for frame in container.decode(stream):
             deadline.check()
@@ -184,7 +184,7 @@ def _decode(
     info = replace(info, index=_usable(info.index, way))
     if info.index is not None and way is _Way.COUNT:
         damage = damage or "its frames don't have the times of its index, they were counted"
-    requests, to_rgb = plan(info), _Converter(path)
+    requests, to_rgb = plan(info), Converter(path)
     frames = _frames(container, stream, info.index, requests, way, strict)
     number, last, damage = -1, None, damage or info.damage
     for number, frame in frames:
@@ -276,7 +276,7 @@ def _clips(requests: Sequence[Request], damage: str) -> Clips:
     return Clips([torch.stack(request.images) for request in requests], damage)
 
 
-class _Converter:
+class Converter:
     """Converts frames to upright RGB, with one scaler for the whole video: each costs megabytes."""
 
     def __init__(self, path: str) -> None:

@@ -84,6 +84,18 @@ class Window(Request):
         return self.offsets.count(number - self.first_number)
 
 
+class Moments(Request):
+    """The first frames that have reached their moments: of streams, which have no end."""
+
+    def __init__(self, moments: Sequence[float]) -> None:
+        """Take moments in the stream's ticks, ascending."""
+        super().__init__(len(moments))
+        self.moments = moments
+
+    def wants(self, number: int, pts: int) -> int:
+        return sum(moment <= pts for moment in self.moments[len(self.images) :])
+
+
 def frame_numbers(info: StreamInfo, position: ClipPosition) -> list[int]:
     """Turn a clip's place into numbers of frames, by a trusted index (`info.index`)."""
     assert info.index is not None

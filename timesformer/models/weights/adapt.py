@@ -298,6 +298,18 @@ def other_head(
     return theirs, ours
 
 
+def with_counters(state: StateDict, own: Mapping[str, Tensor]) -> StateDict:
+    """Return weights with the counters of BatchNorm, at 0, where there are none.
+
+    Files of torch before 0.4.1, as torchvision's first ResNets, and other programs' have none.
+    """
+    counter = ".num_batches_tracked"
+    if any(key.endswith(counter) for key in state):
+        return state  # one that is missing then is damage
+    zero = {k: torch.zeros_like(v) for k, v in own.items() if k.endswith(counter)}
+    return {**state, **{k: v for k, v in zero.items() if k.replace(counter, ".weight") in state}}
+
+
 def with_sines(state: StateDict, grid: tuple[int, int], width: int) -> StateDict:
     """Return weights with the positions that big_vision computes (posemb "sincos2d").
 

@@ -30,7 +30,7 @@ from timesformer.models.weights.describe import (
 from timesformer.models.weights.folders import READ_OF_RUN
 from timesformer.models.weights.formats import IGNORED, is_googles, native_state, pyslowfast
 from timesformer.models.weights.load import LoadReport, load_native
-from timesformer.models.weights.said import preprocessing_of, run_config
+from timesformer.models.weights.said import check_config, preprocessing_of, run_config
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.errors import ConfigError, FetchError, WeightsError
 from timesformer.utils.tensors import check_tensors
@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 
 # What torch and the registries raise for sizes and names that can't be.
 _CANT_BE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".npz")
+_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".npz", ".pkl")
+_CLIP = ("num_frames", "img_size")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
     googles = is_googles(content)
     try:
         state, _ = native_state(content)
+        check_config(content, state)
         if head := unfit_head(state):
             logger.warning(
                 "%s: its head is left out: it was trained on %s", source, ON_ANOTHER_LAYER
@@ -211,7 +213,7 @@ def _architecture(
             raise ValueError(f"its architecture is {stored!r:.60}, not the knobs of a model")
         said |= dict(stored)
     if stored is None and pyslowfast.matches(state):
-        said |= pyslowfast.told(state, said)
+        said |= pyslowfast.told(state, {n: hints[n] for n in _CLIP if n in hints} | said)
     may_be_vit = PATCH in state or "model" not in said  # or it is nothing that is known
     if may_be_vit and stored is None:
         _forget_name(said, state)

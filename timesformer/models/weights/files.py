@@ -1,4 +1,4 @@
-"""One file of weights: a torch file, safetensors, or numpy's .npz; nothing in it is ever run.
+"""One file of weights: torch's, safetensors, .npz, Caffe2's .pkl; nothing in it is ever run.
 
 What is in a file decides how it is read, not its name. Storage that fails for a moment is waited
 for, see `persistently`.
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from timesformer.models.weights.formats import google_npz
+from timesformer.models.weights.pickled_arrays import is_pickled_dict, read_pickled
 from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.npz import NPZ_DAMAGE
@@ -86,6 +87,8 @@ def _read_plain(path: Path) -> Mapping[str, Any] | None:
             return _read_safetensors(path, file)
         if path.suffix == ".npz" or _is_npz(file):
             return _read_npz(path, file)
+        if is_pickled_dict(head):
+            return read_pickled(path, file)
     return None
 
 

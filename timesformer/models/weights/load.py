@@ -14,7 +14,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from timesformer.models.weights.adapt import LoadReport, Resizing, StateDict, adapt, other_head
+from timesformer.models.weights.adapt import (
+    LoadReport,
+    Resizing,
+    StateDict,
+    adapt,
+    other_head,
+    with_counters,
+)
 from timesformer.models.weights.describe import PATCH, describe
 from timesformer.models.weights.formats import (
     IGNORED,
@@ -24,6 +31,7 @@ from timesformer.models.weights.formats import (
     native_state,
     pyslowfast,
 )
+from timesformer.models.weights.said import check_config
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import bare, differences
 from timesformer.utils.errors import ConfigError, WeightsError
@@ -79,6 +87,7 @@ def load_pretrained(
         name, content = str(source), read_weights(source)
     try:
         found, ignored = native_state(content, _positions(model))
+        check_config(content, found)
     except ValueError as error:
         raise WeightsError(f"{name}: {error}") from error
     check_tensors(name, {k: v for k, v in found.items() if not k.startswith(IGNORED)})
@@ -160,11 +169,12 @@ def _load_other(model: Any, found: StateDict, resizing: Resizing) -> LoadReport:
         prefix, vit = model.image_part()
         if PATCH in found and not any(key.startswith(prefix) for key in found):
             return _around(prefix, _load_vit(vit, found, resizing), own)
-    if image_resnet.matches(found) and pyslowfast.matches(own):
+    flat = image_resnet.matches(found) or pyslowfast.is_flat(found)
+    if flat and pyslowfast.matches(own):
         logger.info("the weights of an image ResNet are spread over the frames of its kernels")
         found = image_resnet.to_native(found, own)
     names = {bare_name(key): key for key in own}
-    state = {names.get(key, key): value for key, value in found.items()}
+    state = with_counters({names.get(key, key): value for key, value in found.items()}, own)
     fitted = {}
     if hasattr(model, "fit_positions"):
         fitted = model.fit_positions(state, resizing.pos_embed, resizing.time_embed)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from timesformer.clips.preprocessing import KEYS, OF_TESTS, Preprocessing
 from timesformer.config.strict_yaml import parse
 from timesformer.models.weights.formats import is_pyslowfasts, pyslowfast, said_by_layout
@@ -31,6 +33,20 @@ def run_config(content: Mapping[str, Any]) -> dict[str, Any]:
         else:
             found[str(group)] = keys
     return found
+
+
+def check_config(content: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Make sure that a model here computes what the one does that wrote a file.
+
+    Args:
+        content: of the file.
+        state: its weights, under native names.
+
+    Raises:
+        ValueError: none does; the message says what differs.
+    """
+    if pyslowfast.matches(state) and not isinstance(content.get("architecture"), Mapping):
+        pyslowfast.check(state, run_config(content))
 
 
 def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:

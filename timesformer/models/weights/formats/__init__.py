@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from timesformer.models.weights.formats import (
+    caffe2,
     foreign,
     google_npz,
     hugging_face,
@@ -22,6 +23,7 @@ from timesformer.models.weights.formats import (
     mmaction2,
     pyslowfast,
     pytorchvideo,
+    split_norms,
 )
 from timesformer.models.weights.formats.names import put
 
@@ -55,7 +57,7 @@ IGNORED = (*BEFORE_HEAD, *_UNUSED, *mmaction2.IGNORED)
 _AVERAGED = ("state_dict_ema", "model_ema")
 _CONTAINERS = (
     *("model_state", *_AVERAGED, "backbone_state_dict"),
-    *("state_dict", "teacher", "model", "module"),
+    *("state_dict", "teacher", "model", "module", caffe2.CONTAINER),
 )
 _DEEPEST = 8  # containers within each other; a file may hold one that holds itself
 _PREFIXES = ("module.", "model.")
@@ -98,6 +100,11 @@ def native_state(
         if google_npz.has_positions_of_patches(theirs):
             native = _with_cls_position(native)
         return native, [*others, *beside]
+    if caffe2.matches(state):
+        theirs, beside = caffe2.apart(state)
+        return caffe2.to_native(theirs), [*others, *beside]
+    if split_norms.matches(state):
+        state = split_norms.joined(state)
     for layout in (hugging_face, mmaction2, pytorchvideo):
         if layout.matches(state):
             return layout.to_native(state), others
@@ -119,7 +126,7 @@ def is_googles(content: Mapping[str, Any]) -> bool:
 def said_by_layout(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the preprocessing of a layout whose models have one in common; None: unknown."""
     state = _bare(content)
-    for layout in (google_npz, mmaction2, pyslowfast, pytorchvideo):
+    for layout in (google_npz, mmaction2, pyslowfast, pytorchvideo, caffe2):
         if layout.matches(state):
             return layout.preprocessing(state)
     return None

@@ -16,7 +16,18 @@ TORCHVISION = (
     "a ViT of torchvision (vit_b_16, …): its names aren't read here, though a ViT here computes "
     "the same; take one of timm, e.g. timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
 )
+_MVIT = (
+    "an MViT of PySlowFast or pytorchvideo, whose names aren't read here; torchvision/mvit_v1_b "
+    "and torchvision/mvit_v2_s are such weights, for 16 frames"
+)
 _TELLING = (
+    (".attn.pool_k.weight", _MVIT),
+    (".attn.pool_q.weight", _MVIT),
+    ("rev_backbone.", "a reversible network of PySlowFast, which no model here is"),
+    (
+        "backbone.s1.pathway0_",
+        "a 3D CNN inside PySlowFast's contrastive training; save the part under backbone. alone",
+    ),
     ("encoder.layers.encoder_layer_", TORCHVISION),
     (
         ".timeattn.",

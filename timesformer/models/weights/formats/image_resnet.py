@@ -37,7 +37,7 @@ def to_native(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[st
     beside it, would leave kernels in time without a gradient to tell their frames apart.)
 
     Args:
-        state: those of the image network; a name that isn't known stays.
+        state: those of the image network; a name that isn't known stays, as PySlowFast's do.
         own: those of the 3D network.
 
     Raises:
@@ -52,8 +52,11 @@ def to_native(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[st
             names = _INNER
         name = next((ours + inner[len(t) :] for t, ours in names if inner.startswith(t)), "")
         name = prefix + name if name else key
-        if value.ndim == 4 and name in own and own[name].ndim == 5:
-            frames = own[name].shape[2]
-            value = value.unsqueeze(2).repeat(1, 1, frames, 1, 1) / frames
+        if name in own and own[name].ndim == 5:
+            if value.ndim == 4:
+                value = value.unsqueeze(2)
+            if value.ndim == 5 and value.shape[2] == 1:
+                frames = own[name].shape[2]
+                value = value.repeat(1, 1, frames, 1, 1) / frames
         put(native, name, value, key)
     return native

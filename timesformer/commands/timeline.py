@@ -1,0 +1,210 @@
+r"""Say what is in a long video, and when: labels with times.
+
+Windows slide along the video, each a clip as the model takes it; their scores become segments.
+DIR gets segments.csv and .json, scores.npz, subtitles (segments.srt, .vtt) and timeline.png. A file
+that breaks off gives the timeline up to there, and says so; status 1 if it can't be read at all.
+
+Examples:
+  a window every half second:
+    timesformer timeline match.mp4 --checkpoint runs/synthetic/divided --stride 0.5s --out match
+  nothing is claimed below 70 %, and segments are two seconds long at least; a film with labels, too
+    timesformer timeline match.mp4 --checkpoint runs/synthetic/divided --out match --enter 0.7 \
+        --min-length 2s --annotate
+  how good it is, by true segments (columns video,start,end,label):
+    timesformer timeline match.mp4 --checkpoint runs/synthetic/divided --out match --truth truth.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from timesformer.datasets.video.whole import WholeVideo
+from timesformer.inference.detection import Detection, Truth, detection, read_truth
+from timesformer.inference.load import DEVICE, load
+from timesformer.inference.predictor import BATCH, Predictor
+from timesformer.inference.segments import Rules
+from timesformer.inference.timeline import STRIDE, Timeline, timeline
+from timesformer.inference.timeline_files import FILES, write_timeline
+from timesformer.utils.errors import UserError, VideoError, in_one_line
+from timesformer.utils.files import make_places, write_text
+from timesformer.utils.logging import progress
+from timesformer.utils.parser import CommandParser, duration, input_path, output_path
+from timesformer.utils.precision import AMP_TYPES
+from timesformer.utils.text import counted, format_table
+from timesformer.visualization.annotated import Caption, write_annotated
+from timesformer.visualization.style import class_colours, write_png
+from timesformer.visualization.timeline import Shown, clock, timeline_figure
+
+PICTURE, FILM, QUALITY = "timeline.png", "annotated.mp4", "detection.json"
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    rules = Rules()
+    parser = CommandParser("timeline", __doc__, "VIDEO --checkpoint WEIGHTS --out DIR [options]")
+    parser.add_argument("video", type=input_path, metavar="VIDEO")
+    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
+                        help="a file, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+    parser.add_argument("--out", type=output_path, required=True, metavar="DIR")
+    parser.add_argument("--stride", type=duration, default=STRIDE, metavar="TIME",
+                        help="from one window to the next: 1s, 500ms, 0.5 (1s)")  # fmt: skip
+    parser.add_argument("--window", type=duration, metavar="TIME",
+                        help="that a window spans, for models that take frames of equal parts of "
+                        "a video; others know it")  # fmt: skip
+    parser.add_argument("--enter", type=float, default=rules.enter, metavar="P",
+                        help="probability from which on a class is claimed "
+                        f"({rules.enter})")  # fmt: skip
+    parser.add_argument("--leave", type=float, metavar="P",
+                        help="below which it no longer is "
+                        f"({rules.leave}, or --enter if that is lower)")  # fmt: skip
+    for name, meaning in (
+        ("--min-length", "shorter segments aren't claimed"),
+        ("--max-gap", "segments of a class with no more between them are one"),
+        ("--smooth", "probabilities are averaged over so long; 0: not at all"),
+    ):
+        parser.add_argument(name, type=duration, metavar="TIME",
+                            help=f"{meaning} (half of a window)")  # fmt: skip
+    parser.add_argument("--background", action="append", default=[], metavar="NAME",
+                        help="a class that stands for nothing; may be given again")  # fmt: skip
+    parser.add_argument("--multi-label", action=argparse.BooleanOptionalAction, default=None,
+                        help="several classes at a time (as the weights say)")  # fmt: skip
+    parser.add_argument("--crops", type=int, default=1, choices=[1, 3],
+                        help="of each window: the centre, or three (1)")  # fmt: skip
+    parser.add_argument("--annotate", action="store_true",
+                        help=f"write {FILM}, too; decodes the video again")  # fmt: skip
+    parser.add_argument("--truth", type=input_path, metavar="CSV",
+                        help="true segments: video,start,end,label; measures and writes "
+                        f"{QUALITY}")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the segments as JSON")
+    parser.add_argument("--device", default=DEVICE, help="cpu, cuda, cuda:1, … (the GPU if any)")
+    parser.add_argument("--amp", nargs="?", const="bf16", default="none",
+                        choices=["none", *AMP_TYPES],
+                        help="compute in bf16 (or in fp16)")  # fmt: skip
+    parser.add_sampling_rate()
+    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N",
+                        help=f"windows that the model gets at once ({BATCH})")  # fmt: skip
+    args = parser.parse(argv)
+    parser.need_positive(args, "--batch-size", "--sampling-rate")
+    if not args.stride:
+        raise UserError("--stride 0: must be above 0")
+    if args.leave is None:
+        args.leave = min(rules.leave, args.enter)
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make a timeline; status 1 if the video can't be read."""
+    args = parse_args(argv)
+    rules = Rules(
+        args.enter, args.leave, args.min_length, args.max_gap, args.smooth, tuple(args.background)
+    )
+    if not args.video.exists():
+        raise UserError(f"{args.video}: there is no such video")
+    more = [FILM] * args.annotate + [QUALITY] * (args.truth is not None)
+    make_places(args.out, [*FILES, PICTURE, *more])
+    predictor = load(
+        args.checkpoint, device=args.device, amp=args.amp, sampling_rate=args.sampling_rate
+    )
+    truth = [] if args.truth is None else truth_of(args.truth, predictor, args.video)
+    start = time.perf_counter()
+    try:
+        found = timeline(
+            predictor,
+            args.video,
+            stride=args.stride,
+            window=args.window,
+            rules=rules,
+            num_crops=args.crops,
+            multi_label=args.multi_label,
+            batch_size=args.batch_size,
+        )
+    except VideoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    seconds = time.perf_counter() - start
+    write_timeline(args.out, found, args.checkpoint)
+    measured = None
+    if args.truth is not None:
+        clocks = {found.path: (found.fps, round(found.duration * found.fps))}
+        measured = detection({found.path: found.segments}, truth, found.names, clocks)
+        write_text(args.out / QUALITY, json.dumps(measured.to_json(), indent=1) + "\n")
+    draw(args.out / PICTURE, found, truth)
+    if args.annotate:
+        annotate(args.out / FILM, found)
+    tell(found, measured, seconds, args)
+
+
+def truth_of(path: Path, predictor: Predictor, video: Path) -> list[Truth]:
+    """Read the true segments of the video, known by its path."""
+    if not predictor.class_names:
+        raise UserError(f"--truth {path}: the weights don't know what their classes are called")
+    found = read_truth(path, predictor.class_names, str(video))
+    return [one._replace(video=str(video)) for one in found]
+
+
+def draw(path: Path, found: Timeline, truth: Sequence[Truth]) -> None:
+    """Draw timeline.png."""
+    claimed = sum(segment.end - segment.start for segment in found.segments)
+    said = (
+        f"{clock(found.duration, found.duration)} · {counted(len(found.segments), 'segment')}, "
+        f"{claimed:.0f} s claimed · areas: probability (dotted: claimed from "
+        f"{found.rules.enter:g}); bars: segments" + ("; black: true segments" if truth else "")
+    )
+    shown = Shown(
+        title=in_one_line(Path(found.path).name),
+        said=said + (f" · damaged: {found.damage}" if found.damage else ""),
+        duration=found.duration,
+        moments=(found.starts + found.ends) / 2,
+        chances=found.smoothed,
+        names=found.names,
+        bars=[(s.start, s.end, s.label) for s in found.segments],
+        level=found.rules.enter,
+        pictures=found.thumbnails,
+        truth=[(one.start, one.end, one.label) for one in truth],
+    )
+    write_png(path, timeline_figure(shown))
+
+
+def annotate(path: Path, found: Timeline) -> None:
+    """Write annotated.mp4."""
+    colours = class_colours(len(found.names))
+    captions = [
+        Caption(s.start, s.end, f"{s.name} {100 * s.confidence:.0f} %", s.confidence,
+                colours[s.label])
+        for s in found.segments
+    ]  # fmt: skip
+    frames = progress(WholeVideo(found.path), "annotate", round(found.duration * found.fps))
+    write_annotated(path, frames, captions)
+
+
+def tell(
+    found: Timeline, measured: Detection | None, seconds: float, args: argparse.Namespace
+) -> None:
+    """Print the segments, how good they are, and what was done."""
+    if args.json:
+        said = found.to_json()
+        print(json.dumps(said | ({"detection": measured.to_json()} if measured else {})))
+        return
+    rows = [["start", "end", "label", "confidence"]]
+    for s in found.segments:
+        rows.append([f"{s.start:.2f}", f"{s.end:.2f}", s.name, f"{100 * s.confidence:.1f} %"])
+    print(format_table(rows) if found.segments else "no segment: nothing is claimed")
+    if measured:
+        scores = zip(measured.thresholds, measured.mean_ap, strict=True)
+        values = ", ".join(f"@{t:g} {100 * value:.1f}" for t, value in scores)
+        print(f"temporal mAP in %: {values}")
+        print(f"frame accuracy: {100 * measured.frame_accuracy:.1f} %")
+    if found.damage:
+        print(f"{in_one_line(found.path)}: damaged, used as decoded: {found.damage}",
+              file=sys.stderr)  # fmt: skip
+    print(
+        f"{found.duration:.1f} s of video, {counted(found.frames, 'frame')}, "
+        f"{counted(len(found.starts), 'window')} in {seconds:.1f} s "
+        f"({found.duration / seconds:.2g} x real time)"
+    )
+    print(f"wrote {args.out}")

@@ -1,0 +1,235 @@
+"""What is in a long video, and when.
+
+    found = timeline(timesformer.load("runs/a"), "match.mp4", stride=0.5)
+    found.segments
+
+Shape letters: n windows, S crops, T frames, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from timesformer.clips.ensemble import ensemble, probabilities
+from timesformer.datasets.video.whole import Decoded, WholeVideo
+from timesformer.inference.filling import filled
+from timesformer.inference.predictor import BATCH, Predictor
+from timesformer.inference.segments import Rules, Segment, segments_of, smoothed
+from timesformer.inference.windows import Window, Windows, places_in, span_of, windows_in
+from timesformer.models.base import Testing
+from timesformer.utils.errors import UserError, VideoError
+from timesformer.utils.files import is_folder
+from timesformer.utils.logging import progress
+
+STRIDE = 1.0  # seconds
+THUMBNAILS, THUMBNAIL_SIDE = 8, 160  # pictures of a video; pixels of their longer side
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What a model says of a long video, window by window and in segments.
+
+    Attributes:
+        path: the file.
+        starts: of the windows, in seconds from the first frame (n,), ascending.
+        ends: likewise.
+        scores: of the windows, joined over crops as `testing` says (n, K).
+        testing: one clip, its crops, how their scores were joined, and whether several classes
+            may be claimed at a time.
+        names: of the classes (K,).
+        segments: in the order of their start.
+        rules: how they were made.
+        duration: seconds that could be decoded.
+        fps: frames per second.
+        frames: that were decoded; each of the file once, unless it is damaged.
+        damage: what is wrong with the file although it could be read, or "".
+        thumbnails: a few frames, small, with the second that each is shown.
+    """
+
+    path: str
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    testing: Testing
+    names: tuple[str, ...]
+    segments: list[Segment]
+    rules: Rules
+    duration: float
+    fps: float
+    frames: int
+    damage: str = ""
+    thumbnails: list[tuple[float, NDArray[np.uint8]]] = field(default_factory=list)
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Of the windows (n, K), ranked as the scores."""
+        return chances(torch.from_numpy(self.scores), self.testing).numpy()
+
+    @property
+    def smoothed(self) -> NDArray[np.floating]:
+        """The probabilities that segments are made of (n, K)."""
+        assert self.rules.smooth is not None
+        middles = (self.starts + self.ends) / 2
+        return smoothed(self.probabilities, middles, self.rules.smooth)
+
+    def with_rules(self, rules: Rules) -> Timeline:
+        """Return the same with segments made by other rules; nothing is computed again."""
+        rules = rules.of_span(float(self.ends[0] - self.starts[0]))
+        found = segments_of(
+            self.probabilities, self.starts, self.ends, self.duration, self.names, rules,
+            self.testing.multi_label,
+        )  # fmt: skip
+        return replace(self, segments=found, rules=rules)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a program reads."""
+        return {
+            "path": self.path,
+            "duration": round(self.duration, 3),
+            "window": round(float(self.ends[0] - self.starts[0]), 6),
+            "windows": len(self.starts),
+            "multi_label": self.testing.multi_label,
+            "damage": self.damage,
+            "segments": [segment.to_json() for segment in self.segments],
+        }
+
+
+def chances(scores: Tensor, testing: Testing) -> Tensor:
+    """Return the probabilities of joined scores (n, K) -> (n, K)."""
+    return probabilities(scores, testing.ensemble, testing.num_crops, testing.multi_label)
+
+
+def timeline(
+    predictor: Predictor,
+    path: str | os.PathLike[str],
+    *,
+    stride: float = STRIDE,
+    window: float | None = None,
+    rules: Rules | None = None,
+    num_crops: int = 1,
+    multi_label: bool | None = None,
+    batch_size: int = BATCH,
+) -> Timeline:
+    """Say what is in a long video, and when.
+
+    Windows slide along it; each is a clip as the model takes it. Every frame is decoded once and
+    memory doesn't grow with the video, but for the scores.
+
+    Args:
+        predictor: the model.
+        path: a video file.
+        stride: seconds from one window to the next.
+        window: seconds that a window spans, for a model that takes frames of equal parts of a
+            video. Others know it themselves.
+        rules: how scores become segments.
+        num_crops: of each window, 1 (the centre) or 3.
+        multi_label: several classes may be claimed at a time; as the weights say when None.
+        batch_size: clips in a forward pass.
+
+    Raises:
+        VideoError: nothing of it can be read.
+        UserError: an argument can't be, or scores aren't finite.
+    """
+    if not 0 < stride < float("inf"):
+        raise UserError(f"--stride {stride:g}: must be seconds above 0")
+    sampling, testing = predictor.model.sampling, testing_of(predictor, num_crops, multi_label)
+    span = span_of(sampling, window)
+    rules = (rules or Rules()).of_span(span)
+    rules.background_labels(predictor.class_names)  # a wrong name is told before the work
+    if is_folder(path):
+        raise VideoError(os.fspath(path), "a folder: a timeline is of one video file")
+    video, seen = WholeVideo(path), _Seen()
+    crops = predictor.model.crops(num_crops)
+    windows = Windows(places_in(video, sampling, stride, window), crops.frame)
+    seen.expect(video.duration)
+    stream = (((w.start, w.end), crops.crops(w.frames)) for w in _windows(video, windows, seen))
+    total = windows_in(video, span, stride)
+    places, scores = [], []
+    for place, found in progress(filled(predictor.score, stream, batch_size), "timeline", total):
+        places.append(place)
+        scores.append(ensemble(found[None], testing.ensemble, testing.multi_label)[0].numpy())
+    starts, ends = np.array(places).T
+    joined = np.stack(scores)
+    names = predictor.class_names or tuple(f"class {i}" for i in range(joined.shape[1]))
+    return Timeline(
+        path=os.fspath(path),
+        starts=starts,
+        ends=ends,
+        scores=joined,
+        testing=testing,
+        names=tuple(names),
+        segments=[],
+        rules=rules,
+        duration=seen.until + video.frame_seconds,
+        fps=1 / video.frame_seconds,
+        frames=video.decoded,
+        damage=video.damage,
+        thumbnails=seen.thumbnails,
+    ).with_rules(rules)
+
+
+def testing_of(predictor: Predictor, num_crops: int, multi_label: bool | None) -> Testing:
+    """Return how one window is looked at: see `timeline`."""
+    told = predictor.testing._replace(num_clips=1, num_crops=num_crops)
+    return told if multi_label is None else told._replace(multi_label=multi_label)
+
+
+def _windows(video: WholeVideo, windows: Windows, seen: _Seen) -> Iterator[Window]:
+    """Yield the windows of a file; what can't be decoded ends it, unless nothing could be before.
+
+    Raises:
+        VideoError: not one window is there.
+    """
+    try:
+        for frame in video:
+            seen(frame)
+            yield from windows.feed(frame.number, frame.pts, frame.image)
+        short = windows.finish()
+    except VideoError as error:
+        if not windows.complete:
+            raise
+        video.damage = f"breaks off after {seen.until:.3g} s: {error.reason}"
+        return
+    if short:
+        whole = f"{seen.until + video.frame_seconds:.3g} s, and a window spans"
+        said = f"{whole} {short[0].end - short[0].start:.3g} s: its last frame was repeated"
+        video.damage = video.damage or said
+    yield from short
+
+
+class _Seen:
+    """Notes how far a video was decoded, and keeps small pictures of some of its frames.
+
+    Attributes:
+        until: seconds at which the last frame is shown.
+        thumbnails: see `Timeline`.
+    """
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.thumbnails: list[tuple[float, NDArray[np.uint8]]] = []
+        self._wanted: list[float] = []
+
+    def expect(self, duration: float) -> None:
+        """Choose the moments that are pictured: the middles of equal parts of so many seconds."""
+        self._wanted = [duration * (i + 0.5) / THUMBNAILS for i in range(THUMBNAILS)]
+
+    def __call__(self, frame: Decoded) -> None:
+        self.until = max(self.until, frame.seconds)
+        if not self._wanted or frame.seconds < self._wanted[0]:
+            return
+        while self._wanted and self._wanted[0] <= frame.seconds:
+            del self._wanted[0]
+        picture = Image.fromarray(frame.image())
+        picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+        self.thumbnails.append((frame.seconds, np.asarray(picture)))
