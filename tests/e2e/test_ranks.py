@@ -80,7 +80,11 @@ def test_two_gloo_processes_equal_one(seven_videos, one_process, tmp_path):
     assert losses(tmp_path) == pytest.approx(losses(one_process), abs=1e-5)
     one, two = (read_checkpoint(get_last_checkpoint(o)) for o in (one_process, tmp_path))
     for name, value in one["model_state"].items():
-        np.testing.assert_allclose(two["model_state"][name], value, atol=1e-4, err_msg=name)
+        its = two["model_state"][name]
+        if name.endswith("qkv.bias"):
+            # Softmax ignores the keys' bias: its gradient is rounding, which AdamW blows up.
+            value, its = (torch.cat([v[: len(v) // 3], v[-len(v) // 3 :]]) for v in (value, its))
+        np.testing.assert_allclose(its, value, atol=1e-4, err_msg=name)
     assert stats(tmp_path, "train_epoch")[-1]["replaced_videos"] == 1
     assert broken_videos(tmp_path) == broken_videos(one_process)
     assert len(broken_videos(tmp_path)) == 2

@@ -273,7 +273,14 @@ def write_caffe2(path: Path, blobs: Mapping[str, Any], protocol: int = 2) -> Pat
     return path
 
 
-@pytest.mark.parametrize("name", ["slowfast_r50", "slow_r50", "i3d_r50"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("slowfast_r50", marks=pytest.mark.slow),
+        pytest.param("slow_r50", marks=pytest.mark.slow),
+        "i3d_r50",
+    ],
+)
 @torch.inference_mode()
 def test_caffe2(name, tmp_path):
     model = narrow(name, img_size=224)
