@@ -17,6 +17,8 @@ HUB = ["huggingface_hub>=0.30"]
 TORCHCODEC = ["torchcodec>=0.12"]  # earlier ones turn some files otherwise; needs torch 2.11
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 OPENVINO = ["openvino>=2026.0", "nncf>=3.0"]  # nncf: int8
+PARQUET = ["pyarrow>=18.0"]
+RAY = [*PARQUET, "ray[data]>=2.40"]
 TEST = [
     *EMBED,
     *HUB,
@@ -94,6 +96,8 @@ setup(
         "hub": HUB,
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "parquet": PARQUET,
+        "ray": RAY,
         "torchcodec": TORCHCODEC,
         "test": TEST,
         "dev": [

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "inference": {
         *{"__version__", "visualization", "models", "datasets", "clips", "utils"},
     },
+    "integrations": {"inference", "models", "datasets", "clips", "utils"},
     "explain": {"models", "datasets", "clips", "utils"},
     "embed": {"inference", "models", "datasets", "clips", "visualization", "utils"},
     "prepare": {"datasets", "clips", "config", "utils"},

@@ -16,6 +16,7 @@ EXEMPT = {
     ("engine/train.py", "run_epochs"): "a checkpoint: torch_file",
     ("studies/sweep.py", "_start"): "what a run says: it is added to the end",
     ("utils/files.py", "open_regular"): "opens for reading",
+    ("utils/files.py", "written_whole"): "syncs what is written",
     ("utils/logging.py", "append_line"): "a log: lines are added to its end",
     ("utils/run_lock.py", "_take"): "a lock: it must be there at once, and only if it wasn't",
     ("utils/torch_file.py", "write_checkpoint"): "into memory",

@@ -141,6 +141,10 @@ MISTAKES = {
     "embed": (["a.csv", "--checkpoint", "b", "--out", "c", "--method", "umap"], "'umap'"),
     "explain": (["a.mp4", "--checkpoint", "b", "--out", "c", "--method", "cam"], "'cam'"),
     "export": (["--checkpoint", "a", "--to", "tflite", "--out", "b"], "'tflite'"),
+    "extract": (
+        ["a.mp4", "--checkpoint", "b", "--out", "c", "--shard", "0/4"],
+        "--shard 0/4: i/n",
+    ),
     "make-synthetic": ([], "--output"),
     "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),
     "predict": (["a.mp4", "--checkpoint", "b", "--amp", "tf32"], "'tf32'"),

@@ -17,7 +17,7 @@ import shutil
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from typing import Any
@@ -181,11 +181,29 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
 
 def evaluation_loader(dataset: VideoDataset, batch_size: int, workers: int) -> VideoLoader:
     """Make a loader of a data set as it is, each video once and in order, in this process alone."""
+    batches = EvalBatches(len(dataset), batch_size, 0, 1)
+    return loader_of(dataset, batches, workers, collate)
+
+
+def loader_of(
+    dataset: VideoDataset,
+    batches: Iterable[list[Any]],
+    workers: int,
+    join: Callable[[list[Any]], Any],
+) -> VideoLoader:
+    """Make a loader that asks a data set for batches of keys, in their order.
+
+    Args:
+        dataset: is asked by `__getitems__`.
+        batches: keys; they are drawn in this process, shortly before they are needed.
+        workers: processes that read; 0: this one.
+        join: makes what is yielded of what the data set gave.
+    """
     return VideoLoader(
         dataset,
-        batch_sampler=EvalBatches(len(dataset), batch_size, 0, 1),
+        batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=join,
         worker_init_fn=_init_worker,
         generator=torch.Generator().manual_seed(0),
     )

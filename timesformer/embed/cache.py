@@ -25,7 +25,7 @@ from timesformer.models.base import VideoModel
 from timesformer.utils.files import open_regular
 from timesformer.utils.logging import get_logger
 from timesformer.utils.npz import NPZ_DAMAGE, write_npz
-from timesformer.utils.tensors import raw_bytes
+from timesformer.utils.tensors import digest_of
 
 logger = get_logger(__name__)
 
@@ -104,20 +104,11 @@ def about_model(model: VideoModel, reader: VideoReader) -> dict[str, Any]:
     built = model.architecture
     return {
         "format": FORMAT,
-        "weights": weights_digest(model),
+        "weights": digest_of(model.state_dict()),
         "architecture": built.to_json() if built else type(model).__name__,
         "preprocessing": model.preprocessing,
         "reader": {"frames_fps": reader.frames_fps},
     }
-
-
-def weights_digest(model: VideoModel) -> str:
-    """SHA-256 of the names and bytes of all weights."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(raw_bytes(value))
-    return digest.hexdigest()
 
 
 def video_id(record: Record) -> str:

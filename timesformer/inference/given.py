@@ -41,6 +41,7 @@ class GivenVideos(VideoDataset):
         testing: Testing,
         records: Sequence[Record],
         reader: VideoReader | None = None,
+        sampler: ClipSampler | None = None,
     ) -> None:
         """Make a data set.
 
@@ -49,11 +50,12 @@ class GivenVideos(VideoDataset):
             testing: the views.
             records: the videos; their labels play no part.
             reader: reads files; by PyAV when None.
+            sampler: chooses frames; as the model's test does when None.
 
         Raises:
             ConfigError: nothing says how the model's input is made.
         """
-        self._noticing = _Noticing(sampler_of(**model.sampling))
+        self._noticing = _Noticing(sampler or sampler_of(**model.sampling))
         super().__init__(
             records,
             self._noticing,

@@ -88,6 +88,7 @@ INTERRUPTED = "interrupted\n"
 _EXTRAS = {"matplotlib": "viz", "sklearn": "embed", "huggingface_hub": "hub"}
 _EXTRAS |= {"torchcodec": "torchcodec", "openvino": "openvino", "nncf": "openvino"}
 _EXTRAS |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
+_EXTRAS |= {"pyarrow": "parquet", "ray": "ray"}
 
 
 @contextmanager

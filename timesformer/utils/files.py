@@ -166,10 +166,14 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, synced: bool = False) -> Iterator[Path]:
     """Give a place to write to, which becomes `path` at the end unless something is raised.
 
-    For what can be made again. Checkpoints are synced to the disk as well: see `torch_file`.
+    Checkpoints have a digest as well: see `torch_file`.
+
+    Args:
+        path: the file.
+        synced: the disk has it before it gets its name, for what takes long to make again.
 
     Raises:
         UserError: a folder or a device is there.
@@ -178,6 +182,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = temporary_of(path)
     try:
         yield partial
+        if synced:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:  # writing itself doesn't say what it writes
         if error.errno is not None and error.filename is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,15 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     """Return the bytes of a tensor's numbers, row by row, e.g. for a digest."""
     flat = tensor.detach().cpu().contiguous().view(-1)
     return flat.view(torch.uint8).numpy().data
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, value in state.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(raw_bytes(value))
+    return digest.hexdigest()
 
 
 def check_tensors(path: object, state: Mapping[str, Any]) -> None:

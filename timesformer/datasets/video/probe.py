@@ -61,3 +61,14 @@ def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
         keyframes=0 if info.index is None else len(info.index.keys),
         damage=first.damage,
     )
+
+
+def length_of(path: str, timeout: float = TIMEOUT) -> tuple[int, float]:
+    """Return a file's number of frames and frames per second, without decoding any.
+
+    Raises:
+        VideoError: the file can't be read.
+    """
+    with typed_errors(path), open_video(path) as (container, stream):
+        info, _ = read_info(path, container, stream, Deadline(path, timeout))
+    return info.frames, info.fps

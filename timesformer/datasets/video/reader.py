@@ -13,6 +13,7 @@ from timesformer.clips.sampling import ClipPosition, sampler_of, view_start
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
+from timesformer.datasets.video.probe import length_of
 from timesformer.datasets.video.requests import Cut
 from timesformer.utils.errors import VideoError
 from timesformer.utils.retry import persistently
@@ -61,6 +62,16 @@ class VideoReader:
             return places
 
         return persistently(lambda: self._read(path, place_once, cuts, images), path)
+
+    def length(self, path: str) -> tuple[int, float]:
+        """Return a video's number of frames and frames per second, as clips are placed by them.
+
+        Raises:
+            VideoError: it can't be read.
+        """
+        if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
+            return len(frame_folder.list_frames(path)), self.frames_fps
+        return persistently(lambda: length_of(path, self.timeout), path)
 
     def _read(self, path: str, place: Place, cuts: Sequence[Cut], images: Images | None) -> Clips:
         if "\0" not in path and os.path.isdir(path):  # noqa: PTH112

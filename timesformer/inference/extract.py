@@ -1,0 +1,279 @@
+"""Features of many videos: in parts that are written once, by as many runs as there are machines.
+
+    from timesformer.inference.extract import extract
+    from timesformer.inference.settings import Settings
+    extract(timesformer.load("runs/a"), videos, Path("features"), Settings(level="clip"))
+
+What a part holds depends on the list and the settings alone (see `passes`), so a run that was
+killed goes on, and shares of several runs add up, to the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from timesformer.datasets.lists.records import Records
+from timesformer.datasets.loader import loader_of, worker_errors
+from timesformer.datasets.video.reader import VideoReader
+from timesformer.inference.encoder import Encoder, features_of
+from timesformer.inference.features import (
+    FEATURES,
+    FORMATS,
+    PARTS,
+    VideoFeatures,
+    failures,
+    part_name,
+    parts_there,
+    video_id,
+    write_part,
+)
+from timesformer.inference.given import SHORT, records_of
+from timesformer.inference.manifest import agree, description
+from timesformer.inference.passes import Decoded, Look, Pass, PassDataset
+from timesformer.inference.predictor import Predictor
+from timesformer.inference.settings import Settings, look_of, part_of, stored
+from timesformer.models.base import TakesClips
+from timesformer.utils.claims import Claims
+from timesformer.utils.errors import UserError
+from timesformer.utils.files import make_folder, write_csv
+from timesformer.utils.logging import get_logger, progress
+
+logger = get_logger(__name__)
+
+PathLike = str | os.PathLike[str]
+CLAIMS = ".claims"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        videos: in its share of the list.
+        done: those of them that it did.
+        there: those that were there before.
+        elsewhere: those that another run is doing.
+        failed: those that couldn't be read, of the ones done and there.
+        seconds: that it took.
+        width: D; 0 if nothing was done.
+    """
+
+    videos: int
+    done: int
+    there: int
+    elsewhere: int
+    failed: int
+    seconds: float
+    width: int
+
+
+def extract(
+    model: Predictor | TakesClips,
+    videos: Iterable[PathLike] | Records,
+    folder: Path,
+    settings: Settings | None = None,
+    *,
+    share: tuple[int, int] = (1, 1),
+    workers: int = 0,
+    reader: VideoReader | None = None,
+    source: str = "",
+) -> Summary:
+    """Write the features of videos into a folder; those that are there already stay.
+
+    Args:
+        model: as `load` gives it.
+        videos: paths, in the order that every run of this folder gives them; or records of whole
+            videos.
+        folder: where to; it is made.
+        settings: what is extracted.
+        share: (i, n), the i-th of n shares of the parts, from 1. Runs of the same or other shares
+            may work at once: each part is made by one of them.
+        workers: processes that decode; 0: this one.
+        reader: reads files; by PyAV when None.
+        source: what the model was loaded from, for the manifest.
+
+    Raises:
+        ValueError: there is no such share.
+        UserError: the folder has features of something else; two videos would have one file; or
+            what the settings ask for the model doesn't have.
+        TrainingError: a process that decodes has ended.
+    """
+    start, settings = time.perf_counter(), settings or Settings()
+    if not 1 <= share[0] <= share[1]:
+        raise ValueError(f"share {share}: (i, n), from (1, n) to (n, n)")
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    records = videos if isinstance(videos, Records) else records_of(videos)
+    encoder = Encoder(predictor, settings.level, settings.layer, settings.batch_size)
+    look = look_of(predictor, settings)
+    settings = replace(settings, part=part_of(settings, look))
+    _check_format(settings, records)
+    for place in (folder, folder / PARTS, *([folder / FEATURES] * (settings.file_format == "npy"))):
+        make_folder(place)
+    dataset = look.dataset(predictor.model, records, reader)
+    asked = description(predictor, settings, look, encoder.layer, records)
+    with Claims(folder / CLAIMS) as claims:
+        threads = agree(folder, asked, claims, source)
+        work = Work(folder, settings, look, dataset, claims, share)
+        before = work.there()
+        width = 0
+        with _threads(threads if predictor.device.type == "cpu" else 0), worker_errors():
+            made = _videos(encoder, look, work, dataset, workers)
+            shown = progress(made, "extract", work.videos(work.numbers) - work.videos(before))
+            for part, rows in groupby(shown, key=lambda found: found[0]):
+                kept = [stored(row, settings.fp16) for _, row in rows]
+                write_part(folder, part, kept, settings.file_format)
+                claims.release(part + 1)
+                width = next((r.features.shape[-1] for r in kept if not r.error), width)
+        there = work.there()
+    done = work.videos(work.made)
+    return Summary(
+        videos=work.videos(work.numbers),
+        done=done,
+        there=work.videos(there) - done,
+        elsewhere=work.videos(work.numbers) - work.videos(there),
+        failed=_write_failed(folder, settings.file_format, there, share),
+        seconds=time.perf_counter() - start,
+        width=width,
+    )
+
+
+def _check_format(settings: Settings, records: Records) -> None:
+    if settings.file_format not in FORMATS:
+        raise UserError(f"format {settings.file_format!r:.60}: one of {', '.join(FORMATS)}")
+    if settings.file_format == "parquet":
+        import pyarrow.parquet  # noqa: F401  (that it isn't there is told now)
+    if settings.file_format != "npy":
+        return
+    names: dict[str, str] = {}
+    for record in records:
+        if (other := names.setdefault(video_id(record.path), record.path)) != record.path:
+            raise UserError(
+                f"{other} and {record.path} would both be {video_id(record.path)}.npy: choose "
+                "another format"
+            )
+
+
+@dataclass
+class Work:
+    """The parts of a share that are missing, each claimed when its turn comes.
+
+    Attributes:
+        folder: where they are written.
+        settings: with their number of videos.
+        look: says the passes of a part.
+        dataset: knows the videos.
+        claims: of all parts; part p has the number p + 1.
+        share: (i, n).
+        made: parts that this run has claimed.
+    """
+
+    folder: Path
+    settings: Settings
+    look: Look
+    dataset: PassDataset
+    claims: Claims
+    share: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        self.made: list[int] = []
+        count = -(-len(self.dataset.records) // (self.settings.part or 1))
+        self.numbers = range(self.share[0] - 1, count, self.share[1])
+
+    def there(self) -> list[int]:
+        """Return the parts of the share that are there."""
+        names = parts_there(self.folder, self.settings.file_format)
+        return [n for n in self.numbers if part_name(n, self.settings.file_format) in names]
+
+    def videos(self, parts: Iterable[int]) -> int:
+        """Return how many videos are in these parts."""
+        return sum(len(self.videos_of(part)) for part in parts)
+
+    def videos_of(self, part: int) -> range:
+        """Return the places of a part's videos in the list."""
+        size = self.settings.part or 1
+        return range(part * size, min((part + 1) * size, len(self.dataset.records)))
+
+    def passes(self) -> Iterator[list[Pass]]:
+        """Yield the passes of what is missing and nobody else is doing, each in a list."""
+        there = {*self.there()}
+        for part in self.numbers:
+            if part in there or not self.claims.take(part + 1):
+                continue
+            name = part_name(part, self.settings.file_format)
+            if (self.folder / PARTS / name).exists():  # written by another run since
+                self.claims.release(part + 1)
+                continue
+            self.made.append(part)
+            for one in self.look.passes(part, self.videos_of(part), self.dataset.length):
+                yield [one]
+
+
+def _videos(
+    encoder: Encoder, look: Look, work: Work, dataset: PassDataset, workers: int
+) -> Iterator[tuple[int, VideoFeatures]]:
+    """Yield (part, features) of each video of the work, in the order of the list."""
+    said = False
+    pieces: list[VideoFeatures] = []
+    for decoded in loader_of(dataset, work.passes(), workers, _only):
+        assert isinstance(decoded, Decoded)
+        crops, sliding = look.testing.num_crops, look.windows is not None
+        for read, features, times in features_of(encoder, decoded, crops, sliding):
+            index = read.piece.index
+            path = dataset.records[index].path
+            if read.short and not said:
+                said = True
+                logger.warning("%s: %s: %s (said once)", path, read.short, SHORT)
+            pieces.append(VideoFeatures(index, path, features, times, read.damage, read.error))
+            if read.piece.first + read.piece.count == read.piece.total:
+                yield decoded.part, whole(pieces)
+                pieces = []
+
+
+def _only(items: list[Decoded]) -> Decoded:
+    [item] = items
+    return item
+
+
+def whole(pieces: list[VideoFeatures]) -> VideoFeatures:
+    """Join the pieces of a video; if one can't be read, it can't."""
+    if bad := next((piece for piece in pieces if piece.error), None):
+        return bad
+    return replace(
+        pieces[0],
+        features=np.concatenate([piece.features for piece in pieces]),
+        times=np.concatenate([piece.times for piece in pieces]),
+        damage=next((piece.damage for piece in pieces if piece.damage), ""),
+    )
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with as many threads as all of a folder was: they change the last bits; 0: as is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write_failed(
+    folder: Path, file_format: str, parts: Iterable[int], share: tuple[int, int]
+) -> int:
+    """List the videos of a share that couldn't be read in failed.csv; return how many."""
+    rows = [row for part in parts for row in failures(folder, part, file_format)]
+    name = "failed.csv" if share == (1, 1) else f"failed-{share[0]}-of-{share[1]}.csv"
+    if rows:
+        write_csv(folder / name, [["index", "path", "error"], *rows])
+    else:
+        (folder / name).unlink(missing_ok=True)
+    return len(rows)
