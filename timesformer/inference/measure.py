@@ -32,7 +32,7 @@ class Speed(NamedTuple):
         torch: of the model, as it is in PyTorch.
         exported: of the exported file.
         rounds: passes of each.
-        threads: that torch computes with.
+        threads: that each computes with.
     """
 
     torch: float

@@ -53,11 +53,12 @@ class Onnx(Format):
         made.save(str(path), external_data=size > LARGEST)
 
     def open(self, path: Path) -> tuple[str | None, Run]:
-        """Read a file, for the CPU."""
+        """Read a file, for the CPU and as many threads as torch has."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # its warnings are of graphs, not of what people can mend
+        options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )

@@ -43,14 +43,16 @@ class OpenVino(Format):
         openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
 
     def open(self, path: Path) -> tuple[str | None, Run]:
-        """Read a file, for the CPU."""
+        """Read a file, for the CPU and as many threads as torch has."""
         import openvino
 
         core = openvino.Core()
         model = core.read_model(str(path))
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
         # Left to itself it computes in bf16 on processors that have it.
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        settings["INFERENCE_NUM_THREADS"] = str(torch.get_num_threads())
+        compiled = core.compile_model(model, "CPU", settings)
 
         def run(clips: Tensor) -> Tensor:
             return torch.from_numpy(compiled(clips.numpy())[0].copy())
