@@ -90,7 +90,7 @@ def test_a_stream_that_says_nothing_is_given_up(predictor):
     with socket.create_server(("127.0.0.1", 0)) as server:
         word = f"tcp://127.0.0.1:{server.getsockname()[1]}"
         begun = time.monotonic()
-        with pytest.raises(VideoError):
+        with pytest.raises(VideoError, match=r"tcp://.*: nothing came for 0.5 s"):
             [*Watch(predictor, source_of(word), timeout=0.5, reconnect=3)]
     assert time.monotonic() - begun < 4
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rules = Rules(
         args.enter, args.leave, args.min_length, args.max_gap, args.smooth, tuple(args.background)
     )
-    if not args.video.exists():
+    if not os.path.lexists(args.video):
         raise UserError(f"{args.video}: there is no such video")
     more = [FILM] * args.annotate + [QUALITY] * (args.truth is not None)
     make_places(args.out, [*FILES, PICTURE, *more])

@@ -6,8 +6,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,7 +67,7 @@ def source_of(word: str) -> Source:
         UserError: there is no such thing.
     """
     if word == "-":
-        return Source(word, "pipe:0")
+        return Source("stdin", "pipe:0")
     scheme = word.partition("://")[0].lower()
     if "://" in word:
         if scheme not in SCHEMES:
@@ -219,7 +219,7 @@ class Live:
             VideoError: it can't be opened, or fails.
         """
         word = self.source.word
-        with typed_errors(word):
+        with self._in_words():
             options: dict[str, Any] = {"options": self.source.options, **ANY_TAGS}
             # Both are limits of waiting: for the source to answer, and for each packet.
             limits = (self.timeout, self.timeout)
@@ -235,6 +235,25 @@ class Live:
                 context.options = {"max_pixels": str(MAX_PIXELS)}
                 context.thread_count = 1  # several would hold frames back
                 self._frames(container, stream)
+
+    @contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Say what FFmpeg's errors mean of a source that isn't a file.
+
+        Raises:
+            VideoError: for whatever is raised.
+        """
+        word = self.source.word
+        with typed_errors(word):
+            try:
+                yield
+            except av.error.ExitError as error:  # the limit of waiting
+                raise VideoError(word, f"nothing came for {self.timeout:g} s") from error
+            except av.error.InvalidDataError as error:
+                if self.source.url != "pipe:0":
+                    raise
+                reason = "not a video that can be read as it comes (an .mp4 often can't): try .ts"
+                raise VideoError(word, reason) from error
 
     def _frames(self, container: InputContainer, stream: VideoStream) -> None:
         """Feed windows with the frames of a source, at the pace of a file if it is one."""

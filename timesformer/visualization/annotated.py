@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from matplotlib.font_manager import findfont
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from timesformer.datasets.video.whole import Decoded
 from timesformer.utils.errors import in_one_line
 from timesformer.utils.files import written_whole
+from timesformer.visualization.style import font_file
 
 LEAST = 240  # pixels of the short side; smaller videos are enlarged, or nobody could read it
 LINE = 0.075  # of the height: a line of text
@@ -105,12 +105,13 @@ def _band(captions: tuple[Caption, ...], width: int, height: int) -> NDArray[np.
     tall = min(line * len(captions) + 4, height)
     band = Image.new("RGBA", (width, tall), (0, 0, 0, 150))
     draw = ImageDraw.Draw(band)
-    font = ImageFont.truetype(findfont("DejaVu Sans"), round(line * 0.66))
     for i, caption in enumerate(captions):
+        text = in_one_line(caption.text)
+        font = ImageFont.truetype(font_file(text), round(line * 0.66))
         top = 2 + i * line
         draw.rectangle((0, top + 2, round(width * caption.share), top + line - 3),
                        fill=(*_rgb(caption.colour), 200))  # fmt: skip
-        draw.text((line * 0.4, top + line / 2), in_one_line(caption.text), (255, 255, 255, 255),
+        draw.text((line * 0.4, top + line / 2), text, (255, 255, 255, 255),
                   font, anchor="lm", stroke_width=1, stroke_fill=(0, 0, 0, 255))  # fmt: skip
     return np.asarray(band)
 

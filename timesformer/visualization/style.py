@@ -64,6 +64,17 @@ def _installed() -> tuple[str, ...]:
     return tuple(name for name in FONTS if name in names)
 
 
+@cache
+def font_file(text: str) -> str:
+    """Return the file of a font that has the letters of a text, if one here has them all."""
+    own, *others = (font_manager.findfont(name) for name in ("DejaVu Sans", *_installed()))
+    letters = {ord(letter) for letter in text}
+    for path in (own, *others):
+        if letters <= font_manager.get_font(path).get_charmap().keys():
+            return path
+    return own
+
+
 @contextmanager
 def all_scripts() -> Iterator[None]:
     """Let text that is made meanwhile take from other fonts what matplotlib's own lacks."""
