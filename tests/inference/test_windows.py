@@ -26,9 +26,10 @@ VARYING = [*range(30), *range(30, 120, 3)]  # the second half has a third of the
 
 @pytest.fixture(scope="module")
 def predictor(synthetic_dir, tmp_path_factory):
-    model = small_model(synthetic_dir, tmp_path_factory.mktemp("model"))
-    with torch.no_grad():  # a fresh head says the same of everything
-        model.get_classifier().weight.normal_(generator=torch.Generator().manual_seed(1))
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(1)  # this comes before the guard of a test
+        model = small_model(synthetic_dir, tmp_path_factory.mktemp("model"))
+        model.get_classifier().weight.normal_()  # a fresh head says the same of everything
     return Predictor(model)
 
 

@@ -154,12 +154,10 @@ def timeline(
     seen.expect(video.duration)
     stream = (((w.start, w.end), crops.crops(w.frames)) for w in _windows(video, windows, seen))
     total = windows_in(video, span, stride)
-    places, scores = [], []
+    table = _Table(total)
     for place, found in progress(filled(predictor.score, stream, batch_size), "timeline", total):
-        places.append(place)
-        scores.append(ensemble(found[None], testing.ensemble, testing.multi_label)[0].numpy())
-    starts, ends = np.array(places).T
-    joined = np.stack(scores)
+        table.add(place, ensemble(found[None], testing.ensemble, testing.multi_label)[0].numpy())
+    starts, ends, joined = table.columns
     names = predictor.class_names or tuple(f"class {i}" for i in range(joined.shape[1]))
     return Timeline(
         path=os.fspath(path),
@@ -205,6 +203,37 @@ def _windows(video: WholeVideo, windows: Windows, seen: _Seen) -> Iterator[Windo
         said = f"{whole} {short[0].end - short[0].start:.3g} s: its last frame was repeated"
         video.damage = video.damage or said
     yield from short
+
+
+class _Table:
+    """The scores of windows, in a few large arrays.
+
+    An array for each window would lie between the frames that come and go, and keep the memory
+    that these free from being used again: it would grow with the video.
+    """
+
+    def __init__(self, rows: int) -> None:
+        """Make room for about so many windows."""
+        self._rows, self._count = rows, 0
+        self._places = np.empty((rows, 2))
+        self._scores = np.empty((0, 0), np.float32)
+
+    def add(self, place: tuple[float, float], scores: NDArray[np.float32]) -> None:
+        """Add a window's start and end, and its scores (K,)."""
+        if not self._count:
+            self._scores = np.empty((self._rows, len(scores)), np.float32)
+        elif self._count == len(self._places):  # the file has more than it said
+            self._places = np.concatenate([self._places, np.empty_like(self._places)])
+            self._scores = np.concatenate([self._scores, np.empty_like(self._scores)])
+        self._places[self._count] = place
+        self._scores[self._count] = scores
+        self._count += 1
+
+    @property
+    def columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+        """Starts and ends (n,), and scores (n, K)."""
+        starts, ends = self._places[: self._count].T.copy()
+        return starts, ends, self._scores[: self._count]
 
 
 class _Seen:
