@@ -20,7 +20,7 @@ from timesformer.inference.timeline import timeline
 from timesformer.inference.timeline_files import subtitles
 from timesformer.inference.windows import places_in
 from timesformer.visualization.annotated import Caption, annotated
-from timesformer.visualization.timeline import Shown, _rows_of, _thinned, clock
+from timesformer.visualization.timeline import Shown, _rows_of, _thinned, _tick, clock
 
 NAMES = ("up", "down", "left", "right & <b>", "in", "out")
 
@@ -161,4 +161,5 @@ def test_what_a_picture_shows():
     moments, curves = _thinned(shown.moments, chances)
     assert len(moments) == len(curves) == 1000
     assert (moments[0], moments[-1]) == (2.0, 4997.0)
+    assert [_tick(seconds) for seconds in (3, 62, 1801, 7200, 1e6)] == [0.5, 10, 300, 600, 1e6 / 12]
     assert (clock(2.5, 9), clock(65, 99), clock(3723, 4000)) == ("2.5 s", "1:05", "1:02:03")

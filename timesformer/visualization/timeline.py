@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 from numpy.typing import NDArray
 
 from timesformer.visualization.style import (
@@ -29,6 +29,7 @@ from timesformer.visualization.style import (
 ROWS = 10  # classes that are shown
 POINTS = 1200  # of a curve; more are averaged, since no more can be told apart
 WIDTH, LEFT, RIGHT = 13.0, 2.1, 0.25  # inches
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds
 Bar = tuple[float, float, int]
 """Start and end in seconds, and the class."""
 
@@ -140,11 +141,16 @@ def _draw_row(
     true = [(s, e - s) for s, e, k in shown.truth if k == label]
     axes.broken_barh(true, (-0.36, 0.1), facecolors=INK, linewidth=0)
     axes.set_yticks([])
-    axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 6, 10]))
+    axes.xaxis.set_major_locator(MultipleLocator(_tick(shown.duration)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock(x, shown.duration)))
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(GRID)
+
+
+def _tick(duration: float) -> float:
+    """Return a step that clocks have, for at most a dozen marks."""
+    return next((step for step in STEPS if duration <= 12 * step), duration / 12)
 
 
 def clock(seconds: float, duration: float) -> str:
