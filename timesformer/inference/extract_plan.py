@@ -15,7 +15,7 @@ from timesformer.inference.predictor import Predictor
 from timesformer.inference.settings import Settings, look_of
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import progress
-from timesformer.utils.text import format_table
+from timesformer.utils.text import counted, format_table
 
 SAMPLE = 16  # videos that are measured
 COUNTS = (10**4, 10**5, 10**6, 10**7, 10**8)
@@ -42,7 +42,7 @@ def plan(predictor: Predictor, videos: Records, settings: Settings, workers: int
 
     Args:
         predictor: the model, on its device.
-        videos: the list; SAMPLE of them, spread over it, are read, and the second time counts.
+        videos: the list; SAMPLE of them, spread over it, are read.
         settings: what is extracted.
         workers: processes that decode, beside one device.
 
@@ -78,8 +78,9 @@ def measure(predictor: Predictor, videos: Records, settings: Settings) -> Rates:
     dataset = look.dataset(predictor.model, chosen)
     decode = model = size = 0.0
     done: set[int] = set()
-    for one in progress([*look.passes(0, range(len(chosen)), dataset.length)], "measure"):
-        for counts in (False, True):
+    passes = [*look.passes(0, range(len(chosen)), dataset.length)]
+    for one in progress(passes, "measure"):
+        for counts in (False, True) if one is passes[0] else (True,):  # the first one warms up
             start = time.perf_counter()
             with one_thread():
                 [decoded] = dataset.__getitems__([one])
@@ -101,7 +102,7 @@ def measure(predictor: Predictor, videos: Records, settings: Settings) -> Rates:
 def _device(predictor: Predictor) -> str:
     if predictor.device.type == "cuda":
         return torch.cuda.get_device_name(predictor.device)
-    return f"the CPU, {torch.get_num_threads()} threads"
+    return f"the CPU, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _short(hours: float) -> str:
