@@ -14,6 +14,9 @@ from torch.export import ExportedProgram
 
 from timesformer.inference.formats.base import CLIPS, KEY, LOGITS, About, Format, Run
 
+ATTENTION = ("ScaledDotProductAttention", "Softmax")
+"""Steps of models that NNCF should take for transformers."""
+
 
 class OpenVino(Format):
     """An .xml file with its weights in a .bin beside it.
@@ -38,7 +41,7 @@ class OpenVino(Format):
         model.inputs[0].get_tensor().set_names({CLIPS})
         model.outputs[0].get_tensor().set_names({LOGITS})
         if about.precision == "int8":
-            model = _quantise(model, about, clips)
+            model = _quantise(model, clips)
         model.set_rt_info(about.to_text(), [KEY])
         openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
 
@@ -60,11 +63,11 @@ class OpenVino(Format):
         return text, run
 
 
-def _quantise(model: Any, about: About, clips: Sequence[Tensor]) -> Any:
+def _quantise(model: Any, clips: Sequence[Tensor]) -> Any:
     """Return the model with weights and activations in 8 bits, their ranges those of clips."""
     import nncf
 
-    attends = bool(about.architecture.get("num_heads"))
+    attends = any(step.get_type_name() in ATTENTION for step in model.get_ops())
     with redirect_stdout(sys.stderr):  # where its progress bars belong
         return nncf.quantize(
             model,
