@@ -154,6 +154,7 @@ MISTAKES = {
     "recipes": (["zebra"], "none has 'zebra'"),
     "reproduce": (["--figure", "scheme"], "did you mean schemes?"),
     "run": (["--cfg", "Synthetic/TimeSformer_divST"], "lists them); did you mean Synthetic/"),
+    "serve": (["--checkpoint", "a", "--port", "http"], "--port: invalid int value: 'http'"),
     "test": (["--cfg", str(RECIPE), "TEST.ENABLE", "False"], "use `timesformer train`"),
     "timeline": (["a.mp4", "--checkpoint", "b", "--out", "c", "--stride", "fast"], "'fast'"),
     "train": (["--cfg", str(RECIPE), "TRAIN.ENABLE", "no"], "use `timesformer test`"),

@@ -31,6 +31,7 @@ from timesformer.inference.predictor import BATCH, Predictor
 from timesformer.inference.segments import Rules
 from timesformer.inference.timeline import STRIDE, Timeline, timeline
 from timesformer.inference.timeline_files import FILES, write_timeline
+from timesformer.inference.timeline_picture import timeline_picture
 from timesformer.utils.errors import UserError, VideoError, in_one_line
 from timesformer.utils.files import make_places, write_text
 from timesformer.utils.logging import progress
@@ -39,7 +40,6 @@ from timesformer.utils.precision import AMP_TYPES
 from timesformer.utils.text import counted, format_table
 from timesformer.visualization.annotated import Caption, write_annotated
 from timesformer.visualization.style import class_colours, write_png
-from timesformer.visualization.timeline import Shown, clock, timeline_figure
 
 PICTURE, FILM, QUALITY = "timeline.png", "annotated.mp4", "detection.json"
 
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         clocks = {found.path: (found.fps, round(found.duration * found.fps))}
         measured = detection({found.path: found.segments}, truth, found.names, clocks)
         write_text(args.out / QUALITY, json.dumps(measured.to_json(), indent=1) + "\n")
-    draw(args.out / PICTURE, found, truth)
+    write_png(args.out / PICTURE, timeline_picture(found, truth))
     if args.annotate:
         annotate(args.out / FILM, found)
     tell(found, measured, seconds, args)
@@ -146,29 +146,6 @@ def truth_of(path: Path, predictor: Predictor, video: Path) -> list[Truth]:
         raise UserError(f"--truth {path}: the weights don't know what their classes are called")
     found = read_truth(path, predictor.class_names, str(video))
     return [one._replace(video=str(video)) for one in found]
-
-
-def draw(path: Path, found: Timeline, truth: Sequence[Truth]) -> None:
-    """Draw timeline.png."""
-    claimed = sum(segment.end - segment.start for segment in found.segments)
-    said = (
-        f"{clock(found.duration, found.duration)} · {counted(len(found.segments), 'segment')}, "
-        f"{claimed:.0f} s claimed · areas: probability (dotted: claimed from "
-        f"{found.rules.enter:g}); bars: segments" + ("; black: true segments" if truth else "")
-    )
-    shown = Shown(
-        title=in_one_line(Path(found.path).name),
-        said=said + (f" · damaged: {found.damage}" if found.damage else ""),
-        duration=found.duration,
-        moments=(found.starts + found.ends) / 2,
-        chances=found.smoothed,
-        names=found.names,
-        bars=[(s.start, s.end, s.label) for s in found.segments],
-        level=found.rules.enter,
-        pictures=found.thumbnails,
-        truth=[(one.start, one.end, one.label) for one in truth],
-    )
-    write_png(path, timeline_figure(shown))
 
 
 def annotate(path: Path, found: Timeline) -> None:
