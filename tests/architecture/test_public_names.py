@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
-PAGES += [ROOT / "examples" / "quickstart.ipynb"]
+PAGES += (ROOT / "examples").glob("*.ipynb")
 TO_BE_WRITTEN = {"timesformer/models/attention/rows_then_space.py"}  # by the reader
 PUBLIC = """
 timesformer TimeSformer create_model list_models load_pretrained __version__

@@ -86,12 +86,7 @@ DISK_ERRORS = {
 INTERRUPTED = "interrupted\n"
 # What an extra of setup.py installs, and the extra.
 _EXTRAS = {"matplotlib": "viz", "sklearn": "embed", "huggingface_hub": "hub", "gradio": "serve"}
-_EXTRAS |= {
-    "gradio": "serve",
-    "torchcodec": "torchcodec",
-    "openvino": "openvino",
-    "nncf": "openvino",
-}
+_EXTRAS |= {"torchcodec": "torchcodec", "openvino": "openvino", "nncf": "openvino"}
 _EXTRAS |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
 _EXTRAS |= {"pyarrow": "parquet", "ray": "ray"}
 
