@@ -13,7 +13,7 @@ from PIL import Image
 from small_run import complaint_of, read_npz, small_cfg, small_model
 
 import timesformer
-from timesformer.commands.predict import main
+from timesformer.commands.predict import main, tell
 from timesformer.datasets.decoder import probe
 from timesformer.engine.evaluate import test
 from timesformer.engine.train import train
@@ -228,3 +228,29 @@ def test_what_nothing_is_known_of_is_refused():
         Predictor(TimeSformer(img_size=32, embed_dim=24, depth=1, num_heads=3))
     with pytest.raises(ConfigError, match="not Linear"):
         Predictor(torch.nn.Linear(1, 1))
+
+
+def test_parts_of_a_folder_are_videos_of_their_own(run, model, tmp_path, capsys):
+    """As mmaction2 lists them: each is what it would be in a folder of its own."""
+    frames = [Image.fromarray(f.numpy()) for path in run[1]["paths"][:2] for f in all_frames(path)]
+    half = len(frames) // 2
+    for folder, some in (("all", frames), ("one", frames[:half]), ("two", frames[half:])):
+        (tmp_path / folder).mkdir()
+        for i, frame in enumerate(some, 1):
+            frame.save(tmp_path / folder / f"{i:05d}.png")
+    (tmp_path / "list.txt").write_text(f"all 0 {half} 0\nall {half} {half} 4\n")
+    found = [*model.stream(find([tmp_path / "list.txt"]), batch_size=6)]
+    alone = [*model.stream([tmp_path / "one", tmp_path / "two"], batch_size=6)]
+    assert np.array_equal(scores_of(found), scores_of(alone))
+    assert not torch.equal(found[0].scores, found[1].scores)
+
+
+def test_a_video_shorter_than_a_clip_says_so_in_its_row(run, tmp_path, capsys):
+    """Every one, whatever the log said of the first."""
+    model = timesformer.load(run[0], device="cpu")
+    model.model.preprocessing["sampling_rate"] = 30
+    found = model.predict(run[1]["paths"][:2].tolist())
+    for prediction in found:
+        assert "a clip spans 4.0 s: its last frame was repeated" in prediction.to_json()["damage"]
+    tell(found[0], as_json=False, alone=False)
+    assert "(used as decoded: " in capsys.readouterr().out

@@ -91,3 +91,15 @@ def test_confidence_is_the_mean_probability():
 def test_rules_that_cannot_be(options, said):
     with pytest.raises(UserError, match=said):
         Rules(**options)
+
+
+def test_nothing_is_claimed_after_the_end():
+    """Of a video shorter than a window, and where the last window's middle is behind the end."""
+    starts = np.array([0.0])
+    (one,) = segments_of(np.array([[0.9]]), starts, starts + 8, 1.0, ["a"], Rules().of_span(1.0))
+    assert (one.start, one.end) == (0, 1)
+    starts = np.array([0.0, 1.0, 2.0, 3.0])
+    chances = np.array([[0.1], [0.9], [0.1], [0.9]])
+    rules = Rules(min_length=0, max_gap=0, smooth=0)
+    found = segments_of(chances, starts, starts + 1, 2.5, ["a"], rules)
+    assert [(s.start, s.end) for s in found] == [(1, 2)]

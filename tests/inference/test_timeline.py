@@ -163,3 +163,15 @@ def test_what_a_picture_shows():
     assert (moments[0], moments[-1]) == (2.0, 4997.0)
     assert [_tick(seconds) for seconds in (3, 62, 1801, 7200, 1e6)] == [0.5, 10, 300, 600, 1e6 / 12]
     assert (clock(2.5, 9), clock(65, 99), clock(3723, 4000)) == ("2.5 s", "1:05", "1:02:03")
+
+
+def test_a_video_shorter_than_a_window(place, tmp_path):
+    """It is one segment, as long as the video, and what was done is said."""
+    write_video(tmp_path / "a.mp4", numbered_frames(3, 64, 80), fps=25)
+    found = timeline(timesformer.load(place / "weights", device="cpu"), tmp_path / "a.mp4")
+    assert found.duration == pytest.approx(0.12)
+    assert found.ends[0] > 2 * found.duration
+    assert found.damage.startswith("0.12 s, and a window spans ")
+    chance = float(found.probabilities.max())
+    (segment,) = found.with_rules(Rules(enter=chance / 2, leave=chance / 4)).segments
+    assert (segment.start, segment.end) == (0, found.duration)

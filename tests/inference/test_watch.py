@@ -161,3 +161,24 @@ def test_mistakes(words, said):
     told = complaint_of(main, *words, "--checkpoint", "x")
     assert said in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("frames", [0, 3])
+def test_a_file_that_ends_too_soon_is_an_error(predictor, tmp_path, frames):
+    """Without a clip, and without pictures, whoever is waiting at that moment or not."""
+    import wave
+
+    path = tmp_path / "a"
+    if frames:
+        path = path.with_suffix(".mp4")
+        write_video(path, numbered_frames(frames, 64, 80), fps=25)
+    else:
+        path = path.with_suffix(".wav")
+        with wave.open(str(path), "wb") as sound:
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
+            sound.writeframes(bytes(1000))
+    live = Live(source_of(str(path)), Watch(predictor, source_of(str(path)))._windows, 5, 0)
+    live._thread.join(20)
+    reason = "ended after 3 frames, before a clip was complete" if frames else "no video stream"
+    with pytest.raises(VideoError, match=reason):
+        _ = live.over

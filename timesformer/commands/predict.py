@@ -103,7 +103,7 @@ def tell(prediction: Prediction, as_json: bool, alone: bool) -> None:
     if prediction.error is not None:
         print(f"error: {path}: {in_one_line(prediction.error)}", file=sys.stderr)
         return
-    damage = f" (damaged, used as decoded: {prediction.damage})" if prediction.damage else ""
+    damage = f" (used as decoded: {prediction.damage})" if prediction.damage else ""
     chances = [(in_one_line(guess.name), f"{100 * guess.prob:.1f} %") for guess in prediction.top]
     if not alone:
         print(f"{path}{damage}: {', '.join(' '.join(pair) for pair in chances)}")

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.records import Record, Records
 from timesformer.datasets.loader import loader_of, worker_errors
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.inference.encoder import Encoder, features_of
@@ -153,12 +153,14 @@ def _check_format(settings: Settings, records: Records) -> None:
         import pyarrow.parquet  # noqa: F401  (that it isn't there is told now)
     if settings.file_format != "npy":
         return
-    names: dict[str, str] = {}
+    names: dict[str, Record] = {}
     for record in records:
-        if (other := names.setdefault(video_id(record.path), record.path)) != record.path:
+        other = names.setdefault(video_id(record.path), record)
+        if (other.path, other.images) != (record.path, record.images):
+            both = other.path if other.path == record.path else f"{other.path} and {record.path}"
             raise UserError(
-                f"{other} and {record.path} would both be {video_id(record.path)}.npy: choose "
-                "another format"
+                f"{both} would {'twice' if both == other.path else 'both'} be "
+                f"{video_id(record.path)}.npy: choose another format"
             )
 
 

@@ -10,11 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from timesformer.clips.sampling import ClipPosition, ClipSampler, ViewGrid, sampler_of
-from timesformer.datasets.lists.label_reader import MOST
 from timesformer.datasets.lists.records import Record, Records
-from timesformer.datasets.lists.row_paths import is_video
-from timesformer.datasets.lists.rows import read_list
-from timesformer.datasets.lists.text_file import read_text
+from timesformer.datasets.lists.unlabelled import NO_LABEL, read_videos
 from timesformer.datasets.video.decode import Clips
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video.tree import videos_below
@@ -24,9 +21,8 @@ from timesformer.utils.errors import UserError
 from timesformer.utils.files import is_file, is_folder
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst")
+UNREAD_SUFFIXES = (".json", ".jsonl")  # annotations, whose videos are known by their IDs
 SHORT = "its last frame was repeated"  # a treatment, see `Problem`
-NO_LABEL = -1
-HEADERS = ("path", "video", "file")
 
 
 class GivenVideos(VideoDataset):
@@ -110,50 +106,46 @@ def records_of(paths: Iterable[str | os.PathLike[str]]) -> Records:
     records = Records()
     for path in paths:
         records.append(os.fspath(path), NO_LABEL)
-    if not records:
-        raise UserError("there are no videos to look at")
-    return records
+    return _some(records)
 
 
 def find(words: Sequence[str | Path], output: Path | None = None) -> Records:
-    """Return the videos that the words of a command line mean, in their order.
+    """Return the videos that the words of a command line mean, in their order, each once.
 
     Args:
         words: each a video; a folder of images, which is one video; a folder of videos, with those
-            in its folders; or a list: a text file with a path a line, or in a form that training
-            takes (`datasets.lists.rows`), whose labels play no part.
+            in its folders; or a list (`datasets.lists.unlabelled`).
         output: a folder whose videos aren't meant.
 
     Raises:
         UserError: there is no such file or folder, or nothing in it.
         AnnotationError: a list can't be read.
     """
-    found: list[str] = []
+    found: dict[Record, None] = {}
     for word in map(Path, words):
         if is_folder(word):
             videos = [*videos_below(word, output, frames=True)]
             if not videos:
                 raise UserError(f"{word}: there are no videos in it, nor folders of images")
-            found += videos
+            found |= dict.fromkeys(Record(video, NO_LABEL) for video in videos)
         elif not os.path.lexists(word):
             raise UserError(f"{word}: there is no such video, folder or list")
         elif is_file(word) and word.suffix.lower() in LIST_SUFFIXES:
-            found += _of_list(word)
+            found |= dict.fromkeys(read_videos(word))
+        elif is_file(word) and word.suffix.lower() in UNREAD_SUFFIXES:
+            raise UserError(
+                f"{word}: doesn't say where its videos are: name their folder, or a list with a "
+                "path a line"
+            )
         else:
-            found.append(str(word))
-    return records_of(dict.fromkeys(found))
+            found[Record(str(word), NO_LABEL)] = None
+    records = Records()
+    for record in found:
+        records.append(record.path, NO_LABEL, images=record.images)
+    return _some(records)
 
 
-def _of_list(path: Path) -> list[str]:
-    """Return the paths of a list; they are relative to the current folder, or else to its own."""
-    rows = [row for row in map(str.strip, read_text(path).splitlines()) if row]
-    if rows and rows[0].lower() in HEADERS:
-        del rows[0]
-    here = path.parent
-    if rows and all(is_video(r) or os.path.lexists(r) or os.path.lexists(here / r) for r in rows):
-        videos = rows
-    else:
-        videos = [record.path for record in read_list(path, MOST)]
-    if not os.path.lexists(videos[0]) and os.path.lexists(here / videos[0]):
-        return [str(here / video) for video in videos]
-    return videos
+def _some(records: Records) -> Records:
+    if not records:
+        raise UserError("there are no videos to look at")
+    return records

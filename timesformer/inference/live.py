@@ -162,10 +162,13 @@ class Live:
         """Whether no window will come any more.
 
         Raises:
-            VideoError: a source that can't be asked for a time limit says nothing any more.
+            VideoError: the source failed; or one that can't be asked for a time limit says nothing
+                any more.
         """
         with self._changed:
             if self._over or self._stop.is_set():
+                if self._offer is None and self._error is not None:
+                    raise self._error  # it may have come while nobody was waiting in `take`
                 return self._offer is None
             # Reading a pipe can't be interrupted; others have failed by themselves before.
             if not self.source.again and time.monotonic() - self._heard > self.timeout + 1:
@@ -197,7 +200,13 @@ class Live:
                 reason = error.reason
                 if not self.frames or not self.source.again:
                     raise
-            if not self.source.again or self._stop.is_set():
+            if self._stop.is_set():
+                return
+            if not self.source.again:
+                if not self.windows:
+                    count = counted(self.frames, "frame")
+                    reason = f"it ended after {count}, before a clip was complete"
+                    raise VideoError(self.source.word, reason)
                 return
             failures = 1 if self.frames > before else failures + 1
             if failures > self.attempts:

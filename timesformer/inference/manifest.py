@@ -57,10 +57,15 @@ def description(
 
 
 def inputs_digest(records: Records) -> str:
-    """SHA-256 of the paths in their order; what is in the files isn't looked at."""
+    """SHA-256 of the paths in their order; what is in the files isn't looked at.
+
+    Where images of a folder are meant, which ones is a part of its path.
+    """
     digest = hashlib.sha256()
     for record in records:
         digest.update(record.path.encode("utf-8", "surrogateescape") + b"\0")
+        if record.images is not None:
+            digest.update(repr(tuple(record.images)).encode() + b"\0")
     return digest.hexdigest()
 
 

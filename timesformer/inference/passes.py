@@ -168,7 +168,8 @@ class PassDataset(GivenVideos):
         Raises:
             VideoError: it can't be read.
         """
-        return self.reader.length(self.records[index].path)
+        record = self.records[index]
+        return self.reader.length(record.path, record.images)
 
     def __getitems__(self, keys: Sequence[Any]) -> list[Any]:
         """Decode passes."""

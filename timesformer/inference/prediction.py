@@ -39,7 +39,8 @@ class Prediction:
         scores: (K,) as a test makes them of the video's views; None if it can't be read.
         testing: the views, and how their scores were joined.
         class_names: in label order, or ().
-        damage: what is wrong with the file although it could be read, or "".
+        damage: what is wrong with the file although it could be read, e.g. that it is shorter than
+            a clip, or "".
         error: why it couldn't be read, or None.
         topk: classes that `top` names.
     """

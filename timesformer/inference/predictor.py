@@ -200,6 +200,8 @@ class Predictor:
         with worker_errors():
             for (i, problems), scores in filled(self.score, read(), batch_size):
                 told = {problem.treatment: problem.reason for problem in problems}
+                if SHORT in told:
+                    told[SHORT] += f": {SHORT}"
                 joined = None
                 if FAILED not in told:
                     how, several = self.testing.ensemble, self.testing.multi_label
@@ -209,7 +211,7 @@ class Predictor:
                     joined,
                     self.testing,
                     self.class_names,
-                    damage=told.get(USED, ""),
+                    damage="; ".join(told[how] for how in (USED, SHORT) if how in told),
                     error=told.get(FAILED),
                     topk=topk,
                 )

@@ -112,11 +112,11 @@ def cells(starts: Floats, ends: Floats, duration: float) -> Floats:
     """Return the moments (n + 1) between which each window speaks for the video.
 
     A window speaks for what is nearest to its middle; the first and the last one also for what is
-    before and after.
+    before and after; none for what is after the video.
     """
     middles = (starts + ends) / 2
     between = (middles[1:] + middles[:-1]) / 2
-    return np.concatenate([[0.0], between, [max(duration, middles[-1])]])
+    return np.minimum(np.concatenate([[0.0], between, [duration]]), duration)
 
 
 def smoothed(probabilities: Floats, middles: Floats, seconds: float) -> Floats:
@@ -167,6 +167,8 @@ def segments_of(
     found = []
     for track in tracks:
         runs = _joined(_runs(track, edges), rules.max_gap)
+        # A window whose middle is after the end of the video speaks for nothing.
+        runs = [run for run in runs if run.end > run.start]
         long = [run for run in runs if run.end - run.start >= rules.min_length - NEARLY]
         for run in _joined(long, rules.max_gap):
             a, b = np.searchsorted(edges, (run.start, run.end))

@@ -23,6 +23,7 @@ from torch import Tensor
 from timesformer.clips.ensemble import ensemble, probabilities
 from timesformer.datasets.video.whole import Decoded, WholeVideo
 from timesformer.inference.filling import filled
+from timesformer.inference.given import SHORT
 from timesformer.inference.predictor import BATCH, Predictor
 from timesformer.inference.segments import Rules, Segment, segments_of, smoothed
 from timesformer.inference.windows import Window, Windows, places_in, span_of, windows_in
@@ -84,7 +85,7 @@ class Timeline:
 
     def with_rules(self, rules: Rules) -> Timeline:
         """Return the same with segments made by other rules; nothing is computed again."""
-        rules = rules.of_span(float(self.ends[0] - self.starts[0]))
+        rules = rules.of_span(min(float(self.ends[0] - self.starts[0]), self.duration))
         found = segments_of(
             self.probabilities, self.starts, self.ends, self.duration, self.names, rules,
             self.testing.multi_label,
@@ -144,7 +145,7 @@ def timeline(
         raise UserError(f"--stride {stride:g}: must be seconds above 0")
     sampling, testing = predictor.model.sampling, testing_of(predictor, num_crops, multi_label)
     span = span_of(sampling, window)
-    rules = (rules or Rules()).of_span(span)
+    rules = rules or Rules()
     rules.background_labels(predictor.class_names)  # a wrong name is told before the work
     if is_folder(path):
         raise VideoError(os.fspath(path), "a folder: a timeline is of one video file")
@@ -158,6 +159,10 @@ def timeline(
     for place, found in progress(filled(predictor.score, stream, batch_size), "timeline", total):
         table.add(place, ensemble(found[None], testing.ensemble, testing.multi_label)[0].numpy())
     starts, ends, joined = table.columns
+    duration = seen.until + video.frame_seconds
+    if span > duration + video.frame_seconds:
+        short = f"{duration:.3g} s, and a window spans {span:.3g} s: {SHORT}"
+        video.damage = f"{video.damage}; {short}" if video.damage else short
     names = predictor.class_names or tuple(f"class {i}" for i in range(joined.shape[1]))
     return Timeline(
         path=os.fspath(path),
@@ -168,7 +173,7 @@ def timeline(
         names=tuple(names),
         segments=[],
         rules=rules,
-        duration=seen.until + video.frame_seconds,
+        duration=duration,
         fps=1 / video.frame_seconds,
         frames=video.decoded,
         damage=video.damage,
@@ -192,17 +197,11 @@ def _windows(video: WholeVideo, windows: Windows, seen: _Seen) -> Iterator[Windo
         for frame in video:
             seen(frame)
             yield from windows.feed(frame.number, frame.pts, frame.image)
-        short = windows.finish()
+        yield from windows.finish()
     except VideoError as error:
         if not windows.complete:
             raise
         video.damage = f"breaks off after {seen.until:.3g} s: {error.reason}"
-        return
-    if short:
-        whole = f"{seen.until + video.frame_seconds:.3g} s, and a window spans"
-        said = f"{whole} {short[0].end - short[0].start:.3g} s: its last frame was repeated"
-        video.damage = video.damage or said
-    yield from short
 
 
 class _Table:

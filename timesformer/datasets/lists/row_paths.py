@@ -15,16 +15,16 @@ MOST_WORDS = 50  # separators inside a label or behind a path; bounds the time o
 QUOTE_IT = 'if it is a part of the path, put the path in quotes ("…")'
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_SUFFIX = "(?i:" + "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES)) + ")"
-_BEHIND_FILE = re.compile(rf"{_SUFFIX}[\s,;|:]")
-_ENDS_IN_FILE = re.compile(rf"{_SUFFIX}$")
+SUFFIX = "(?i:" + "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES)) + ")"
+_BEHIND_FILE = re.compile(rf"{SUFFIX}[\s,;|:]")
+_ENDS_IN_FILE = re.compile(rf"{SUFFIX}$")
 _COLUMN_BEFORE = re.compile(r"\d+\s*(?:[\t,;|]|::)")
 _NUMBER_BEFORE = re.compile(r"\d+\s")
 # A path that no row can be parted from wrongly: without anything that parts, or a video's file
 # whose name is, in whatever folders. (\\s would be several times slower than what it stands for.)
 _WHITE = r"\x00- \x7f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 _PLAIN_NAME = rf'[^{_WHITE},;|:"/]+'
-PLAIN_FILE = rf'(?!\d+\s*(?:[\t,;|]|::))(?:(?=\S)[^"\x00-\x1f\x7f\ufeff]*/)?{_PLAIN_NAME}{_SUFFIX}'
+PLAIN_FILE = rf'(?!\d+\s*(?:[\t,;|]|::))(?:(?=\S)[^"\x00-\x1f\x7f\ufeff]*/)?{_PLAIN_NAME}{SUFFIX}'
 PLAIN = rf'(?:[^{_WHITE},;|:"]+|{PLAIN_FILE})'
 
 

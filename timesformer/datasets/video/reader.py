@@ -63,14 +63,18 @@ class VideoReader:
 
         return persistently(lambda: self._read(path, place_once, cuts, images), path)
 
-    def length(self, path: str) -> tuple[int, float]:
+    def length(self, path: str, images: Images | None = None) -> tuple[int, float]:
         """Return a video's number of frames and frames per second, as clips are placed by them.
+
+        Args:
+            path: the file or folder.
+            images: those of a folder that are meant; None for all.
 
         Raises:
             VideoError: it can't be read.
         """
         if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
-            return len(frame_folder.list_frames(path)), self.frames_fps
+            return len(frame_folder.list_frames(path, images)), self.frames_fps
         return persistently(lambda: length_of(path, self.timeout), path)
 
     def _read(self, path: str, place: Place, cuts: Sequence[Cut], images: Images | None) -> Clips:
