@@ -119,7 +119,7 @@ def _of_provider(path: Path, rows: Sequence[str], here: str) -> Records:
 
 
 def _where_they_are(found: Records, here: str) -> Records:
-    """Return a list's videos where the first one lies that is there: one missing changes nothing."""
+    """Return a list's videos where the first that is there lies, whichever are missing."""
     first = next((r.path for r in found if _is_there(r.path, here)), None)
     if first is None or os.path.lexists(first):
         return found

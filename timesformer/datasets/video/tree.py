@@ -27,7 +27,8 @@ def videos_below(folder: Path, output: Path | None = None, frames: bool = False)
     hidden = None if output is None else output.resolve()
     for place, folders, files in os.walk(folder, onerror=_tell, followlinks=True):
         there = Path(place)
-        folders[:] = sorted(n for n in folders if n[0] != "." and _is_new(there / n, folder, hidden))
+        seen = (name for name in folders if name[0] != ".")
+        folders[:] = sorted(name for name in seen if _is_new(there / name, folder, hidden))
         names = sorted(name for name in files if name[0] != ".")
         videos = [name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
         yield from (str(there / name) for name in videos)
