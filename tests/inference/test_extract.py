@@ -236,7 +236,7 @@ def test_another_setting_is_refused(weights, model, videos, tmp_path):
         (["--out", "{out}", "--layer", "2"], "layer 2: the model has 2 blocks, 0 to 1"),
         (["--out", "{out}", "--level", "patch", "--views", "1x3"], "views 1x3: maps of patches"),
         (["--out", "{out}", "--stride", "1s", "--views", "4x1"], "windows take the place of clips"),
-        (["--out", "{out}", "--stride", "0s"], "--stride 0.0: must be above 0"),
+        (["--out", "{out}", "--stride", "0s"], "--stride 0: must be above 0"),
         (["--out", "{out}", "--shard", "3/2"], "--shard 3/2: i/n"),
         (["{copy}", "--out", "{out}", "--format", "npy"], "would both be "),
     ],

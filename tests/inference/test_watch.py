@@ -154,6 +154,8 @@ def test_a_signal_ends_it_with_a_summary(predictor, tmp_path, capsys):
         (["gopher://a"], "a URL begins with rtsp"),
         (["-", "--reconnect", "-1"], "--reconnect -1"),
         (["-", "--every", "soon"], "'soon': seconds"),
+        (["-", "--every", "0"], "--every 0: must be above 0"),
+        (["-", "--topk", "0"], "--topk 0: must be 1 or more"),
         (["-", "--every", "1", "--every-frames", "2"], "not allowed with"),
     ],
 )

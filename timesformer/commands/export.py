@@ -28,18 +28,18 @@ from timesformer.inference.formats import FORMATS
 from timesformer.inference.formats.base import CLIPS, INPUTS
 from timesformer.inference.given import find
 from timesformer.inference.load import load
+from timesformer.inference.options import ModelParser
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_place
-from timesformer.utils.parser import CommandParser, input_path, output_path
+from timesformer.utils.parser import input_path, output_path
 from timesformer.utils.text import counted, format_table
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     usage = "--checkpoint WEIGHTS --to FORMAT --out FILE [options]"
-    parser = CommandParser("export", __doc__, usage)
-    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
-                        help="a file, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+    parser = ModelParser("export", __doc__, usage)
+    parser.add_checkpoint(exported=False)
     suffixes = ", ".join(f"{f.name} ({f.suffix})" for f in FORMATS.values())
     parser.add_argument("--to", required=True, choices=FORMATS, metavar="FORMAT", help=suffixes)
     parser.add_argument("--out", required=True, type=output_path, metavar="FILE")

@@ -26,32 +26,27 @@ from timesformer.inference.extract import Summary, extract
 from timesformer.inference.extract_plan import plan
 from timesformer.inference.features import FORMATS
 from timesformer.inference.given import find
-from timesformer.inference.load import DEVICE, load
-from timesformer.inference.predictor import BATCH
+from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.settings import Settings, share_of
 from timesformer.utils.errors import UserError
-from timesformer.utils.parser import CommandParser, duration, input_path, output_path
-from timesformer.utils.precision import AMP_TYPES
+from timesformer.utils.parser import duration, input_path, output_path
 from timesformer.utils.text import counted
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     usage = "VIDEO|FOLDER|LIST ... --checkpoint WEIGHTS --out DIR [options]"
-    parser = CommandParser("extract", __doc__, usage)
+    parser = ModelParser("extract", __doc__, usage)
     parser.add_argument("videos", nargs="+", type=input_path, metavar="VIDEO|FOLDER|LIST")
-    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
-                        help="a file, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+    parser.add_checkpoint(exported=False)
     parser.add_argument("--out", type=output_path, metavar="DIR", help="the folder to fill")
     parser.add_argument("--level", choices=LEVELS, default="clip", help="what has a row (clip)")
     parser.add_argument("--layer", type=int, default=LAST, metavar="N",
                         help="after block N, from 0, negative from the end "
                         "(-1: the last one and the norm, what the head sees)")  # fmt: skip
-    parser.add_argument("--stride", type=duration, metavar="SECONDS",
+    parser.add_argument("--stride", type=duration, metavar="TIME",
                         help="windows along the whole video, so far apart: 1s, 0.5s")  # fmt: skip
-    parser.add_argument("--views", metavar="CxS",
-                        help="clips x crops, averaged (the test's; one crop of windows and "
-                        "patches)")  # fmt: skip
+    parser.add_views("that are averaged (the test's; one crop of windows and patches)")
     parser.add_argument("--format", choices=FORMATS, default="npz", dest="file_format",
                         help="npz (default), parquet, or npy: a file a video")  # fmt: skip
     parser.add_argument("--fp16", action="store_true", help="store float16")
@@ -62,18 +57,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true",
                         help="measure a few of the videos, and tell the cost of many")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="end with a line of JSON")
-    parser.add_argument("--device", default=DEVICE, help="cpu, cuda, cuda:1, … (the GPU if any)")
-    parser.add_argument("--amp", nargs="?", const="bf16", default="none",
-                        choices=["none", *AMP_TYPES],
-                        help="compute in bf16 (or in fp16)")  # fmt: skip
-    parser.add_sampling_rate()
-    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N",
-                        help=f"clips that the model gets at once ({BATCH})")  # fmt: skip
+    parser.add_computing()
+    parser.add_batch_size()
     parser.add_workers()
     args = parser.parse(argv)
-    parser.need_positive(args, "--batch-size", "--sampling-rate", "--part")
-    if args.stride == 0:
-        raise UserError(f"--stride {args.stride}: must be above 0")
+    parser.need_positive(args, "--part")
+    parser.need_above_zero(args, "--stride")
     args.share = share_of(args.shard)
     if args.out is None and not args.plan:
         raise UserError("--out: the folder to fill is needed")
@@ -84,9 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Extract; status 1 if some videos can't be read."""
     args = parse_args(argv)
     videos = find(args.videos, args.out)
-    model = load(
-        args.checkpoint, device=args.device, amp=args.amp, sampling_rate=args.sampling_rate
-    )
+    model = load_asked(args)
     settings = Settings(
         **{name: getattr(args, name) for name in Settings.__dataclass_fields__}  # one name each
     )

@@ -25,15 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timesformer.inference.given import find
-from timesformer.inference.load import DEVICE, load
+from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.prediction import Prediction
-from timesformer.inference.predictor import BATCH
 from timesformer.inference.written import SUFFIXES, json_line, write_predictions
 from timesformer.utils.errors import UserError, in_one_line
 from timesformer.utils.files import make_place
 from timesformer.utils.logging import progress
-from timesformer.utils.parser import CommandParser, input_path, output_path
-from timesformer.utils.precision import AMP_TYPES
+from timesformer.utils.parser import input_path, output_path
 from timesformer.utils.text import counted
 
 FEW = 4  # videos for which starting processes takes longer than decoding
@@ -42,25 +40,17 @@ FEW = 4  # videos for which starting processes takes longer than decoding
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     usage = "VIDEO|FOLDER|LIST ... --checkpoint WEIGHTS [options]"
-    parser = CommandParser("predict", __doc__, usage)
+    parser = ModelParser("predict", __doc__, usage)
     parser.add_argument("videos", nargs="+", type=input_path, metavar="VIDEO|FOLDER|LIST")
-    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
-                        help="a file, exported or not, a run's folder, hf/ORG/NAME, …")  # fmt: skip
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to name (5)")
-    parser.add_argument("--views", metavar="CxS",
-                        help="clips x crops of a video (the test's, or 1x3)")  # fmt: skip
+    parser.add_checkpoint()
+    parser.add_topk()
+    parser.add_views()
     parser.add_argument("--out", type=output_path, metavar="FILE", help=", ".join(SUFFIXES))
     parser.add_argument("--json", action="store_true", help="print a line of JSON a video")
-    parser.add_argument("--device", default=DEVICE, help="cpu, cuda, cuda:1, … (the GPU if any)")
-    parser.add_argument("--amp", nargs="?", const="bf16", default="none",
-                        choices=["none", *AMP_TYPES],
-                        help="compute in bf16 (or in fp16)")  # fmt: skip
-    parser.add_sampling_rate()
-    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N",
-                        help=f"clips that the model gets at once ({BATCH})")  # fmt: skip
+    parser.add_computing()
+    parser.add_batch_size()
     parser.add_workers()
     args = parser.parse(argv)
-    parser.need_positive(args, "--topk", "--batch-size", "--sampling-rate")
     if args.out is not None and args.out.suffix not in SUFFIXES:
         raise UserError(f"--out {args.out}: its name must end in {', '.join(SUFFIXES)}")
     return args
@@ -72,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     videos = find(args.videos)
     if args.out is not None:
         make_place(args.out)
-    model = load(
-        args.checkpoint, device=args.device, amp=args.amp, sampling_rate=args.sampling_rate
-    )
+    model = load_asked(args)
     if args.views is not None:
         model = model.with_views(args.views)
     workers = args.workers if len(videos) > FEW else 0

@@ -16,19 +16,17 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from timesformer.inference.given import find
-from timesformer.inference.load import DEVICE, load
+from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.page import make_page
 from timesformer.inference.page_server import LOCAL, listen, own_folder, serve, where
 from timesformer.inference.shown import Limits
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import is_file
-from timesformer.utils.parser import CommandParser, input_path
-from timesformer.utils.precision import AMP_TYPES
+from timesformer.utils.parser import input_path
 from timesformer.utils.text import counted
 
 PORT = 7860
@@ -38,9 +36,8 @@ EXAMPLES = 24  # that are offered
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     limits = Limits()
-    parser = CommandParser("serve", __doc__, "--checkpoint WEIGHTS [options]")
-    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
-                        help="a file, exported or not, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+    parser = ModelParser("serve", __doc__, "--checkpoint WEIGHTS [options]")
+    parser.add_checkpoint()
     parser.add_argument("--examples", type=input_path, metavar="FOLDER",
                         help=f"videos that are offered, {EXAMPLES} at most")  # fmt: skip
     parser.add_argument("--host", default=LOCAL, metavar="ADDRESS",
@@ -51,19 +48,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help=f"larger files aren't taken ({limits.megabytes:g})")  # fmt: skip
     parser.add_argument("--max-seconds", type=float, default=limits.seconds, metavar="N",
                         help=f"longer videos aren't taken ({limits.seconds:g})")  # fmt: skip
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to name (5)")
-    parser.add_argument("--views", metavar="CxS",
-                        help="clips x crops of a video (the test's, or 1x3)")  # fmt: skip
-    parser.add_argument("--device", default=DEVICE, help="cpu, cuda, cuda:1, … (the GPU if any)")
-    parser.add_argument("--amp", nargs="?", const="bf16", default="none",
-                        choices=["none", *AMP_TYPES],
-                        help="compute in bf16 (or in fp16)")  # fmt: skip
-    parser.add_sampling_rate()
+    parser.add_topk()
+    parser.add_views()
+    parser.add_computing()
     args = parser.parse(argv)
-    parser.need_positive(args, "--topk", "--sampling-rate")
-    for option, value in (("--max-mb", args.max_mb), ("--max-seconds", args.max_seconds)):
-        if not 0 < value < math.inf:
-            raise UserError(f"{option} {value:g}: must be above 0")
+    parser.need_above_zero(args, "--max-mb", "--max-seconds")
     if not 0 <= args.port < 1 << 16:
         raise UserError(f"--port {args.port}: must be 0 to 65535")
     return args
@@ -76,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     examples = [] if args.examples is None else examples_in(args.examples)
     with listen(args.host, args.port) as sock, own_folder():
-        model = load(
-            args.checkpoint, device=args.device, amp=args.amp, sampling_rate=args.sampling_rate
-        )
+        model = load_asked(args)
         if args.views is not None:
             model = model.with_views(args.views)
         limits = Limits(args.max_mb, args.max_seconds)

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from timesformer.datasets.video.whole import WholeVideo
 from timesformer.inference.detection import Detection, Truth, detection, read_truth
-from timesformer.inference.load import DEVICE, load
-from timesformer.inference.predictor import BATCH, Predictor
+from timesformer.inference.options import ModelParser, load_asked
+from timesformer.inference.predictor import Predictor
 from timesformer.inference.segments import Rules
 from timesformer.inference.timeline import STRIDE, Timeline, timeline
 from timesformer.inference.timeline_files import FILES, write_timeline
@@ -35,8 +35,7 @@ from timesformer.inference.timeline_picture import timeline_picture
 from timesformer.utils.errors import UserError, VideoError, in_one_line
 from timesformer.utils.files import make_places, write_text
 from timesformer.utils.logging import progress
-from timesformer.utils.parser import CommandParser, duration, input_path, output_path
-from timesformer.utils.precision import AMP_TYPES
+from timesformer.utils.parser import duration, input_path, output_path
 from timesformer.utils.text import counted, format_table
 from timesformer.visualization.annotated import Caption, write_annotated
 from timesformer.visualization.style import class_colours, write_png
@@ -47,16 +46,13 @@ PICTURE, FILM, QUALITY = "timeline.png", "annotated.mp4", "detection.json"
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     rules = Rules()
-    parser = CommandParser("timeline", __doc__, "VIDEO --checkpoint WEIGHTS --out DIR [options]")
+    parser = ModelParser("timeline", __doc__, "VIDEO --checkpoint WEIGHTS --out DIR [options]")
     parser.add_argument("video", type=input_path, metavar="VIDEO")
-    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
-                        help="a file, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+    parser.add_checkpoint()
     parser.add_argument("--out", type=output_path, required=True, metavar="DIR")
     parser.add_argument("--stride", type=duration, default=STRIDE, metavar="TIME",
                         help="from one window to the next: 1s, 500ms, 0.5 (1s)")  # fmt: skip
-    parser.add_argument("--window", type=duration, metavar="TIME",
-                        help="that a window spans, for models that take frames of equal parts of "
-                        "a video; others know it")  # fmt: skip
+    parser.add_window("window")
     parser.add_argument("--enter", type=float, default=rules.enter, metavar="P",
                         help="probability from which on a class is claimed "
                         f"({rules.enter})")  # fmt: skip
@@ -72,27 +68,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                             help=f"{meaning} (half of a window)")  # fmt: skip
     parser.add_argument("--background", action="append", default=[], metavar="NAME",
                         help="a class that stands for nothing; may be given again")  # fmt: skip
-    parser.add_argument("--multi-label", action=argparse.BooleanOptionalAction, default=None,
-                        help="several classes at a time (as the weights say)")  # fmt: skip
-    parser.add_argument("--crops", type=int, default=1, choices=[1, 3],
-                        help="of each window: the centre, or three (1)")  # fmt: skip
     parser.add_argument("--annotate", action="store_true",
                         help=f"write {FILM}, too; decodes the video again")  # fmt: skip
     parser.add_argument("--truth", type=input_path, metavar="CSV",
                         help="true segments: video,start,end,label; measures and writes "
                         f"{QUALITY}")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the segments as JSON")
-    parser.add_argument("--device", default=DEVICE, help="cpu, cuda, cuda:1, … (the GPU if any)")
-    parser.add_argument("--amp", nargs="?", const="bf16", default="none",
-                        choices=["none", *AMP_TYPES],
-                        help="compute in bf16 (or in fp16)")  # fmt: skip
-    parser.add_sampling_rate()
-    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N",
-                        help=f"windows that the model gets at once ({BATCH})")  # fmt: skip
+    parser.add_computing()
+    parser.add_batch_size()
     args = parser.parse(argv)
-    parser.need_positive(args, "--batch-size", "--sampling-rate")
-    if not args.stride:
-        raise UserError("--stride 0: must be above 0")
+    parser.need_above_zero(args, "--stride", "--window")
     if args.leave is None:
         args.leave = min(rules.leave, args.enter)
     return args
@@ -108,9 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{args.video}: there is no such video")
     more = [FILM] * args.annotate + [QUALITY] * (args.truth is not None)
     make_places(args.out, [*FILES, PICTURE, *more])
-    predictor = load(
-        args.checkpoint, device=args.device, amp=args.amp, sampling_rate=args.sampling_rate
-    )
+    predictor = load_asked(args)
     truth = [] if args.truth is None else truth_of(args.truth, predictor, args.video)
     start = time.perf_counter()
     try:

@@ -23,50 +23,37 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from timesformer.inference.live import source_of
-from timesformer.inference.load import DEVICE, load
+from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.watch import Seen, Summary, Watch
 from timesformer.utils.errors import UserError, VideoError, in_one_line
 from timesformer.utils.files import expand_home
-from timesformer.utils.parser import CommandParser, duration
-from timesformer.utils.precision import AMP_TYPES
+from timesformer.utils.parser import duration
 from timesformer.utils.text import counted
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     usage = "CAMERA|URL|VIDEO|- --checkpoint WEIGHTS [options]"
-    parser = CommandParser("watch", __doc__, usage)
+    parser = ModelParser("watch", __doc__, usage)
     parser.add_argument("source", type=expand_home, metavar="CAMERA|URL|VIDEO|-")
-    parser.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
-                        help="a file, a run's folder, hf/ORG/NAME, …")  # fmt: skip
+    parser.add_checkpoint()
     often = parser.add_mutually_exclusive_group()
     often.add_argument("--every", type=duration, metavar="TIME",
                        help="from one clip to the next: 1s, 500ms, 0.5 (500ms)")  # fmt: skip
     often.add_argument("--every-frames", type=int, metavar="N", help="the same in frames")
-    parser.add_argument("--window", type=duration, metavar="TIME",
-                        help="that a clip spans, for models that take frames of equal parts of a "
-                        "video; others know it")  # fmt: skip
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes to name (5)")
-    parser.add_argument("--crops", type=int, default=1, choices=[1, 3],
-                        help="of each clip: the centre, or three (1)")  # fmt: skip
-    parser.add_argument("--multi-label", action=argparse.BooleanOptionalAction, default=None,
-                        help="each class by itself (as the weights say)")  # fmt: skip
+    parser.add_window("clip")
+    parser.add_topk()
     parser.add_argument("--timeout", type=duration, default=10.0, metavar="TIME",
                         help="without a frame, after which a source has failed (10s)")  # fmt: skip
     parser.add_argument("--reconnect", type=int, default=5, metavar="N",
                         help="attempts in a row to open a stream again (5)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a line of JSON a clip")
-    parser.add_argument("--device", default=DEVICE, help="cpu, cuda, cuda:1, … (the GPU if any)")
-    parser.add_argument("--amp", nargs="?", const="bf16", default="none",
-                        choices=["none", *AMP_TYPES],
-                        help="compute in bf16 (or in fp16)")  # fmt: skip
-    parser.add_sampling_rate()
+    parser.add_computing()
     args = parser.parse(argv)
-    parser.need_positive(args, "--topk", "--every-frames", "--sampling-rate")
+    parser.need_positive(args, "--every-frames")
     if args.reconnect < 0:
         raise UserError(f"--reconnect {args.reconnect}: must be 0 or more")
-    if not args.timeout:
-        raise UserError("--timeout 0: must be above 0")
+    parser.need_above_zero(args, "--every", "--window", "--timeout")
     return args
 
 
@@ -74,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Watch until the source ends or a signal comes; status 1 if the source fails for good."""
     args = parse_args(argv)
     source = source_of(args.source)
-    predictor = load(
-        args.checkpoint, device=args.device, amp=args.amp, sampling_rate=args.sampling_rate
-    )
+    predictor = load_asked(args)
     with stopped_by_signals() as stop:
         watch = Watch(
             predictor,

@@ -87,12 +87,8 @@ class Predictor:
         Raises:
             UserError: it is something else, or crops aren't 1 or 3.
         """
-        clips, _, crops = views.lower().partition("x")
-        if not (clips.isdecimal() and int(clips) > 0 and crops in ("1", "3")):
-            raise UserError(
-                f"views {views!r:.60}: clips x crops, of which there are 1 or 3: 1x3, or 10x3"
-            )
-        testing = self.testing._replace(num_clips=int(clips), num_crops=int(crops))
+        clips, crops = views_of(views)
+        testing = self.testing._replace(num_clips=clips, num_crops=crops)
         return Predictor(self.model, testing, self.amp)
 
     def transform(self, frames: Any, num_crops: int = 1) -> Tensor:
@@ -250,6 +246,20 @@ def predict(
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     several = [videos] if isinstance(videos, str | os.PathLike) else videos
     return predictor.stream(several, **options)
+
+
+def views_of(word: str) -> tuple[int, int]:
+    """Return the clips and crops that a word means, e.g. "4x3".
+
+    Raises:
+        UserError: it is something else, or crops aren't 1 or 3.
+    """
+    clips, _, crops = word.lower().partition("x")
+    if not (clips.isdecimal() and int(clips) > 0 and crops in ("1", "3")):
+        raise UserError(
+            f"views {word!r:.60}: clips x crops, of which there are 1 or 3: 1x3, or 10x3"
+        )
+    return int(clips), int(crops)
 
 
 @contextmanager

@@ -148,6 +148,17 @@ class CommandParser(argparse.ArgumentParser):
             if value is not None and value < 1:
                 raise UserError(f"{option} {value}: must be 1 or more")
 
+    def need_above_zero(self, args: argparse.Namespace, *options: str) -> None:
+        """Make sure that numbers and durations, where they are given, are above 0 and finite.
+
+        Raises:
+            UserError: one isn't.
+        """
+        for option in options:
+            value = getattr(args, _attribute(option))
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{option} {value:g}: must be above 0")
+
     def refuse(self, args: argparse.Namespace, options: Sequence[str], why: str) -> None:
         """Refuse options that would do nothing beside the others.
 
