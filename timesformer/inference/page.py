@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 EMPTY = "Drop a video on the left, or record one: what is in it will stand here."
 EMPTY_TABLE = "Drop several videos: each will have a row here."
+# Else browsers record all that a camera can, and slow computers lose most frames over it.
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
 WAITING = "Looking at it all, from its start to its end …"
 Shown = tuple[str, str, str]
 """HTML of the answer, of the clip, and of the timeline."""
@@ -141,7 +143,7 @@ def make_page(
                         label="Video",
                         sources=["upload", "webcam"],
                         include_audio=True,
-                        webcam_options=gr.WebcamOptions(mirror=False),
+                        webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA),
                         elem_id="video",
                     )
                 with gr.Column():
