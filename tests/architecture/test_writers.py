@@ -27,6 +27,8 @@ EXEMPT = {
     ("models/weights/save.py", "_sync"): "syncs what is written",
     ("embed/cache.py", "cached_features"): "a cache, which writes itself whole",
     ("embed/features.py", "thumbnail"): "into memory",
+    ("inference/page_html.py", "_picture"): "into memory",
+    ("inference/page_html.py", "timeline_block"): "into memory",
     ("visualization/embedding_page.py", "_shrunk"): "into memory",
     ("visualization/predictions.py", "_rasterise"): "into memory",
     ("visualization/tensorboard.py", "add_scalars"): "a log: events are added to its end",

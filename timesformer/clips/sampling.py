@@ -102,6 +102,11 @@ class RateSampler:
         if self.placement not in PLACEMENTS:
             raise ValueError(f"clip sampling {self.placement!r} is none of {', '.join(PLACEMENTS)}")
 
+    @property
+    def seconds(self) -> float:
+        """What a clip spans."""
+        return self.num_frames * self.sampling_rate / self.target_fps
+
     def place(
         self,
         length: int,

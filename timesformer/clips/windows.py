@@ -5,6 +5,7 @@ Index arithmetic, as in `sampling.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,17 @@ import numpy as np
 from timesformer.clips.sampling import ClipPosition, RateSampler
 
 NEARLY = 1e-6  # of a stride: what rounding may take from the last window
+
+
+def windows_within(duration: float, window: float, stride: float) -> int:
+    """Return how many windows of so many seconds lie in a video as a whole; 1 at least.
+
+    Args:
+        duration: seconds of the video.
+        window: seconds that a window spans.
+        stride: seconds from the start of a window to that of the next.
+    """
+    return max(1, 1 + math.floor((duration - window) / stride + NEARLY))
 
 
 @dataclass(frozen=True)
@@ -36,12 +48,11 @@ class WindowSampler:
     @property
     def window(self) -> float:
         """Seconds that a window spans."""
-        return self.sampler.num_frames * self.sampler.sampling_rate / self.sampler.target_fps
+        return self.sampler.seconds
 
     def count(self, length: int, fps: float) -> int:
         """Return how many windows a video has."""
-        room = (length / fps - self.window) / self.stride
-        return max(int(room + NEARLY), 0) + 1
+        return windows_within(length / fps, self.window, self.stride)
 
     def place(
         self,

@@ -33,7 +33,7 @@ from timesformer.utils.files import make_places, write_text
 from timesformer.utils.logging import progress
 from timesformer.utils.npz import write_npz
 from timesformer.utils.parser import CommandParser, input_path, output_path
-from timesformer.utils.text import counted, did_you_mean
+from timesformer.utils.text import class_name, counted, did_you_mean
 
 FILES = ("contact_sheet.png", "overlay.gif", "overlay.mp4", "heads.png", "maps.npz")
 PAGE = """<!doctype html>
@@ -168,7 +168,7 @@ def write_all(folder: Path, found: ExplainedVideo, names: Sequence[str]) -> str:
     )
     from timesformer.visualization.style import write_png
 
-    name = names[found.label] if names else f"class {found.label}"
+    name = class_name(names, found.label)
     what = f"{name} {100 * found.probabilities[found.label]:.0f} %"
     told = found.faithfulness
     curves = {k: (c.deletion, c.insertion) for k, c in told.curves.items()}

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 
 from timesformer.inference.live import source_of
 from timesformer.inference.options import ModelParser, load_asked
-from timesformer.inference.watch import Seen, Summary, Watch
+from timesformer.inference.watch import EVERY, RECONNECT, TIMEOUT, Seen, Summary, Watch
 from timesformer.utils.errors import UserError, VideoError, in_one_line
 from timesformer.utils.files import expand_home
 from timesformer.utils.parser import duration
@@ -39,14 +39,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_checkpoint()
     often = parser.add_mutually_exclusive_group()
     often.add_argument("--every", type=duration, metavar="TIME",
-                       help="from one clip to the next: 1s, 500ms, 0.5 (500ms)")  # fmt: skip
+                       help=f"from one clip to the next: 1s, 500ms, 0.5 ({EVERY:g}s)")  # fmt: skip
     often.add_argument("--every-frames", type=int, metavar="N", help="the same in frames")
     parser.add_window("clip")
     parser.add_topk()
-    parser.add_argument("--timeout", type=duration, default=10.0, metavar="TIME",
-                        help="without a frame, after which a source has failed (10s)")  # fmt: skip
-    parser.add_argument("--reconnect", type=int, default=5, metavar="N",
-                        help="attempts in a row to open a stream again (5)")  # fmt: skip
+    parser.add_argument("--timeout", type=duration, default=TIMEOUT, metavar="TIME",
+                        help="without a frame, after which a source has failed "
+                        f"({TIMEOUT:g}s)")  # fmt: skip
+    parser.add_argument("--reconnect", type=int, default=RECONNECT, metavar="N",
+                        help=f"attempts in a row to open a stream again ({RECONNECT})")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print a line of JSON a clip")
     parser.add_computing()
     args = parser.parse(argv)

@@ -23,7 +23,7 @@ from timesformer.datasets.video.reader import VideoReader
 from timesformer.utils.errors import AnnotationError, ConfigError, UserError
 from timesformer.utils.files import is_file, is_folder
 from timesformer.utils.logging import get_logger
-from timesformer.utils.text import counted
+from timesformer.utils.text import class_name, counted
 
 logger = get_logger(__name__)
 
@@ -67,9 +67,8 @@ class Videos:
     @property
     def names(self) -> list[str]:
         """Names of all classes up to the largest label: what nothing names is its number."""
-        known = dict(enumerate(self.class_names))
-        count = max(len(known), max(self.records.classes, default=NO_LABEL) + 1)
-        return [known.get(label, f"class {label}") for label in range(count)]
+        count = max(len(self.class_names), max(self.records.classes, default=NO_LABEL) + 1)
+        return [class_name(self.class_names, label) for label in range(count)]
 
     def described(self, labels: NDArray[np.int64]) -> str:
         """Say how many videos with these labels there are: "120 videos of 6 classes"."""

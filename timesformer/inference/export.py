@@ -6,7 +6,6 @@ Letters: B clips, T frames, H×W pixels, K classes.
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import shutil
 import warnings
@@ -43,7 +42,7 @@ from timesformer.models.base import TakesClips, VideoModel
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import require_place
 from timesformer.utils.logging import progress
-from timesformer.utils.tensors import raw_bytes
+from timesformer.utils.tensors import digest_of
 from timesformer.utils.torch_file import sweep, temporary_of
 
 LIMIT = 1e-4  # largest difference of a logit, in full precision
@@ -142,7 +141,8 @@ def check_asked(kind: Format, path: Path, precision: str, calibrate: object) -> 
             f"--int8: {kind.name} takes the ranges of activations from videos: say --calibrate"
         )
     if calibrate is not None and not calibrating:
-        raise UserError("--calibrate: is for --int8 with openvino: leave it out")
+        able = " or ".join(f.name for f in FORMATS.values() if f.calibrates)
+        raise UserError(f"--calibrate: is for --int8 with {able}: leave it out")
 
 
 class Graph(nn.Module):
@@ -191,10 +191,6 @@ def _about(model: VideoModel, input: str, precision: str, source: str) -> About:
             target_fps=sampler.target_fps,
             clip_sampling=sampler.placement,
         )
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(raw_bytes(value))
     architecture: dict[str, Any] = built.to_json() if built else {}
     return About(
         input,
@@ -203,7 +199,7 @@ def _about(model: VideoModel, input: str, precision: str, source: str) -> About:
         classes,
         tuple(model.class_names),
         source,
-        digest.hexdigest(),
+        digest_of(model.state_dict()),
         architecture,
         __version__,
     )

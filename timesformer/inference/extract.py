@@ -36,7 +36,7 @@ from timesformer.inference.features import (
     video_id,
     write_part,
 )
-from timesformer.inference.given import SHORT, records_of
+from timesformer.inference.given import ShortNotice, records_of
 from timesformer.inference.manifest import agree, description
 from timesformer.inference.passes import Decoded, Look, Pass, PassDataset
 from timesformer.inference.predictor import Predictor
@@ -45,9 +45,7 @@ from timesformer.models.base import TakesClips
 from timesformer.utils.claims import Claims
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_folder, write_csv
-from timesformer.utils.logging import get_logger, progress
-
-logger = get_logger(__name__)
+from timesformer.utils.logging import progress
 
 PathLike = str | os.PathLike[str]
 CLAIMS = ".claims"
@@ -223,7 +221,7 @@ def _videos(
     encoder: Encoder, look: Look, work: Work, dataset: PassDataset, workers: int
 ) -> Iterator[tuple[int, VideoFeatures]]:
     """Yield (part, features) of each video of the work, in the order of the list."""
-    said = False
+    notice = ShortNotice()
     pieces: list[VideoFeatures] = []
     for decoded in loader_of(dataset, work.passes(), workers, _only):
         assert isinstance(decoded, Decoded)
@@ -231,9 +229,8 @@ def _videos(
         for read, features, times in features_of(encoder, decoded, crops, sliding):
             index = read.piece.index
             path = dataset.records[index].path
-            if read.short and not said:
-                said = True
-                logger.warning("%s: %s: %s (said once)", path, read.short, SHORT)
+            if read.short:
+                notice(path, read.short)
             pieces.append(VideoFeatures(index, path, features, times, read.damage, read.error))
             if read.piece.first + read.piece.count == read.piece.total:
                 yield decoded.part, whole(pieces)

@@ -19,6 +19,9 @@ from timesformer.datasets.video_dataset import Problem, VideoDataset
 from timesformer.models.base import TakesClips, Testing
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import is_file, is_folder
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst")
 UNREAD_SUFFIXES = (".json", ".jsonl")  # annotations, whose videos are known by their IDs
@@ -95,6 +98,19 @@ class _Noticing:
         elif not position.timed and length < len(position.offsets):
             self.short = f"{length} frames, and a clip has {len(position.offsets)}"
         return position
+
+
+class ShortNotice:
+    """Says once that videos are shorter than a clip."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, path: str, reason: str) -> None:
+        """Log the first video of which this is said, and why."""
+        if not self._said:
+            self._said = True
+            logger.warning("%s: %s: %s (said once)", path, reason, SHORT)
 
 
 def records_of(paths: Iterable[str | os.PathLike[str]]) -> Records:

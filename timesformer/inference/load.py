@@ -35,8 +35,8 @@ def load(
 
     Args:
         source: a checkpoint, a run's folder, a folder of `save_pretrained` or of `transformers`,
-            `hf/ORG/NAME`, …; or a file that `timesformer export` wrote, to which the other
-            arguments mean nothing.
+            `hf/ORG/NAME`, …; or a file that `timesformer export` wrote, of which the other
+            arguments can ask nothing but the CPU.
         device: cpu, cuda, cuda:1, …; auto is the GPU if there is one.
         amp: precision of forward passes: none (float32), bf16 or fp16.
         sampling_rate: distance of frames, at 30 frames/s, for weights that don't say it.

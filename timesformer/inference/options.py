@@ -6,11 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from timesformer.inference.load import DEVICE, load
+from timesformer.inference.prediction import TOPK
 from timesformer.inference.predictor import BATCH, Predictor, views_of
 from timesformer.utils.parser import CommandParser, duration
 from timesformer.utils.precision import AMP_TYPES
-
-TOPK = 5  # classes to name
 
 
 def load_asked(args: argparse.Namespace) -> Predictor:

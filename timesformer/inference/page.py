@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timesformer.clips.sampling import RateSampler, sampler_of
 from timesformer.inference import page_html as html
-from timesformer.inference.prediction import Prediction
+from timesformer.inference.prediction import TOPK, Prediction
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.shown import Limits, is_long, look_at, timeline_of
 from timesformer.inference.timeline_picture import timeline_picture
@@ -88,10 +89,10 @@ class Answers:
     def about(self) -> list[str]:
         """Return what the model takes, and the limits, in lines."""
         model, testing = self.predictor.model, self.predictor.testing
-        frames, rate = model.sampling["num_frames"], model.sampling["sampling_rate"]
+        frames, sampler = model.sampling["num_frames"], sampler_of(**model.sampling)
         apart = "from equal parts of the video"
-        if rate is not None:
-            apart = f"{rate / model.sampling.get('target_fps', 30.0):.2g} s apart"
+        if isinstance(sampler, RateSampler):
+            apart = f"{sampler.sampling_rate / sampler.target_fps:.2g} s apart"
         side = model.crops(1).crop_size
         classes = (
             f", {counted(len(model.class_names), 'class', 'classes')}" if model.class_names else ""
@@ -111,7 +112,7 @@ def make_page(
     title: str = "timesformer",
     examples: Sequence[str] = (),
     limits: Limits | None = None,
-    topk: int = 5,
+    topk: int = TOPK,
 ) -> gr.Blocks:
     """Make a page on which a model can be tried.
 

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from timesformer.clips.ensemble import probabilities
 from timesformer.models.base import Testing
+from timesformer.utils.text import class_name
+
+TOPK = 5  # classes that are named
 
 
 class Guess(NamedTuple):
@@ -51,16 +53,14 @@ class Prediction:
     class_names: Sequence[str] = ()
     damage: str = ""
     error: str | None = None
-    topk: int = 5
+    topk: int = TOPK
 
     @cached_property
     def probabilities(self) -> Tensor | None:
         """Of all classes (K,), ranked as the scores; None if the video can't be read."""
         if self.scores is None:
             return None
-        told = self.testing
-        views = told.num_clips * told.num_crops
-        return probabilities(self.scores[None], told.ensemble, views, told.multi_label)[0]
+        return self.testing.probabilities(self.scores[None])[0]
 
     @cached_property
     def top(self) -> list[Guess]:
@@ -74,7 +74,7 @@ class Prediction:
 
     def name_of(self, label: int) -> str:
         """Return what a class is called."""
-        return self.class_names[label] if self.class_names else f"class {label}"
+        return class_name(self.class_names, label)
 
     def to_json(self) -> dict[str, Any]:
         """Return what a program reads."""

@@ -17,7 +17,6 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from timesformer.clips.ensemble import ensemble
 from timesformer.clips.frames import as_frames
 from timesformer.clips.sampling import sampler_of
 from timesformer.datasets.lists.records import Records
@@ -25,14 +24,11 @@ from timesformer.datasets.loader import evaluation_loader, worker_errors
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, USED, Problem
 from timesformer.inference.filling import filled
-from timesformer.inference.given import SHORT, GivenVideos, records_of
-from timesformer.inference.prediction import Prediction
+from timesformer.inference.given import SHORT, GivenVideos, ShortNotice, records_of
+from timesformer.inference.prediction import TOPK, Prediction
 from timesformer.models.base import TakesClips, Testing
 from timesformer.utils.errors import ConfigError, UserError
-from timesformer.utils.logging import get_logger
 from timesformer.utils.precision import AMP_TYPES, autocast
-
-logger = get_logger(__name__)
 
 PathLike = str | os.PathLike[str]
 BATCH = 8  # clips
@@ -128,7 +124,7 @@ class Predictor:
     def predict(self, videos: Any, topk: int = ..., fps: float | None = ...) -> Any: ...
 
     def predict(
-        self, videos: Any, topk: int = 5, fps: float | None = None, **options: Any
+        self, videos: Any, topk: int = TOPK, fps: float | None = None, **options: Any
     ) -> Prediction | list[Prediction]:
         """Say what is in a video, or in each of several.
 
@@ -160,7 +156,7 @@ class Predictor:
         self,
         videos: Iterable[PathLike] | Records,
         *,
-        topk: int = 5,
+        topk: int = TOPK,
         batch_size: int = BATCH,
         workers: int = 0,
         reader: VideoReader | None = None,
@@ -187,11 +183,14 @@ class Predictor:
         records = videos if isinstance(videos, Records) else records_of(videos)
         dataset = GivenVideos(self.model, self.testing, records, reader)
         loader = evaluation_loader(dataset, 1, workers)
-        notes = _Notes()
+        notice = ShortNotice()
 
         def read() -> Iterator[tuple[tuple[int, list[Problem]], Tensor]]:
             for i, (pixels, _, _, meta) in enumerate(loader):
-                yield (i, notes.of(meta["problems"])), pixels
+                for problem in meta["problems"]:
+                    if problem.treatment == SHORT:
+                        notice(problem.path, problem.reason)
+                yield (i, meta["problems"]), pixels
 
         with worker_errors():
             for (i, problems), scores in filled(self.score, read(), batch_size):
@@ -200,8 +199,7 @@ class Predictor:
                     told[SHORT] += f": {SHORT}"
                 joined = None
                 if FAILED not in told:
-                    how, several = self.testing.ensemble, self.testing.multi_label
-                    joined = ensemble(scores[None], how, several)[0]
+                    joined = self.testing.joined(scores)
                 yield Prediction(
                     records[i].path,
                     joined,
@@ -229,8 +227,7 @@ class Predictor:
                 clips.append(frames[at.numbers(len(frames))])
         cut = self.model.crops(told.num_crops)
         scores = self.score(torch.cat([cut(clip) for clip in clips]))
-        joined = ensemble(scores[None], told.ensemble, told.multi_label)[0]
-        return Prediction("", joined, told, self.class_names, topk=topk)
+        return Prediction("", told.joined(scores), told, self.class_names, topk=topk)
 
 
 def predict(
@@ -273,19 +270,3 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         if training:
             model.train()
-
-
-class _Notes:
-    """Says once that videos are shorter than a clip."""
-
-    def __init__(self) -> None:
-        self.said = False
-
-    def of(self, problems: list[Problem]) -> list[Problem]:
-        for problem in problems:
-            if problem.treatment == SHORT and not self.said:
-                self.said = True
-                logger.warning(
-                    "%s: %s: %s (said once)", problem.path, problem.reason, problem.treatment
-                )
-        return problems

@@ -21,7 +21,7 @@ from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video.requests import Cut
 from timesformer.datasets.video.whole import WholeVideo
-from timesformer.inference.prediction import Prediction
+from timesformer.inference.prediction import TOPK, Prediction
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.timeline import Timeline, timeline
 from timesformer.inference.windows import span_of
@@ -100,7 +100,7 @@ class Look:
 
 
 def look_at(
-    predictor: Predictor, path: str | os.PathLike[str], limits: Limits = NO_LIMITS, topk: int = 5
+    predictor: Predictor, path: str | os.PathLike[str], limits: Limits = NO_LIMITS, topk: int = TOPK
 ) -> Look:
     """Predict a video, and keep what the model saw of it; the file is decoded once.
 

@@ -18,19 +18,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from timesformer.clips.ensemble import ensemble, probabilities
+from timesformer.clips.windows import windows_within
 from timesformer.datasets.video.whole import Decoded, WholeVideo
 from timesformer.inference.filling import filled
 from timesformer.inference.given import SHORT
 from timesformer.inference.predictor import BATCH, Predictor
 from timesformer.inference.segments import Rules, Segment, segments_of, smoothed
-from timesformer.inference.windows import Window, Windows, places_in, span_of, windows_in
+from timesformer.inference.windows import Window, Windows, places_in, span_of
 from timesformer.models.base import Testing
 from timesformer.utils.errors import UserError, VideoError
 from timesformer.utils.files import is_folder
 from timesformer.utils.logging import progress
+from timesformer.utils.text import class_name
 
 STRIDE = 1.0  # seconds
 THUMBNAILS, THUMBNAIL_SIDE = 8, 160  # pictures of a video; pixels of their longer side
@@ -74,7 +74,7 @@ class Timeline:
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """Of the windows (n, K), ranked as the scores."""
-        return chances(torch.from_numpy(self.scores), self.testing).numpy()
+        return self.testing.probabilities(torch.from_numpy(self.scores)).numpy()
 
     @property
     def smoothed(self) -> NDArray[np.floating]:
@@ -103,11 +103,6 @@ class Timeline:
             "damage": self.damage,
             "segments": [segment.to_json() for segment in self.segments],
         }
-
-
-def chances(scores: Tensor, testing: Testing) -> Tensor:
-    """Return the probabilities of joined scores (n, K) -> (n, K)."""
-    return probabilities(scores, testing.ensemble, testing.num_crops, testing.multi_label)
 
 
 def timeline(
@@ -154,23 +149,23 @@ def timeline(
     windows = Windows(places_in(video, sampling, stride, window), crops.frame)
     seen.expect(video.duration)
     stream = (((w.start, w.end), crops.crops(w.frames)) for w in _windows(video, windows, seen))
-    total = windows_in(video, span, stride)
+    total = windows_within(video.duration, span, stride)
     table = _Table(total)
     for place, found in progress(filled(predictor.score, stream, batch_size), "timeline", total):
-        table.add(place, ensemble(found[None], testing.ensemble, testing.multi_label)[0].numpy())
+        table.add(place, testing.joined(found).numpy())
     starts, ends, joined = table.columns
     duration = seen.until + video.frame_seconds
     if span > duration + video.frame_seconds:
         short = f"{duration:.3g} s, and a window spans {span:.3g} s: {SHORT}"
         video.damage = f"{video.damage}; {short}" if video.damage else short
-    names = predictor.class_names or tuple(f"class {i}" for i in range(joined.shape[1]))
+    names = tuple(class_name(predictor.class_names, i) for i in range(joined.shape[1]))
     return Timeline(
         path=os.fspath(path),
         starts=starts,
         ends=ends,
         scores=joined,
         testing=testing,
-        names=tuple(names),
+        names=names,
         segments=[],
         rules=rules,
         duration=duration,

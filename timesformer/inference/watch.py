@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from timesformer.clips.ensemble import ensemble
 from timesformer.inference.live import Live, Source
-from timesformer.inference.prediction import Prediction
+from timesformer.inference.prediction import TOPK, Prediction
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.timeline import testing_of
 from timesformer.inference.windows import Windows, moments_of, places_from, span_of
 from timesformer.utils.errors import UserError
 
+EVERY = 0.5  # seconds from one window to the next
+TIMEOUT = 10.0  # seconds without a frame
+RECONNECT = 5  # attempts in a row
 POLL = 0.2  # seconds after which a signal to stop is noticed at the latest
 
 
@@ -95,9 +97,9 @@ class Watch:
         window: float | None = None,
         num_crops: int = 1,
         multi_label: bool | None = None,
-        topk: int = 5,
-        timeout: float = 10.0,
-        reconnect: int = 5,
+        topk: int = TOPK,
+        timeout: float = TIMEOUT,
+        reconnect: int = RECONNECT,
         stop: threading.Event | None = None,
     ) -> None:
         """Take a source; nothing is read before iteration.
@@ -105,7 +107,7 @@ class Watch:
         Args:
             predictor: the model.
             source: see `live.source_of`.
-            every: seconds from one window to the next; half a second if frames aren't said either.
+            every: seconds from one window to the next; EVERY if frames aren't said either.
             every_frames: the same in frames.
             window: seconds that a window spans, for a model that takes frames of equal parts.
             num_crops: of each window, 1 or 3.
@@ -146,7 +148,6 @@ class Watch:
                     continue
                 pixels = self.crops.crops(offer.window.frames)
                 scores = self.predictor.score(pixels)
-                joined = ensemble(scores[None], self.testing.ensemble, self.testing.multi_label)[0]
                 now = time.monotonic()
                 count, live_frames = live.dropped, live.frames
                 seen = Seen(
@@ -154,7 +155,8 @@ class Watch:
                     end=offer.window.end,
                     at=datetime.now().astimezone(),
                     prediction=Prediction(
-                        self.source.word, joined, self.testing, self.predictor.class_names,
+                        self.source.word, self.testing.joined(scores), self.testing,
+                        self.predictor.class_names,
                         topk=self.topk,
                     ),
                     latency=now - offer.arrived,
@@ -178,7 +180,7 @@ class Watch:
 
     def _windows(self, fps: float, tick: float, first: int) -> Windows:
         """Return the windows of a source that was just opened."""
-        stride = self.every_frames / fps if self.every_frames else self.every or 0.5
+        stride = self.every_frames / fps if self.every_frames else self.every or EVERY
         moments = moments_of(self.predictor.model.sampling, self.span, fps)
         places = places_from(moments, self.span, tick, first, stride)
         return Windows(places, self.crops.frame)

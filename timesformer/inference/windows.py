@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from timesformer.clips.sampling import ClipPosition, RateSampler, sampler_of
+from timesformer.clips.windows import windows_within
 from timesformer.datasets.video.requests import Cut, Moments, Request, request_for
 from timesformer.datasets.video.whole import WholeVideo
 from timesformer.utils.errors import UserError
@@ -141,8 +142,8 @@ def span_of(sampling: dict[str, Any], window: float | None) -> float:
     Raises:
         UserError: the model's rate fixes it, and a window is given; or nothing says it.
     """
-    rate = sampling["sampling_rate"]
-    if rate is None:
+    sampler = sampler_of(**sampling)
+    if not isinstance(sampler, RateSampler):
         if window is None:
             raise UserError(
                 "the model takes frames of equal parts of a video, of whatever length: say "
@@ -151,14 +152,13 @@ def span_of(sampling: dict[str, Any], window: float | None) -> float:
         if not 0 < window < math.inf:
             raise UserError(f"--window {window:g}: must be seconds above 0")
         return window
-    fps = sampling.get("target_fps", 30.0)
-    span = rate * sampling["num_frames"] / fps
     if window is not None:
         raise UserError(
-            f"--window {window:g}: the model takes {sampling['num_frames']} frames, one in {rate} "
-            f"at {fps:g} frames/s, so its window spans {span:.3g} s: leave --window out"
+            f"--window {window:g}: the model takes {sampler.num_frames} frames, one in "
+            f"{sampler.sampling_rate} at {sampler.target_fps:g} frames/s, so its window spans "
+            f"{sampler.seconds:.3g} s: leave --window out"
         )
-    return span
+    return sampler.seconds
 
 
 def places_in(
@@ -177,16 +177,11 @@ def places_in(
     span = span_of(sampling, window)
     # Where the file has no index, only decoding shows how many frames there are.
     known = video.info.index is not None
-    for k in range(windows_in(video, span, stride)) if known else itertools.count():
+    count = windows_within(video.duration, span, stride)
+    for k in range(count) if known else itertools.count():
         start = k * stride
         position = _position(video, sampling, start, span)
         yield Place(start, start + span, request_for(video.info, position))
-
-
-def windows_in(video: WholeVideo, span: float, stride: float) -> int:
-    """Return how many windows of so many seconds fit into a file; 1 at least."""
-    room = video.duration - span
-    return max(1, 1 + math.floor(room / stride + NEARLY))
 
 
 def _position(

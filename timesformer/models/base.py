@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from timesformer.clips.ensemble import ensemble, probabilities
 from timesformer.clips.frames import as_frames
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.clips.transform import EvalTransform, Normalize
@@ -35,6 +36,15 @@ class Testing(NamedTuple):
     def views(self) -> str:
         """Clips × crops, as people write it: "1x3"."""
         return f"{self.num_clips}x{self.num_crops}"
+
+    def joined(self, per_view: Tensor) -> Tensor:
+        """Join the scores of one video's views: (n, K) -> (K,)."""
+        return ensemble(per_view[None], self.ensemble, self.multi_label)[0]
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Return the probabilities of joined scores, ranked as these: (V, K) -> (V, K)."""
+        views = self.num_clips * self.num_crops
+        return probabilities(scores, self.ensemble, views, self.multi_label)
 
 
 class TakesClips:

@@ -46,6 +46,11 @@ def counted(number: int, thing: str, things: str = "") -> str:
     return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
+def class_name(names: Sequence[str], label: int) -> str:
+    """Return what a class is called; "class 7" where nothing names it."""
+    return names[label] if label < len(names) else f"class {label}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the nearest known name, or "" when none is near.
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from timesformer.utils.errors import in_one_line
-from timesformer.utils.text import counted
+from timesformer.utils.text import class_name, counted
 from timesformer.visualization.results import read_results
 from timesformer.visualization.style import (
     GRID,
@@ -250,7 +250,7 @@ def _strip(frames: NDArray[np.uint8], gap: int = 2) -> NDArray[np.uint8]:
 
 
 def _name(class_names: Sequence[str], label: int) -> str:
-    return in_one_line(class_names[label]) if label < len(class_names) else f"class {label}"
+    return in_one_line(class_name(class_names, label))
 
 
 def _verdict(
