@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from small_run import small_model
 
 from timesformer.__main__ import dispatch
@@ -60,6 +61,8 @@ def run(path: Path) -> dict[str, Any]:
         exec(compile(ast.Module(body, []), path.name, "exec"), names)
         if value:
             shown.append(eval(compile(ast.Expression(last.value), path.name, "eval"), names))
+            if isinstance(shown[-1], Image.Image):
+                shown[-1].load()  # as Jupyter does to show it; its file is closed then
     return names | {"shown": shown}
 
 
