@@ -161,7 +161,7 @@ def tell(
         print(f"temporal mAP in %: {values}")
         print(f"frame accuracy: {100 * measured.frame_accuracy:.1f} %")
     if found.damage:
-        print(f"{in_one_line(found.path)}: damaged, used as decoded: {found.damage}",
+        print(f"{in_one_line(found.path)}: used as decoded: {found.damage}",
               file=sys.stderr)  # fmt: skip
     print(
         f"{found.duration:.1f} s of video, {counted(found.frames, 'frame')}, "

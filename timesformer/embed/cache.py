@@ -48,7 +48,7 @@ class FeatureCache:
     Attributes:
         path: the file.
         about: what the rows depend on beside the video, in words that messages use.
-        rows: by `video_id`.
+        rows: by `video_key`.
     """
 
     path: Path
@@ -111,7 +111,7 @@ def about_model(model: VideoModel, reader: VideoReader) -> dict[str, Any]:
     }
 
 
-def video_id(record: Record) -> str:
+def video_key(record: Record) -> str:
     """Return what stands for a video: its file, as it is now, and the part that is meant."""
     try:
         found = os.stat(record.path)  # noqa: PTH116  (Path's is slower, and there are many)
@@ -149,7 +149,7 @@ def cached_features(
     """
     reader = reader or VideoReader()
     cache = FeatureCache.open(path, about_model(model, reader))
-    ids = [video_id(record) for record in records]
+    ids = [video_key(record) for record in records]
     missing = [i for i, name in enumerate(ids) if name not in cache.rows]
     failed: list[Problem] = []
     done = 0

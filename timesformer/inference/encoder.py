@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timesformer.inference.passes import Decoded, ReadPiece
+from timesformer.inference.passes import DecodedPass, ReadPiece
 from timesformer.inference.predictor import BATCH, Predictor, evaluating
 from timesformer.models.base import VideoModel
 from timesformer.models.vit import TimeSformer
@@ -111,7 +111,7 @@ class Encoder:
 
 
 def features_of(
-    encoder: Encoder, decoded: Decoded, crops: int, sliding: bool
+    encoder: Encoder, decoded: DecodedPass, crops: int, sliding: bool
 ) -> list[tuple[ReadPiece, NDArray[np.float32], NDArray[np.float64]]]:
     """Make features of a pass: those of each of its pieces, with their times in seconds.
 

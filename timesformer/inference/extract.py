@@ -38,7 +38,7 @@ from timesformer.inference.features import (
 )
 from timesformer.inference.given import ShortNotice, records_of
 from timesformer.inference.manifest import agree, description
-from timesformer.inference.passes import Decoded, Look, Pass, PassDataset
+from timesformer.inference.passes import DecodedPass, Look, Pass, PassDataset
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.settings import Settings, look_of, part_of, stored
 from timesformer.models.base import TakesClips
@@ -224,7 +224,7 @@ def _videos(
     notice = ShortNotice()
     pieces: list[VideoFeatures] = []
     for decoded in loader_of(dataset, work.passes(), workers, _only):
-        assert isinstance(decoded, Decoded)
+        assert isinstance(decoded, DecodedPass)
         crops, sliding = look.testing.num_crops, look.windows is not None
         for read, features, times in features_of(encoder, decoded, crops, sliding):
             index = read.piece.index
@@ -237,7 +237,7 @@ def _videos(
                 pieces = []
 
 
-def _only(items: list[Decoded]) -> Decoded:
+def _only(items: list[DecodedPass]) -> DecodedPass:
     [item] = items
     return item
 

@@ -52,16 +52,16 @@ class Answers:
             yield html.hint(EMPTY), "", ""
             return
         try:
-            look = look_at(self.predictor, path, self.limits, self.topk)
+            given = look_at(self.predictor, path, self.limits, self.topk)
         except UserError as error:
             yield html.error_note(str(error)), "", ""
             return
-        shown = html.answer(look), html.clip_strip(look)
-        if look.prediction.error is not None or not is_long(self.predictor, look.seconds):
+        shown = html.answer(given), html.clip_strip(given)
+        if given.prediction.error is not None or not is_long(self.predictor, given.seconds):
             yield *shown, ""
             return
         yield *shown, html.hint(WAITING)
-        yield *shown, self._timeline(path, look.seconds)
+        yield *shown, self._timeline(path, given.seconds)
 
     def _timeline(self, path: str, seconds: float) -> str:
         try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from timesformer.inference.prediction import Guess, Prediction
-from timesformer.inference.shown import Look, SeenClip
+from timesformer.inference.shown import Answer, SeenClip
 from timesformer.utils.text import counted
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def hint(words: str) -> str:
     return block(f'<p class="faint">{_text(words)}</p>')
 
 
-def answer(look: Look) -> str:
+def answer(given: Answer) -> str:
     """Return the likeliest classes of a video as bars, or why there are none."""
-    found = look.prediction
+    found = given.prediction
     if found.error is not None:
         return error_note(found.error)
     rows = []
@@ -96,7 +96,7 @@ def answer(look: Look) -> str:
             f'</span><span class="chance">{chance} %</span>'
             f'<div class="track"><div class="fill" style="width: {chance}%"></div></div></div>'
         )
-    damage = f"damaged, used as decoded: {found.damage}" if found.damage else ""
+    damage = f"used as decoded: {found.damage}" if found.damage else ""
     return block(*rows, _note(damage))
 
 
@@ -105,21 +105,19 @@ def error_note(reason: str) -> str:
     return block(f'<div class="note error" role="alert">No answer: {_text(reason)}</div>')
 
 
-def clip_strip(look: Look) -> str:
+def clip_strip(given: Answer) -> str:
     """Return the frames that the model saw, each with its second; "" if there are none."""
-    if look.clip is None:
+    if given.clip is None:
         return ""
     frames = "".join(
         f'<figure><img alt="frame at {moment:.2f} s" src="{_picture(frame)}">'
         f"<figcaption>{moment:.2f} s</figcaption></figure>"
-        for frame, moment in zip(look.clip.frames, look.clip.moments, strict=True)
+        for frame, moment in zip(given.clip.frames, given.clip.moments, strict=True)
     )
-    short = "the video is shorter than a clip, so its last frame was repeated"
     return block(
         "<h2>What the model saw</h2>",
         f'<div class="strip">{frames}</div>',
-        f'<p class="faint">{_text(_views(look.clip, look.prediction))}</p>',
-        _note(short if look.clip.repeated else ""),
+        f'<p class="faint">{_text(_views(given.clip, given.prediction))}</p>',
     )
 
 
@@ -159,7 +157,7 @@ def table(names: Sequence[str], found: Sequence[Prediction]) -> str:
             cells += f'<td class="wrong" colspan="2">{_text(error)}</td>'
         else:
             first, *others = map(_guess, found[i].top)
-            damage = f" (damaged: {_text(found[i].damage)})" if found[i].damage else ""
+            damage = f" (used as decoded: {_text(found[i].damage)})" if found[i].damage else ""
             cells += f'<td>{first}{damage}</td><td class="next">{"".join(others[:1])}</td>'
         rows.append(f"<tr>{cells}</tr>")
     head = '<tr><th>file</th><th>answer</th><th class="next">or</th></tr>'

@@ -68,7 +68,7 @@ class ReadPiece(NamedTuple):
     short: str = ""
 
 
-class Decoded(NamedTuple):
+class DecodedPass(NamedTuple):
     """A pass with its pixels (C·S, 3, T, H, W), those of a clip's crops together; C may be 0."""
 
     part: int
@@ -146,7 +146,7 @@ class _Timed:
 
 
 class PassDataset(GivenVideos):
-    """Videos by passes: `dataset.__getitems__([a Pass])` is [a Decoded]."""
+    """Videos by passes: `dataset.__getitems__([a Pass])` is [a DecodedPass]."""
 
     transform: EvalTransform
 
@@ -175,14 +175,14 @@ class PassDataset(GivenVideos):
         """Decode passes."""
         return [self._decode(key) for key in keys]
 
-    def _decode(self, wanted: Pass) -> Decoded:
+    def _decode(self, wanted: Pass) -> DecodedPass:
         read: list[ReadPiece] = []
         pixels: list[Tensor] = []
         for piece in wanted.pieces:
             found, more = self._read_piece(piece)
             read.append(found)
             pixels += more
-        return Decoded(wanted.part, read, torch.cat(pixels) if pixels else torch.empty(0))
+        return DecodedPass(wanted.part, read, torch.cat(pixels) if pixels else torch.empty(0))
 
     def _read_piece(self, piece: Piece) -> tuple[ReadPiece, list[Tensor]]:
         requests = [((piece.first + i, piece.total), None) for i in range(piece.count)]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from timesformer.clips.sampling import ClipPosition
 from timesformer.clips.transform import to_pictures
+from timesformer.clips.windows import seconds_of
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.reader import VideoReader
@@ -75,17 +76,15 @@ class SeenClip:
         frames: the pixels that it saw, in the middle crop where there are three (T, H, W, 3).
         moments: when the frames are shown, in seconds from the video's first one (T).
         number: of the clip among those of the video, from 1.
-        repeated: the video is shorter than the clip, and its last frame was repeated.
     """
 
     frames: NDArray[np.uint8]
     moments: Sequence[float]
     number: int
-    repeated: bool
 
 
 @dataclass(frozen=True)
-class Look:
+class Answer:
     """What came of a video.
 
     Attributes:
@@ -101,7 +100,7 @@ class Look:
 
 def look_at(
     predictor: Predictor, path: str | os.PathLike[str], limits: Limits = NO_LIMITS, topk: int = TOPK
-) -> Look:
+) -> Answer:
     """Predict a video, and keep what the model saw of it; the file is decoded once.
 
     Args:
@@ -120,12 +119,12 @@ def look_at(
         told = Prediction(
             name, None, predictor.testing, predictor.class_names, error=error.reason, topk=topk
         )
-        return Look(told)
+        return Answer(told)
     [prediction] = predictor.stream([name], topk=topk, reader=reader)
     if prediction.error is not None:
-        return Look(prediction, seconds)
+        return Answer(prediction, seconds)
     crops = predictor.model.crops(predictor.testing.num_crops)
-    return Look(prediction, seconds, reader.middle(crops.crops))
+    return Answer(prediction, seconds, reader.middle(crops.crops))
 
 
 def timeline_of(predictor: Predictor, path: str, seconds: float) -> Timeline | None:
@@ -190,10 +189,8 @@ class _KeepingReader(VideoReader):
         number = (len(self.kept) - 1) // 2
         frames, position = self.kept[number]
         cut, (length, fps) = crop(frames), self.clock
-        numbers = position.numbers(int(length))
         return SeenClip(
             frames=to_pictures(cut[len(cut) // 2]),
-            moments=[n / fps for n in numbers],
+            moments=seconds_of(position, int(length), fps),
             number=number + 1,
-            repeated=position.start + position.offsets[-1] >= length,
         )

@@ -27,7 +27,7 @@ def timeline_picture(found: Timeline, truth: Sequence[Truth] = ()) -> Figure:
     )
     shown = Shown(
         title=in_one_line(Path(found.path).name),
-        said=said + (f" · damaged: {found.damage}" if found.damage else ""),
+        said=said + (f" · used as decoded: {found.damage}" if found.damage else ""),
         duration=found.duration,
         moments=(found.starts + found.ends) / 2,
         chances=found.smoothed,

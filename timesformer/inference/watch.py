@@ -147,7 +147,7 @@ class Watch:
                 if offer is None:
                     continue
                 pixels = self.crops.crops(offer.window.frames)
-                scores = self.predictor.score(pixels)
+                joined = self.testing.joined(self.predictor.score(pixels))
                 now = time.monotonic()
                 count, live_frames = live.dropped, live.frames
                 seen = Seen(
@@ -155,8 +155,7 @@ class Watch:
                     end=offer.window.end,
                     at=datetime.now().astimezone(),
                     prediction=Prediction(
-                        self.source.word, self.testing.joined(scores), self.testing,
-                        self.predictor.class_names,
+                        self.source.word, joined, self.testing, self.predictor.class_names,
                         topk=self.topk,
                     ),
                     latency=now - offer.arrived,

@@ -21,9 +21,9 @@ import torch
 
 from timesformer.inference.encoder import Encoder, features_of
 from timesformer.inference.features import VideoFeatures, table_of
-from timesformer.inference.given import records_of
+from timesformer.inference.given import ShortNotice, records_of
 from timesformer.inference.load import load
-from timesformer.inference.passes import Decoded, Look, Piece, ReadPiece
+from timesformer.inference.passes import DecodedPass, Look, Piece, ReadPiece
 from timesformer.inference.settings import Settings, look_of, stored
 from timesformer.models.architecture import Architecture
 from timesformer.models.base import TakesClips
@@ -92,6 +92,7 @@ class ClipEncoder:
         self.settings = settings
         self.encoder = Encoder(predictor, settings.level, settings.layer, settings.batch_size)
         self.look = look_of(predictor, settings)
+        self.notice = ShortNotice()
 
     def __call__(self, passes: Any) -> Any:
         """Make a table of features, with the column `clip` beside those of `table_of`."""
@@ -103,6 +104,8 @@ class ClipEncoder:
             decoded, names = _decoded(json.loads(text), pixels.as_buffer())
             crops, sliding = self.look.testing.num_crops, self.look.windows is not None
             for read, features, times in features_of(self.encoder, decoded, crops, sliding):
+                if read.short:
+                    self.notice(names[read.piece.index], read.short)
                 told = (names[read.piece.index], features, times, read.damage, read.error)
                 row = VideoFeatures(read.piece.index, *told)
                 rows.append(stored(row, self.settings.fp16))
@@ -173,25 +176,26 @@ def _unit(first: int, paths: list[str]) -> dict[str, str]:
     return {"videos": json.dumps({"first": first, "paths": paths})}
 
 
-def _told(decoded: Decoded, unit: dict[str, Any]) -> str:
+def _told(decoded: DecodedPass, unit: dict[str, Any]) -> str:
     """Return all of a pass but its pixels."""
     pieces = []
     for read in decoded.pieces:
         piece = asdict(read.piece) | {"index": unit["first"] + read.piece.index}
         times = {"times": read.times.tolist(), "middles": read.middles.tolist()}
-        rest = {"damage": read.damage, "error": read.error}
+        rest = {"damage": read.damage, "error": read.error, "short": read.short}
         path = unit["paths"][read.piece.index]
         pieces.append({"piece": piece, "path": path, "read": times | rest})
     return json.dumps({"shape": [*decoded.pixels.shape], "pieces": pieces})
 
 
-def _decoded(told: dict[str, Any], pixels: Any) -> tuple[Decoded, dict[int, str]]:
+def _decoded(told: dict[str, Any], pixels: Any) -> tuple[DecodedPass, dict[int, str]]:
     """Return what `_told` told, and the paths of its videos."""
     pieces, paths = [], {}
     for one in told["pieces"]:
         piece, read = Piece(**one["piece"]), one["read"]
         times, middles = (np.array(read[name], np.float64) for name in ("times", "middles"))
-        pieces.append(ReadPiece(piece, times, middles, read["damage"], read["error"]))
+        words = (read[name] for name in ("damage", "error", "short"))
+        pieces.append(ReadPiece(piece, times, middles, *words))
         paths[piece.index] = one["path"]
     array = np.frombuffer(pixels, np.float32).reshape(told["shape"])
-    return Decoded(0, pieces, torch.from_numpy(array.copy())), paths
+    return DecodedPass(0, pieces, torch.from_numpy(array.copy())), paths
