@@ -175,3 +175,10 @@ def test_a_video_shorter_than_a_window(place, tmp_path):
     chance = float(found.probabilities.max())
     (segment,) = found.with_rules(Rules(enter=chance / 2, leave=chance / 4)).segments
     assert (segment.start, segment.end) == (0, found.duration)
+
+
+def test_a_stride_below_a_frame_is_refused(place, tmp_path):
+    """It would make billions of windows that show the same frames."""
+    told = complaint_of(main, *words_of(place, tmp_path, "--stride", "1e-9"))
+    assert "--stride 1e-09: " in told
+    assert "has a frame every 0.04 s" in told

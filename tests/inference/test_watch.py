@@ -184,3 +184,13 @@ def test_a_file_that_ends_too_soon_is_an_error(predictor, tmp_path, frames):
     reason = "ended after 3 frames, before a clip was complete" if frames else "no video stream"
     with pytest.raises(VideoError, match=reason):
         _ = live.over
+
+
+def test_clips_come_with_every_frame_at_most(predictor):
+    """Whatever --every says: more would be of the same frames."""
+    watch = Watch(predictor, source_of(__file__), every=1e-3)
+    windows = watch._windows(25.0, 0.04, 0)
+    images = numbered_frames(25, 64, 80)
+    found = [w for i in range(25) for w in windows.feed(i, i, lambda i=i: images[i])]
+    assert 2 < len(found) <= 25
+    assert found[1].start - found[0].start == pytest.approx(0.04)

@@ -33,6 +33,7 @@ from timesformer.utils.logging import progress
 from timesformer.utils.text import class_name
 
 STRIDE = 1.0  # seconds
+MOST_OFTEN = 0.5  # of a frame: windows closer than that show the same frames
 THUMBNAILS, THUMBNAIL_SIDE = 8, 160  # pictures of a video; pixels of their longer side
 
 
@@ -145,6 +146,11 @@ def timeline(
     if is_folder(path):
         raise VideoError(os.fspath(path), "a folder: a timeline is of one video file")
     video, seen = WholeVideo(path), _Seen()
+    if stride < MOST_OFTEN * video.frame_seconds:  # a mistake; it would be at work for ever
+        raise UserError(
+            f"--stride {stride:g}: {video.path} has a frame every {video.frame_seconds:.3g} s: "
+            "take that, or more"
+        )
     crops = predictor.model.crops(num_crops)
     windows = Windows(places_in(video, sampling, stride, window), crops.frame)
     seen.expect(video.duration)

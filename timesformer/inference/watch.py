@@ -180,6 +180,7 @@ class Watch:
     def _windows(self, fps: float, tick: float, first: int) -> Windows:
         """Return the windows of a source that was just opened."""
         stride = self.every_frames / fps if self.every_frames else self.every or EVERY
+        stride = max(stride, 1 / fps)  # more often they would show the same frames
         moments = moments_of(self.predictor.model.sampling, self.span, fps)
         places = places_from(moments, self.span, tick, first, stride)
         return Windows(places, self.crops.frame)
