@@ -27,7 +27,7 @@ from pathlib import Path
 from timesformer.inference.given import find
 from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.prediction import Prediction
-from timesformer.inference.written import SUFFIXES, json_line, write_predictions
+from timesformer.inference.prediction_files import SUFFIXES, json_line, write_predictions
 from timesformer.utils.errors import UserError, in_one_line
 from timesformer.utils.files import make_place
 from timesformer.utils.logging import progress

@@ -5,19 +5,14 @@ Letters: B clips, T frames, H×W pixels, K classes.
 
 from __future__ import annotations
 
-import copy
-import logging
 import shutil
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch import Tensor
 
 from timesformer import __version__
 from timesformer.clips.preprocessing import Preprocessing
@@ -27,17 +22,16 @@ from timesformer.datasets.lists.records import Records
 from timesformer.datasets.loader import evaluation_loader
 from timesformer.inference.exported import for_input, open_exported
 from timesformer.inference.formats import FORMATS, About, Format
-from timesformer.inference.formats.base import BATCH
 from timesformer.inference.given import GivenVideos
 from timesformer.inference.measure import (
     Agreement,
     Speed,
     agreement,
     differences,
-    noise,
     speed,
 )
 from timesformer.inference.predictor import Predictor
+from timesformer.inference.traced import Graph, traced, written
 from timesformer.models.base import TakesClips, VideoModel
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import require_place
@@ -110,10 +104,10 @@ def export(
     inner = inner.cpu().eval()
     about = _about(inner, input, precision, source)
     graph = Graph(inner, _inside(inner, input))
-    program = _traced(graph, kind, about)
+    program = traced(graph, kind, about)
     clips = _calibrating(model, about, calibrate) if calibrate is not None else []
     with _staged(path) as place:
-        _written(kind, program, place, about, clips)
+        written(kind, program, place, about, clips)
         found = open_exported(place)
         apart = differences(graph, found, about)
         _check(kind, about, apart)
@@ -143,22 +137,6 @@ def check_asked(kind: Format, path: Path, precision: str, calibrate: object) -> 
     if calibrate is not None and not calibrating:
         able = " or ".join(f.name for f in FORMATS.values() if f.calibrates)
         raise UserError(f"--calibrate: is for --int8 with {able}: leave it out")
-
-
-class Graph(nn.Module):
-    """What a file computes: clips as they come -> logits, float32."""
-
-    def __init__(self, model: nn.Module, normalize: Normalize | None, half: bool = False) -> None:
-        """Take a model, what normalises its input within the graph, and whether it is in half."""
-        super().__init__()
-        self.model, self.normalize, self.half_precision = model, normalize, half
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Clips (B, 3, T, H, W) -> logits (B, K)."""
-        if self.normalize is not None:
-            clips = self.normalize(clips)
-        logits: Tensor = self.model(clips.half() if self.half_precision else clips)
-        return logits.float()
 
 
 def _inside(model: TakesClips, input: str) -> Normalize | None:
@@ -203,56 +181,6 @@ def _about(model: VideoModel, input: str, precision: str, source: str) -> About:
         architecture,
         __version__,
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what exporters say of themselves from people, who can do nothing about it."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _traced(graph: Graph, kind: Format, about: About) -> ExportedProgram:
-    """Make a program of the model that takes any number of clips.
-
-    Raises:
-        UserError: torch can't.
-    """
-    if about.precision == "fp16" and kind.half_graph:
-        graph = Graph(copy.deepcopy(graph.model).half(), graph.normalize, half=True)
-    dynamic = ({0: Dim(BATCH, min=1)},)
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.export.export(graph, (noise(about, 2),), dynamic_shapes=dynamic)
-    except Exception as error:  # whatever torch raises at what it can't express
-        raise _cant("torch.export", about, error) from error
-    for node in program.graph.nodes:  # which would tell where source files lie on this machine
-        node.meta.pop("stack_trace", None)
-    return program
-
-
-def _written(
-    kind: Format, program: ExportedProgram, place: Path, about: About, clips: Sequence[Tensor]
-) -> None:
-    try:
-        with _quiet():
-            kind.write(program, place, about, clips)
-    except (UserError, ModuleNotFoundError, OSError):
-        raise
-    except Exception as error:  # whatever the libraries raise at what they can't express
-        raise _cant(kind.name, about, error) from error
-
-
-def _cant(what: str, about: About, error: Exception) -> UserError:
-    name = about.architecture.get("model", "this model")
-    lines = str(error).strip().splitlines() or [""]
-    return UserError(f"{what} can't express {name}: {type(error).__name__}: {lines[0]:.300}")
 
 
 def _check(kind: Format, about: About, apart: dict[int, tuple[float, float]]) -> None:

@@ -121,16 +121,8 @@ def extract(
     with Claims(folder / CLAIMS) as claims:
         threads = agree(folder, asked, claims, source)
         work = Work(folder, settings, look, dataset, claims, share)
-        before = work.there()
-        width = 0
         with _threads(threads if predictor.device.type == "cpu" else 0), worker_errors():
-            made = _videos(encoder, look, work, dataset, workers)
-            shown = progress(made, "extract", work.videos(work.numbers) - work.videos(before))
-            for part, rows in groupby(shown, key=lambda found: found[0]):
-                kept = [stored(row, settings.fp16) for _, row in rows]
-                write_part(folder, part, kept, settings.file_format)
-                claims.release(part + 1)
-                width = next((r.features.shape[-1] for r in kept if not r.error), width)
+            width = _fill(encoder, work, workers)
         there = work.there()
     done = work.videos(work.made)
     return Summary(
@@ -217,12 +209,24 @@ class Work:
                 yield [one]
 
 
-def _videos(
-    encoder: Encoder, look: Look, work: Work, dataset: PassDataset, workers: int
-) -> Iterator[tuple[int, VideoFeatures]]:
+def _fill(encoder: Encoder, work: Work, workers: int) -> int:
+    """Write the parts of the work that are missing; return the width of their features, or 0."""
+    width, settings = 0, work.settings
+    missing = work.videos(work.numbers) - work.videos(work.there())
+    shown = progress(_videos(encoder, work, workers), "extract", missing)
+    for part, rows in groupby(shown, key=lambda found: found[0]):
+        kept = [stored(row, settings.fp16) for _, row in rows]
+        write_part(work.folder, part, kept, settings.file_format)
+        work.claims.release(part + 1)
+        width = next((r.features.shape[-1] for r in kept if not r.error), width)
+    return width
+
+
+def _videos(encoder: Encoder, work: Work, workers: int) -> Iterator[tuple[int, VideoFeatures]]:
     """Yield (part, features) of each video of the work, in the order of the list."""
     notice = ShortNotice()
     pieces: list[VideoFeatures] = []
+    dataset, look = work.dataset, work.look
     for decoded in loader_of(dataset, work.passes(), workers, _only):
         assert isinstance(decoded, DecodedPass)
         crops, sliding = look.testing.num_crops, look.windows is not None

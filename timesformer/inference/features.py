@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import open_regular, written_whole
-from timesformer.utils.npz import NPZ_DAMAGE
+from timesformer.utils.npz import NPZ_DAMAGE, write_npz
 
 FORMATS = ("npz", "parquet", "npy")
 MANIFEST = "manifest.json"
@@ -92,8 +92,7 @@ def write_part(folder: Path, number: int, rows: Sequence[VideoFeatures], file_fo
                 file = folder / FEATURES / f"{video_id(row.path)}.npy"
                 with written_whole(file, synced=True) as partial, partial.open("wb") as opened:
                     np.save(opened, row.features)
-    with written_whole(place, synced=True) as partial, partial.open("wb") as opened:
-        np.savez(opened, **arrays)  # type: ignore[arg-type]
+    write_npz(place, synced=True, **arrays)
 
 
 def _arrays(rows: Sequence[VideoFeatures]) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@ Shape letters: n windows, S crops, T frames, K classes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from timesformer.inference.filling import filled
 from timesformer.inference.given import SHORT
 from timesformer.inference.predictor import BATCH, Predictor
 from timesformer.inference.segments import Rules, Segment, segments_of, smoothed
-from timesformer.inference.windows import Window, Windows, places_in, span_of
+from timesformer.inference.windows import Place, Window, Windows, places_in, span_of
 from timesformer.models.base import Testing
 from timesformer.utils.errors import UserError, VideoError
 from timesformer.utils.files import is_folder
@@ -143,22 +143,10 @@ def timeline(
     span = span_of(sampling, window)
     rules = rules or Rules()
     rules.background_labels(predictor.class_names)  # a wrong name is told before the work
-    if is_folder(path):
-        raise VideoError(os.fspath(path), "a folder: a timeline is of one video file")
-    video, seen = WholeVideo(path), _Seen()
-    if stride < MOST_OFTEN * video.frame_seconds:  # a mistake; it would be at work for ever
-        raise UserError(
-            f"--stride {stride:g}: {video.path} has a frame every {video.frame_seconds:.3g} s: "
-            "take that, or more"
-        )
-    crops = predictor.model.crops(num_crops)
-    windows = Windows(places_in(video, sampling, stride, window), crops.frame)
-    seen.expect(video.duration)
-    stream = (((w.start, w.end), crops.crops(w.frames)) for w in _windows(video, windows, seen))
-    total = windows_within(video.duration, span, stride)
-    table = _Table(total)
-    for place, found in progress(filled(predictor.score, stream, batch_size), "timeline", total):
-        table.add(place, testing.joined(found).numpy())
+    video = _opened(path, stride)
+    seen, places = _Seen(video.duration), places_in(video, sampling, stride, window)
+    table = _Table(windows_within(video.duration, span, stride))
+    _score(predictor, testing, video, seen, places, table, batch_size)
     starts, ends, joined = table.columns
     duration = seen.until + video.frame_seconds
     if span > duration + video.frame_seconds:
@@ -180,6 +168,37 @@ def timeline(
         damage=video.damage,
         thumbnails=seen.thumbnails,
     ).with_rules(rules)
+
+
+def _opened(path: str | os.PathLike[str], stride: float) -> WholeVideo:
+    """Open a video, unless the windows that are asked of it can't be."""
+    if is_folder(path):
+        raise VideoError(os.fspath(path), "a folder: a timeline is of one video file")
+    video = WholeVideo(path)
+    if stride < MOST_OFTEN * video.frame_seconds:  # a mistake; it would be at work for ever
+        raise UserError(
+            f"--stride {stride:g}: {video.path} has a frame every {video.frame_seconds:.3g} s: "
+            "take that, or more"
+        )
+    return video
+
+
+def _score(
+    predictor: Predictor,
+    testing: Testing,
+    video: WholeVideo,
+    seen: _Seen,
+    places: Iterable[Place],
+    table: _Table,
+    batch_size: int,
+) -> None:
+    """Score the windows at these places, and add them to a table; see `timeline`."""
+    crops = predictor.model.crops(testing.num_crops)
+    windows = Windows(places, crops.frame)
+    stream = (((w.start, w.end), crops.crops(w.frames)) for w in _windows(video, windows, seen))
+    scored = filled(predictor.score, stream, batch_size)
+    for place, found in progress(scored, "timeline", table.expected):
+        table.add(place, testing.joined(found).numpy())
 
 
 def testing_of(predictor: Predictor, num_crops: int, multi_label: bool | None) -> Testing:
@@ -210,18 +229,21 @@ class _Table:
 
     An array for each window would lie between the frames that come and go, and keep the memory
     that these free from being used again: it would grow with the video.
+
+    Attributes:
+        expected: about how many windows there will be.
     """
 
     def __init__(self, rows: int) -> None:
         """Make room for about so many windows."""
-        self._rows, self._count = rows, 0
+        self.expected, self._count = rows, 0
         self._places = np.empty((rows, 2))
         self._scores = np.empty((0, 0), np.float32)
 
     def add(self, place: tuple[float, float], scores: NDArray[np.float32]) -> None:
         """Add a window's start and end, and its scores (K,)."""
         if not self._count:
-            self._scores = np.empty((self._rows, len(scores)), np.float32)
+            self._scores = np.empty((self.expected, len(scores)), np.float32)
         elif self._count == len(self._places):  # the file has more than it said
             self._places = np.concatenate([self._places, np.empty_like(self._places)])
             self._scores = np.concatenate([self._scores, np.empty_like(self._scores)])
@@ -244,13 +266,10 @@ class _Seen:
         thumbnails: see `Timeline`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, duration: float) -> None:
+        """Choose the moments that are pictured: the middles of equal parts of so many seconds."""
         self.until = 0.0
         self.thumbnails: list[tuple[float, NDArray[np.uint8]]] = []
-        self._wanted: list[float] = []
-
-    def expect(self, duration: float) -> None:
-        """Choose the moments that are pictured: the middles of equal parts of so many seconds."""
         self._wanted = [duration * (i + 0.5) / THUMBNAILS for i in range(THUMBNAILS)]
 
     def __call__(self, frame: Decoded) -> None:

@@ -22,8 +22,14 @@ NPZ_DAMAGE = (
 )
 
 
-def write_npz(path: Path, **arrays: Any) -> None:
-    """Write arrays by their names, uncompressed; `path` appears only when it is complete."""
+def write_npz(path: Path, /, synced: bool = False, **arrays: Any) -> None:
+    """Write arrays by their names, uncompressed; `path` appears only when it is complete.
+
+    Args:
+        path: the file.
+        synced: see `written_whole`.
+        **arrays: by their names.
+    """
     # An open file: np.savez adds .npz to names that end otherwise, as the temporary one does.
-    with written_whole(path) as partial, partial.open("wb") as file:
+    with written_whole(path, synced=synced) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
