@@ -255,3 +255,18 @@ def test_a_video_shorter_than_a_clip_says_so_in_its_row(run, tmp_path, capsys):
         assert "a clip spans 4.0 s: its last frame was repeated" in prediction.to_json()["damage"]
     tell(found[0], as_json=False, alone=False)
     assert "(used as decoded: " in capsys.readouterr().out
+
+
+def test_images_have_the_rate_that_is_said(run, model, tmp_path, capsys):
+    """Frames of a video at its own rate are the video; at others its clips lie elsewhere."""
+    video = run[1]["paths"][0]
+    (tmp_path / "frames").mkdir()
+    for i, frame in enumerate(all_frames(video)):
+        Image.fromarray(frame.numpy()).save(tmp_path / "frames" / f"{i}.png")
+    fps = probe(video).fps
+    said = []
+    for words in (["--frames-fps", str(fps)], ["--frames-fps", str(4 * fps)]):
+        main([str(tmp_path / "frames"), "--checkpoint", str(run[0]), "--json", *words])
+        said.append(json.loads(capsys.readouterr().out)["topk"])
+    expected = [guess._asdict() for guess in model.predict(video).top]
+    assert said[0] == expected != said[1]

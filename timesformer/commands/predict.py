@@ -19,11 +19,13 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from timesformer.datasets.video.reader import VideoReader
 from timesformer.inference.given import find
 from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.prediction import Prediction
@@ -34,6 +36,7 @@ from timesformer.utils.logging import progress
 from timesformer.utils.parser import input_path, output_path
 from timesformer.utils.text import counted
 
+FRAMES_FPS = 30.0  # of folders of images, as DATA.FRAMES_FPS
 FEW = 4  # videos for which starting processes takes longer than decoding
 
 
@@ -50,7 +53,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_computing()
     parser.add_batch_size()
     parser.add_workers()
+    parser.add_argument("--frames-fps", type=float, default=FRAMES_FPS, metavar="FPS",
+                        help="rate at which folders of images were extracted "
+                        f"({FRAMES_FPS:g})")  # fmt: skip
     args = parser.parse(argv)
+    if not 0 < args.frames_fps < math.inf:
+        raise UserError(f"--frames-fps {args.frames_fps:g}: must be above 0")
     if args.out is not None and args.out.suffix not in SUFFIXES:
         raise UserError(f"--out {args.out}: its name must end in {', '.join(SUFFIXES)}")
     return args
@@ -66,7 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.views is not None:
         model = model.with_views(args.views)
     workers = args.workers if len(videos) > FEW else 0
-    stream = model.stream(videos, topk=args.topk, batch_size=args.batch_size, workers=workers)
+    stream = model.stream(
+        videos,
+        topk=args.topk,
+        batch_size=args.batch_size,
+        workers=workers,
+        reader=VideoReader(frames_fps=args.frames_fps),
+    )
     start, kept, failed = time.perf_counter(), [], 0
     for prediction in progress(stream, "predict", len(videos)):
         failed += prediction.error is not None
