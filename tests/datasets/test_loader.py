@@ -250,7 +250,7 @@ def test_a_semaphore_that_finds_no_room(monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("_multiprocessing.SemLock", full)
-    with pytest.raises(TrainingError, match="shm-size"), worker_errors():
+    with pytest.raises(TrainingError, match=r"shm-size.*--workers.*NUM_WORKERS 0"), worker_errors():
         multiprocessing.get_context("spawn").Lock()
 
 

@@ -298,5 +298,5 @@ def exhausted(error: Exception) -> str:
         f"a loader worker has ended, or can't hand over its batch ({text.splitlines()[0]:.200}). "
         f"Where shared memory is full{free}, start the container with a larger --shm-size; where "
         "too many files are open, raise `ulimit -n`; where memory is full, lower "
-        "DATA_LOADER.NUM_WORKERS. NUM_WORKERS 0 needs none of them"
+        "DATA_LOADER.NUM_WORKERS, or --workers. NUM_WORKERS 0 needs none of them"
     )
