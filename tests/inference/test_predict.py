@@ -111,6 +111,15 @@ def all_frames(path):
         )
 
 
+def test_few_videos_start_no_processes_unless_they_are_asked_for(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Predictor, "stream", lambda *_, workers, **__: asked.append(workers) or ())
+    words = [*run[1]["paths"][:2], "--checkpoint", str(run[0]), "--device", "cpu"]
+    main(words)
+    main([*words, "--workers", "2"])
+    assert asked == [0, 2]
+
+
 def test_a_broken_file_is_a_row(run, model, tmp_path, capsys):
     good, other = run[1]["paths"][:2]
     broken = tmp_path / "broken.mp4"

@@ -19,7 +19,6 @@ Examples:
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from timesformer.utils.errors import UserError, in_one_line
 from timesformer.utils.files import make_place
 from timesformer.utils.logging import progress
 from timesformer.utils.parser import input_path, output_path
+from timesformer.utils.processes import cores
 from timesformer.utils.text import counted
 
 FRAMES_FPS = 30.0  # of folders of images, as DATA.FRAMES_FPS
@@ -52,13 +52,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print a line of JSON a video")
     parser.add_computing()
     parser.add_batch_size()
-    parser.add_workers()
+    parser.add_workers(FEW)
     parser.add_argument("--frames-fps", type=float, default=FRAMES_FPS, metavar="FPS",
                         help="rate at which folders of images were extracted "
                         f"({FRAMES_FPS:g})")  # fmt: skip
     args = parser.parse(argv)
-    if not 0 < args.frames_fps < math.inf:
-        raise UserError(f"--frames-fps {args.frames_fps:g}: must be above 0")
+    parser.need_above_zero(args, "--frames-fps")
     if args.out is not None and args.out.suffix not in SUFFIXES:
         raise UserError(f"--out {args.out}: its name must end in {', '.join(SUFFIXES)}")
     return args
@@ -73,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = load_asked(args)
     if args.views is not None:
         model = model.with_views(args.views)
-    workers = args.workers if len(videos) > FEW else 0
+    workers = args.workers
+    if workers is None:
+        workers = cores() if len(videos) > FEW else 0
     stream = model.stream(
         videos,
         topk=args.topk,

@@ -130,11 +130,16 @@ class CommandParser(argparse.ArgumentParser):
             help="frames from one to the next at 30 frames/s, for weights that don't say it",
         )  # fmt: skip
 
-    def add_workers(self) -> None:
-        """Add `--workers`."""
+    def add_workers(self, few: int = 0) -> None:
+        """Add `--workers`; with `few`, None where it isn't given.
+
+        Args:
+            few: videos for which starting processes takes longer than decoding.
+        """
+        less = f", none for {few} videos or fewer" if few else ""
         self.add_argument(
-            "--workers", type=int, default=cores(), metavar="N",
-            help="processes (one for each core); 0: none but this one",
+            "--workers", type=int, default=None if few else cores(), metavar="N",
+            help=f"processes (one for each core{less}); 0: none but this one",
         )  # fmt: skip
 
     def need_positive(self, args: argparse.Namespace, *options: str) -> None:
@@ -185,7 +190,7 @@ class CommandParser(argparse.ArgumentParser):
         if self._splits:
             args.splits, args.opts = _part_splits(args.splits or [], args.opts, self._splits)
         check_pairs(getattr(args, "opts", ()), keys)
-        if getattr(args, "workers", 0) < 0:
+        if (getattr(args, "workers", 0) or 0) < 0:
             raise UserError(f"--workers {args.workers}: must be 0 or more")
         return args
 
