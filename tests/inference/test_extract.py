@@ -237,6 +237,7 @@ def test_another_setting_is_refused(weights, model, videos, tmp_path):
         (["--out", "{out}", "--level", "patch", "--views", "1x3"], "views 1x3: maps of patches"),
         (["--out", "{out}", "--stride", "1s", "--views", "4x1"], "windows take the place of clips"),
         (["--out", "{out}", "--stride", "0s"], "--stride 0: must be above 0"),
+        (["--out", "{out}", "--stride", "1e-9"], "stride 1e-09: must be 0.001 s or more"),
         (["--out", "{out}", "--shard", "3/2"], "--shard 3/2: i/n"),
         (["{copy}", "--out", "{out}", "--format", "npy"], "would both be "),
     ],

@@ -79,6 +79,12 @@ def test_what_is_written(place, tmp_path, capsys):
         times = [float(frame.pts * frame.time_base) for frame in film.decode(stream)]
         assert (stream.width, stream.height) == (320, 256)
     assert times == pytest.approx([i / 25 for i in range(75)], abs=1e-4)
+    main(words_of(place, tmp_path / "out"))  # what it doesn't write isn't left of the one before
+    assert "detection.json, of an earlier timeline" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names - {
+        "annotated.mp4",
+        "detection.json",
+    }
 
 
 def test_what_is_written_are_true_segments(place, tmp_path, capsys):

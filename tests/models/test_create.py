@@ -406,3 +406,12 @@ def test_what_is_synced_may_be_written(tmp_path, monkeypatch):
     video = write_video(tmp_path / "a.mp4", numbered_frames(6))
     transcode(video, tmp_path / "b.mp4", TranscodeSettings())
     assert modes == [os.O_RDWR] * 3
+
+
+def test_class_names_of_another_number_are_said(tmp_path, caplog):
+    model = small_model()
+    count = model.architecture.num_classes
+    checkpoint = {"model_state": model.state_dict(), "architecture": model.architecture.to_json()}
+    torch.save(checkpoint | {"class_names": ["a"] * (count + 1)}, tmp_path / "a.pyth")
+    assert hub.from_pretrained(tmp_path / "a.pyth").class_names == ()
+    assert f"{count + 1} class names for a head of {count} classes" in caplog.text

@@ -111,6 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     seconds = time.perf_counter() - start
+    for name in sorted({FILM, QUALITY} - {*more}):
+        if os.path.lexists(args.out / name):  # beside this one it would be taken for its own
+            (args.out / name).unlink()
+            print(f"removed {args.out / name}, of an earlier timeline", file=sys.stderr)
     write_timeline(args.out, found, args.checkpoint)
     measured = None
     if args.truth is not None:

@@ -14,6 +14,7 @@ from timesformer.inference.passes import Look
 from timesformer.inference.predictor import BATCH, Predictor
 from timesformer.utils.errors import UserError
 
+LEAST_STRIDE = 1e-3  # seconds
 PART = 64  # videos in a file, of one row each
 LARGER_PART = 16  # of rows of windows, frames or patches
 
@@ -61,6 +62,8 @@ def look_of(predictor: Predictor, settings: Settings) -> Look:
         return Look(told, None, settings.batch_size)
     if settings.views is not None and told.num_clips > 1:
         raise UserError(f"views {told.views}: windows take the place of clips: 1x{told.num_crops}")
+    if settings.stride < LEAST_STRIDE:  # a mistake; it would be at work for ever
+        raise UserError(f"stride {settings.stride:g}: must be {LEAST_STRIDE:g} s or more")
     sampler = sampler_of(**predictor.model.sampling)
     if not isinstance(sampler, RateSampler):
         raise UserError(

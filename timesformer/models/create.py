@@ -155,7 +155,7 @@ def create_model(name: str, pretrained: str | Path = "", **overrides: Any) -> nn
         )
     model: Any = _make("create_model", start.changed("create_model", overrides), overrides)
     preprocessing = recipe.preprocessing.to_json() if recipe else {}
-    names = recipe.class_names if recipe else ()
+    names = recipe.class_names if recipe and "num_classes" not in overrides else ()
     if pretrained:
         content = read_weights(pretrained)
         report = load_pretrained(model, content, name=str(pretrained))

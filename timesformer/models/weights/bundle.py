@@ -175,8 +175,13 @@ def attach(
 ) -> None:
     """Give a model what belongs to its weights; names only while they fit its head."""
     model.preprocessing = dict(preprocessing or {})
-    fits = len(class_names) == model.architecture.num_classes
-    model.class_names = class_names if fits else ()
+    classes = model.architecture.num_classes
+    if class_names and len(class_names) != classes:
+        logger.warning(
+            "%d class names for a head of %d classes: they are left out", len(class_names), classes
+        )
+        class_names = ()
+    model.class_names = class_names
 
 
 def _with_sines(state: StateDict, hints: Mapping[str, Any]) -> StateDict:
