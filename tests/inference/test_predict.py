@@ -240,7 +240,7 @@ def test_what_nothing_is_known_of_is_refused():
         Predictor(torch.nn.Linear(1, 1))
 
 
-def test_parts_of_a_folder_are_videos_of_their_own(run, model, tmp_path, capsys):
+def test_parts_of_a_folder_are_videos_of_their_own(run, model, tmp_path):
     """As mmaction2 lists them: each is what it would be in a folder of its own."""
     frames = [Image.fromarray(f.numpy()) for path in run[1]["paths"][:2] for f in all_frames(path)]
     half = len(frames) // 2
@@ -255,7 +255,7 @@ def test_parts_of_a_folder_are_videos_of_their_own(run, model, tmp_path, capsys)
     assert not torch.equal(found[0].scores, found[1].scores)
 
 
-def test_a_video_shorter_than_a_clip_says_so_in_its_row(run, tmp_path, capsys):
+def test_a_video_shorter_than_a_clip_says_so_in_its_row(run, capsys):
     """Every one, whatever the log said of the first."""
     model = timesformer.load(run[0], device="cpu")
     model.model.preprocessing["sampling_rate"] = 30

@@ -29,6 +29,7 @@ from timesformer.inference.given import find
 from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.settings import Settings, share_of
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import make_folder
 from timesformer.utils.parser import duration, input_path, output_path
 from timesformer.utils.text import counted
 
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Extract; status 1 if some videos can't be read."""
     args = parse_args(argv)
     videos = find(args.videos, args.out)
+    if not args.plan:
+        make_folder(args.out)  # that it can't be is told before weights are read
     model = load_asked(args)
     settings = Settings(
         **{name: getattr(args, name) for name in Settings.__dataclass_fields__}  # one name each

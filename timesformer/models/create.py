@@ -82,6 +82,10 @@ def _recipe(name: str) -> Recipe:
         clip_sampling="legacy" if rate else None,
         short_side=int(size),  # tested on three crops of full height
         crop_size=int(size),
+        num_clips=1,
+        num_crops=3,
+        ensemble="sum",
+        multi_label=False,
     )
     architecture = Architecture(
         img_size=int(size),
