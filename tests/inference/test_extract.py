@@ -224,6 +224,7 @@ def test_another_setting_is_refused(weights, model, videos, tmp_path):
     told = complaint_of(main, *words, "--layer", "0", "--fp16")
     assert "has features of layer 1, not 0, dtype float32, not float16: choose another" in told
     assert told.count("\n") == 1
+    assert "frames_fps 30.0, not 15.0" in complaint_of(main, *words, "--frames-fps", "15")
     assert "other inputs" in complaint_of(main, videos[1].path, *words)
     (tmp_path / "manifest.json").write_text("{}")
     assert "manifest.json: not what `timesformer extract` writes" in complaint_of(main, *words)

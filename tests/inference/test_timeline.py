@@ -114,7 +114,7 @@ def test_a_file_that_cannot_be_read_is_status_1(place, tmp_path, capsys):
         (["--window", "2s"], "leave --window out"),
         (["--background", "upp"], "--background: class 'upp' is not known; did you mean up?"),
         (["--enter", "1.5"], "--enter 1.5: a probability"),
-        (["--truth", "{place}/none.csv"], "none.csv"),
+        (["--truth", "{place}/none.csv"], "none.csv: there is no such file\n"),
         (["--min-length", "x"], "'x': seconds, as 0.5, 1s or 500ms"),
     ],
 )

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from timesformer.datasets.video.reader import VideoReader
 from timesformer.inference.encoder import LAST, LEVELS
 from timesformer.inference.extract import Summary, extract
 from timesformer.inference.extract_plan import plan
@@ -61,6 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_computing()
     parser.add_batch_size()
     parser.add_workers()
+    parser.add_frames_fps()
     args = parser.parse(argv)
     parser.need_positive(args, "--part")
     parser.need_above_zero(args, "--stride")
@@ -76,12 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     videos = find(args.videos, args.out)
     if not args.plan:
         make_folder(args.out)  # that it can't be is told before weights are read
-    model = load_asked(args)
+    model, reader = load_asked(args), VideoReader(frames_fps=args.frames_fps)
     settings = Settings(
         **{name: getattr(args, name) for name in Settings.__dataclass_fields__}  # one name each
     )
     if args.plan:
-        print(plan(model, videos, settings, args.workers))
+        print(plan(model, videos, settings, args.workers, reader))
         return
     summary = extract(
         model,
@@ -90,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings,
         share=args.share,
         workers=args.workers,
+        reader=reader,
         source=args.checkpoint,
     )
     if args.json:

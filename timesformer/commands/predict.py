@@ -36,7 +36,6 @@ from timesformer.utils.parser import input_path, output_path
 from timesformer.utils.processes import cores
 from timesformer.utils.text import counted
 
-FRAMES_FPS = 30.0  # of folders of images, as DATA.FRAMES_FPS
 FEW = 4  # videos for which starting processes takes longer than decoding
 
 
@@ -53,11 +52,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_computing()
     parser.add_batch_size()
     parser.add_workers(FEW)
-    parser.add_argument("--frames-fps", type=float, default=FRAMES_FPS, metavar="FPS",
-                        help="rate at which folders of images were extracted "
-                        f"({FRAMES_FPS:g})")  # fmt: skip
+    parser.add_frames_fps()
     args = parser.parse(argv)
-    parser.need_above_zero(args, "--frames-fps")
     if args.out is not None and args.out.suffix not in SUFFIXES:
         raise UserError(f"--out {args.out}: its name must end in {', '.join(SUFFIXES)}")
     return args

@@ -129,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def truth_of(path: Path, predictor: Predictor, video: Path) -> list[Truth]:
     """Read the true segments of the video, known by its path."""
+    if not os.path.lexists(path):
+        raise UserError(f"--truth {path}: there is no such file")
     if not predictor.class_names:
         raise UserError(f"--truth {path}: the weights don't know what their classes are called")
     found = read_truth(path, predictor.class_names, str(video))

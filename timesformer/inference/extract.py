@@ -117,7 +117,8 @@ def extract(
     for place in (folder, folder / PARTS, *([folder / FEATURES] * (settings.file_format == "npy"))):
         make_folder(place)
     dataset = look.dataset(predictor.model, records, reader)
-    asked = description(predictor, settings, look, encoder.layer, records)
+    rate = dataset.reader.frames_fps
+    asked = description(predictor, settings, look, encoder.layer, records, rate)
     with Claims(folder / CLAIMS) as claims:
         threads = agree(folder, asked, claims, source)
         work = Work(folder, settings, look, dataset, claims, share)

@@ -10,6 +10,7 @@ import torch
 
 from timesformer.clips.transform import one_thread
 from timesformer.datasets.lists.records import Records
+from timesformer.datasets.video.reader import VideoReader
 from timesformer.inference.encoder import Encoder, features_of
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.settings import Settings, look_of
@@ -37,7 +38,13 @@ class Rates:
     size: float
 
 
-def plan(predictor: Predictor, videos: Records, settings: Settings, workers: int) -> str:
+def plan(
+    predictor: Predictor,
+    videos: Records,
+    settings: Settings,
+    workers: int,
+    reader: VideoReader | None = None,
+) -> str:
     """Measure some of the videos; return a table of what many like them cost.
 
     Args:
@@ -45,11 +52,12 @@ def plan(predictor: Predictor, videos: Records, settings: Settings, workers: int
         videos: the list; SAMPLE of them, spread over it, are read.
         settings: what is extracted.
         workers: processes that decode, beside one device.
+        reader: reads files; by PyAV when None.
 
     Raises:
         UserError: none of them can be read; or what is asked for the model doesn't have.
     """
-    rates = measure(predictor, videos, settings)
+    rates = measure(predictor, videos, settings, reader)
     cores = max(workers, 1)
     rows = [["videos", "core hours", "device hours", f"hours, {cores} cores + 1 device", "bytes"]]
     for count in COUNTS:
@@ -69,13 +77,15 @@ def plan(predictor: Predictor, videos: Records, settings: Settings, workers: int
     ])  # fmt: skip
 
 
-def measure(predictor: Predictor, videos: Records, settings: Settings) -> Rates:
+def measure(
+    predictor: Predictor, videos: Records, settings: Settings, reader: VideoReader | None = None
+) -> Rates:
     """Time decoding and the model on some videos; see `plan`."""
     step = max(1, len(videos) // SAMPLE)
     chosen = videos.take(range(0, len(videos), step)[:SAMPLE])
     encoder = Encoder(predictor, settings.level, settings.layer, settings.batch_size)
     look = look_of(predictor, settings)
-    dataset = look.dataset(predictor.model, chosen)
+    dataset = look.dataset(predictor.model, chosen, reader)
     decode = model = size = 0.0
     done: set[int] = set()
     passes = [*look.passes(0, range(len(chosen)), dataset.length)]

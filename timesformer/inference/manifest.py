@@ -31,7 +31,12 @@ LONG = ("inputs_sha256", "weights_sha256", "architecture", "preprocessing")  # n
 
 
 def description(
-    predictor: Predictor, settings: Settings, look: Look, layer: int | None, records: Records
+    predictor: Predictor,
+    settings: Settings,
+    look: Look,
+    layer: int | None,
+    records: Records,
+    frames_fps: float,
 ) -> dict[str, Any]:
     """Return all that features depend on, as JSON has it."""
     built = predictor.model.architecture
@@ -47,6 +52,7 @@ def description(
         "stride": settings.stride,
         "window": look.windows.window if look.windows else None,
         "dtype": "float16" if settings.fp16 else "float32",
+        "frames_fps": frames_fps,
         "amp": predictor.amp,
         "device": predictor.device.type,
         "batch_size": settings.batch_size,

@@ -11,6 +11,8 @@ from timesformer.inference.predictor import BATCH, Predictor, views_of
 from timesformer.utils.parser import CommandParser, duration
 from timesformer.utils.precision import AMP_TYPES
 
+FRAMES_FPS = 30.0  # as DATA.FRAMES_FPS
+
 
 def load_asked(args: argparse.Namespace) -> Predictor:
     """Load the model that the options of `add_checkpoint` and `add_computing` ask for.
@@ -31,6 +33,7 @@ class ModelParser(CommandParser):
     def __init__(self, name: str | None, about: str | None, usage: str | None = None) -> None:
         super().__init__(name, about, usage)
         self._counts: list[str] = []
+        self._rates: list[str] = []
 
     def add_checkpoint(self, exported: bool = True) -> None:
         """Add `--checkpoint`; `exported` says whether a file of `timesformer export` will do."""
@@ -64,6 +67,13 @@ class ModelParser(CommandParser):
         """Add `--views`, for `Predictor.with_views`; what can't be views is told while parsing."""
         self.add_argument("--views", type=_views, metavar="CxS", help=f"clips x crops {meaning}")
 
+    def add_frames_fps(self) -> None:
+        """Add `--frames-fps`, the rate of folders of images, which nothing in them says."""
+        self.add_argument("--frames-fps", type=float, default=FRAMES_FPS, metavar="FPS",
+                          help="rate at which folders of images were extracted "
+                          f"({FRAMES_FPS:g})")  # fmt: skip
+        self._rates.append("--frames-fps")
+
     def add_window(self, thing: str) -> None:
         """Add `--window`, `--crops` and `--multi-label`, of windows that slide.
 
@@ -83,10 +93,11 @@ class ModelParser(CommandParser):
         """Parse the words after the program's name, and check the numbers of shared options.
 
         Raises:
-            UserError: one isn't 1 or more; or as `CommandParser.parse`.
+            UserError: one can't be; or as `CommandParser.parse`.
         """
         args = super().parse(argv)
         self.need_positive(args, *self._counts)
+        self.need_above_zero(args, *self._rates)
         return args
 
 
