@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,10 +55,10 @@ class GivenVideos(VideoDataset):
         Raises:
             ConfigError: nothing says how the model's input is made.
         """
-        self._noticing = _Noticing(sampler or sampler_of(**model.sampling))
+        self._noting = _Noting(sampler or sampler_of(**model.sampling))
         super().__init__(
             records,
-            self._noticing,
+            self._noting,
             model.crops(testing.num_crops),
             "test",
             views=ViewGrid(testing.num_clips, testing.num_crops),
@@ -66,23 +67,27 @@ class GivenVideos(VideoDataset):
             reader=reader,
         )
 
+    @property
+    def placed(self) -> list[tuple[ClipPosition, int, float]]:
+        """Where the clips of the last video lie, in how many frames, at how many a second."""
+        return self._noting.placed
+
+    def _read(self, *args: Any) -> Clips:
+        self.placed.clear()
+        return super()._read(*args)
+
     def _damage(self, index: int, clips: Clips) -> list[Problem]:
-        short = self._noticing.short
+        short = too_short(*self.placed[-1])
         more = [self._problem(index, short, SHORT)] if short else []
         return [*super()._damage(index, clips), *more]
 
 
 @dataclass
-class _Noticing:
-    """A sampler that notices when a video is shorter than the clip that it is asked for.
-
-    Attributes:
-        sampler: chooses the frames.
-        short: what the last video was too short for, in words, or "".
-    """
+class _Noting:
+    """A sampler that notes where it places clips."""
 
     sampler: ClipSampler
-    short: str = ""
+    placed: list[tuple[ClipPosition, int, float]] = field(default_factory=list)
 
     def place(
         self,
@@ -92,12 +97,17 @@ class _Noticing:
         rng: np.random.Generator | None = None,
     ) -> ClipPosition:
         position = self.sampler.place(length, fps, view, rng)
-        self.short = ""
-        if position.timed and length + 1 < position.span:
-            self.short = f"{length / fps:.1f} s, and a clip spans {position.span / fps:.1f} s"
-        elif not position.timed and length < len(position.offsets):
-            self.short = f"{length} frames, and a clip has {len(position.offsets)}"
+        self.placed.append((position, length, fps))
         return position
+
+
+def too_short(position: ClipPosition, length: int, fps: float) -> str:
+    """Say that a video is shorter than the clip that lies in it; "" if it isn't."""
+    if position.timed and length + 1 < position.span:
+        return f"{length / fps:.1f} s, and a clip spans {position.span / fps:.1f} s"
+    if not position.timed and length < len(position.offsets):
+        return f"{length} frames, and a clip has {len(position.offsets)}"
+    return ""
 
 
 class ShortNotice:

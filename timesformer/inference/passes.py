@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timesformer.clips.sampling import ClipPosition, ClipSampler
 from timesformer.clips.transform import EvalTransform
 from timesformer.clips.windows import WindowSampler, seconds_of
 from timesformer.datasets.lists.records import Record
@@ -126,25 +125,6 @@ class Look:
         return PassDataset(model, self, records, reader)
 
 
-@dataclass
-class _Timed:
-    """A sampler that notes when the frames that it chose are shown."""
-
-    sampler: ClipSampler
-    times: list[list[float]]
-
-    def place(
-        self,
-        length: int,
-        fps: float,
-        view: tuple[int, int] | None,
-        rng: np.random.Generator | None = None,
-    ) -> ClipPosition:
-        position = self.sampler.place(length, fps, view, rng)
-        self.times.append(seconds_of(position, length, fps))
-        return position
-
-
 class PassDataset(GivenVideos):
     """Videos by passes: `dataset.__getitems__([a Pass])` is [a DecodedPass]."""
 
@@ -159,8 +139,6 @@ class PassDataset(GivenVideos):
     ) -> None:
         super().__init__(model, look.testing, records, reader, look.windows)
         self.look = look
-        self._timed = _Timed(self.sampler, [])
-        self.sampler = self._timed
 
     def length(self, index: int) -> tuple[int, float]:
         """Return a video's frames and frames per second.
@@ -186,14 +164,13 @@ class PassDataset(GivenVideos):
 
     def _read_piece(self, piece: Piece) -> tuple[ReadPiece, list[Tensor]]:
         requests = [((piece.first + i, piece.total), None) for i in range(piece.count)]
-        self._timed.times.clear()
         try:
             clips = self._read(
                 self.records[piece.index], requests, [self.transform.frame] * len(requests)
             )
         except VideoError as error:
             return ReadPiece(piece, np.empty((0, 0)), np.empty(0), error=error.reason), []
-        times = np.array(self._timed.times, np.float64)
+        times = np.array([seconds_of(*place) for place in self.placed], np.float64)
         middles = times.mean(axis=1)
         if self.look.windows is not None:
             numbers = range(piece.first, piece.first + piece.count)

@@ -54,8 +54,11 @@ def preprocessing_of(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
     It says it by itself, in its config, or by the layout of its weights.
     """
+    said = content.get("preprocessing")  # `completed` has looked at it
+    if said and {*OF_TESTS} - {"clip_sampling"} <= said.keys():  # segments have none of it
+        return dict(said)  # without reading the config, which takes longer than all else here
     config = run_config(content)
-    if said := content.get("preprocessing"):  # `completed` has looked at it
+    if said:
         return _tested(config, said) | dict(said)
     if "DATA.MEAN" not in config or "DATA.STD" not in config:
         return said_by_layout(content)
