@@ -191,3 +191,12 @@ def test_windows_of_a_stream():
         ((), 0): [0, 2, 4, 7], ((), 6): [6, 8, 10, 13], ((), 12): [12, 14, 16, 19],
         ((2, 3), 0): [0, 4, 4, 7], ((2, 3), 6): [6, 8, 10, 13], ((2, 3), 12): [12, 14, 16, 19],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_gap_before_the_last_frame_is_shown_no_longer_than_a_frame(predictor, tmp_path, name):
+    """59 frames, a gap, and one more: the last one is shown for 1/25 s, not for the mean."""
+    times = [*range(59), 120]
+    path = write_video(tmp_path / name, numbered_frames(60, 64, 80), fps=25, times=times)
+    assert WholeVideo(path).duration == pytest.approx(121 / 25)
+    assert timeline(predictor, path, stride=1.0).duration == pytest.approx(121 / 25)

@@ -148,7 +148,7 @@ def timeline(
     table = _Table(windows_within(video.duration, span, stride))
     _score(predictor, testing, video, seen, places, table, batch_size)
     starts, ends, joined = table.columns
-    duration = seen.until + video.frame_seconds
+    duration = seen.until + video.last_seconds
     if span > duration + video.frame_seconds:
         short = f"{duration:.3g} s, and a window spans {span:.3g} s: {SHORT}"
         video.damage = f"{video.damage}; {short}" if video.damage else short

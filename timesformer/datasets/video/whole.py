@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import av
 import numpy as np
@@ -75,10 +76,22 @@ class WholeVideo:
         """Mean duration of a frame."""
         return self.info.frame_ticks * self.tick
 
+    @cached_property
+    def last_seconds(self) -> float:
+        """How long the last frame is shown: as long as most are, for gaps make the mean longer."""
+        mean, index = self.frame_seconds, self.info.index
+        if index is None or len(index.pts) < 2:
+            return mean
+        usual = float(np.median(np.diff(index.pts))) * self.tick
+        return usual if mean > usual + self.tick else mean  # timestamps are rounded to a tick
+
     @property
     def duration(self) -> float:
         """Seconds, as the file says."""
-        return self.info.frames * self.frame_seconds
+        index = self.info.index
+        if index is None or self.last_seconds == self.frame_seconds:
+            return self.info.frames * self.frame_seconds
+        return float(index.pts[-1] - index.pts[0]) * self.tick + self.last_seconds
 
     def __iter__(self) -> Iterator[Decoded]:
         """Yield the frames in the order in which they are shown.
