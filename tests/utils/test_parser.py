@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import complaint_of
 
+from timesformer.commands.predict import parse_args as predict_args
 from timesformer.config.defaults import get_cfg
 from timesformer.utils.checkpoint import write_checkpoint
 from timesformer.utils.errors import ConfigError, UserError
@@ -31,6 +33,37 @@ def test_argument_names_of_the_published_tool(cfg_file: str) -> None:
     assert (args.init_method, args.opts) == ("tcp://a:1", ["NUM_GPUS", "0"])
     defaults = parse_args(["--cfg", cfg_file])
     assert (defaults.init_method, defaults.opts) == ("tcp://localhost:9999", [])
+
+
+@pytest.mark.parametrize(
+    ("words", "taken"),
+    [
+        (["a.mp4", "--checkpoint", "w", "b.mp4", "--topk", "3", "c.mp4"], "a.mp4 b.mp4 c.mp4"),
+        (["--json", "--checkpoint", "w", "a.mp4", "--topk=3", "b.mp4"], "a.mp4 b.mp4"),
+        (
+            ["--checkpoint", "w", "a.mp4", "--topk=3", "--", "-b.mp4", "--json"],
+            "a.mp4 -b.mp4 --json",
+        ),
+    ],
+)
+def test_words_of_a_list_stand_anywhere(words: list[str], taken: str) -> None:
+    args = predict_args(words)
+    assert " ".join(map(str, args.videos)) == taken
+    assert (args.checkpoint, args.topk) == ("w", 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.mp4"], "required: --checkpoint"),
+        (["--checkpoint", "w"], "required: VIDEO|FOLDER|LIST"),
+        (["a.mp4", "--checkpoint", "w", "--topkk", "b.mp4"], "unrecognized arguments: --topkk"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_one_line(words: list[str], said: str) -> None:
+    told = complaint_of(predict_args, *words)
+    assert said in told
+    assert told.count("\n") == 1
 
 
 def test_later_wins(cfg_file: str) -> None:

@@ -186,7 +186,9 @@ class CommandParser(argparse.ArgumentParser):
         keys = dict(get_cfg().leaves())
         if self._takes_pairs:
             check_dashes(self._words, keys, self._option_string_actions)
-        args = self.parse_args(self._words)
+        # Several videos, say, may stand before and after options; pairs come last anyway.
+        parse = self.parse_args if self._takes_pairs else self.parse_intermixed_args
+        args = parse(self._words)
         if self._splits:
             args.splits, args.opts = _part_splits(args.splits or [], args.opts, self._splits)
         check_pairs(getattr(args, "opts", ()), keys)
