@@ -14,9 +14,9 @@ from timesformer.engine import train as module
 from timesformer.engine.results import Results
 from timesformer.engine.train import train
 from timesformer.utils.checkpoint import (
-    epoch_checkpoints,
     get_path_to_best,
     get_path_to_checkpoint,
+    numbered_checkpoints,
     prune_checkpoints,
     read_checkpoint,
     write_checkpoint,
@@ -41,7 +41,7 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 
 
 def names(folder: Path) -> list[str]:
-    return [path.name[-6:-5] for path in epoch_checkpoints(folder)]
+    return [path.name[-6:-5] for path in numbered_checkpoints(folder)]
 
 
 def test_the_newest_and_the_best_are_kept(

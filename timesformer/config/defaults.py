@@ -45,6 +45,12 @@ _C.TRAIN.BATCH_SIZE = 64
 _C.TRAIN.EVAL_PERIOD = 1
 # Epochs between two checkpoints; the last epoch always leaves one.
 _C.TRAIN.CHECKPOINT_PERIOD = 1
+# Optimizer steps after which a run that hasn't been saved meanwhile is saved within an epoch, to go
+# on there bit for bit; the two newest such checkpoints stay. 0 = never.
+_C.TRAIN.CHECKPOINT_STEPS = 0
+# Minutes after which it is, likewise. 0 = never. A run that is asked to stop by SIGTERM, SIGUSR1 or
+# Ctrl-C is saved in any case.
+_C.TRAIN.CHECKPOINT_MINUTES = 0.0
 # Newest checkpoints that are kept beside the best one by validation (checkpoint_best.pyth);
 # 0 = all of them.
 _C.TRAIN.KEEP_CHECKPOINTS = 3
@@ -257,13 +263,13 @@ _C.SOLVER.CLIP_GRAD_L2NORM = 0.0
 _C.SOLVER.LABEL_SMOOTHING = 0.0
 
 _C.MIXUP = CfgNode()
-# Mix pairs of clips and labels within a rank's training micro-batch.
+# Mix pairs of neighbouring clips of a step's batch, and their labels.
 _C.MIXUP.ENABLED = False
 # Beta parameter of mixup; 0 = CutMix only.
 _C.MIXUP.ALPHA = 0.8
 # Beta parameter of CutMix; 0 = mixup only.
 _C.MIXUP.CUTMIX_ALPHA = 1.0
-# Probability that a micro-batch is mixed.
+# Probability that a step's batch is mixed.
 _C.MIXUP.PROB = 1.0
 # Probability of CutMix rather than mixup where both are on.
 _C.MIXUP.SWITCH_PROB = 0.5

@@ -33,6 +33,7 @@ from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
 from timesformer.utils.distributed import World, get_world
 from timesformer.utils.errors import ConfigError, TrainingError, VideoError
 from timesformer.utils.rng import keyed_rng
+from timesformer.utils.stopping import leave_signals_to_main
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 
@@ -70,13 +71,15 @@ class TrainBatches(Sampler[list[tuple[int, ...]]]):
         self.size = size
         self.seed = seed
         self.epoch = 0
+        self.first = 0
 
     def __len__(self) -> int:
+        """Return the batches of a whole epoch, wherever the next pass begins."""
         return self.length // (self.batch_size * self.size)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         keys = self._keys()
-        for micro_batch in range(len(self)):
+        for micro_batch in range(self.first, len(self)):
             first = (micro_batch * self.size + self.rank) * self.batch_size
             yield keys[first : first + self.batch_size]
 
@@ -111,10 +114,16 @@ class VideoLoader(DataLoader):
 
     dataset: VideoDataset
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the shuffle and the random clips of the next pass."""
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Choose the shuffle and the random clips of the next pass.
+
+        Args:
+            epoch: from 0.
+            first: batch to begin with, where a run goes on within an epoch. Those before aren't
+                read.
+        """
         if isinstance(self.batch_sampler, TrainBatches):
-            self.batch_sampler.epoch = epoch
+            self.batch_sampler.epoch, self.batch_sampler.first = epoch, first
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield this rank's batches.
@@ -231,6 +240,7 @@ def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sample
 def _init_worker(worker: int) -> None:
     """One thread a worker: the workers themselves fill the cores."""
     torch.set_num_threads(1)
+    leave_signals_to_main()
     threading.Thread(target=_end_with_main, daemon=True).start()
     # A batch is handed over by a thread of the worker, which drops what it can't send, with a
     # traceback, and the main process would wait for it for ever.

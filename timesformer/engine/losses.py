@@ -92,7 +92,10 @@ class WeightedCrossEntropy(nn.Module):
 class ClipMixup:
     """timm's Mixup for clips; CutMix pastes one box into all frames of a clip.
 
-    timm draws from numpy's global generator, which training seeds before every step.
+    timm draws from numpy's global generator, which training seeds alike before every forward pass
+    of a step, so one draw holds for the step's whole batch. It mixes a batch with itself turned
+    round; here clips are mixed in pairs, the first with the second and so on, which stay together
+    however a larger batch is split.
 
     Args:
         mixup: works on images (B, C, H, W).
@@ -103,9 +106,13 @@ class ClipMixup:
 
     def __call__(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Clips (B, 3, T, H, W) and labels (B,) -> mixed clips and soft targets (B, K)."""
+        n = len(clips)
+        # 0 2 4 … 5 3 1: turned round, 0 comes upon 1, and 2 upon 3.
+        order = torch.tensor([*range(0, n, 2), *reversed(range(1, n, 2))], device=clips.device)
+        back = order.argsort()
         # Frames as channels: timm takes the last but one of four dimensions for the height.
-        images, targets = self.mixup(clips.flatten(1, 2), labels)
-        return images.unflatten(1, clips.shape[1:3]), targets
+        images, targets = self.mixup(clips[order].flatten(1, 2), labels[order])
+        return images[back].unflatten(1, clips.shape[1:3]), targets[back]
 
 
 def build_mixup(cfg: CfgNode) -> ClipMixup | None:

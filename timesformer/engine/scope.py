@@ -17,6 +17,7 @@ from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.files import LOCK_NAME, make_folder, make_place, require_place
 from timesformer.utils.logging import errors_in_log, setup_logging
 from timesformer.utils.run_lock import run_lock
+from timesformer.utils.stopping import noting_signals
 
 OF_A_NODE = frozenset(
     {
@@ -84,6 +85,8 @@ def make_places_elsewhere(cfg: CfgNode) -> None:
 def run_scope(cfg: CfgNode) -> Iterator[None]:
     """Log into OUTPUT_DIR, which belongs to this run meanwhile; what ends the run is logged too.
 
+    Signals that ask it to stop are noted (`utils.stopping`); what runs has to ask for them.
+
     Raises:
         UserError: on all ranks, if the folder can't be written, or another run has it.
     """
@@ -94,7 +97,7 @@ def run_scope(cfg: CfgNode) -> Iterator[None]:
     together(lock.__enter__)
     problem: BaseException | None = None
     try:
-        with errors_in_log():
+        with errors_in_log(), noting_signals():
             compare_configs(cfg)
             yield
     except BaseException as error:

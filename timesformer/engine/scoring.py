@@ -18,10 +18,11 @@ from timesformer.clips.ensemble import ensemble
 from timesformer.datasets.loader import VideoLoader
 from timesformer.engine.broken import BrokenVideos
 from timesformer.utils.checkpoint import bare
-from timesformer.utils.distributed import gather_on_main, is_main, together
+from timesformer.utils.distributed import gather_objects, gather_on_main, is_main, together
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import progress
 from timesformer.utils.precision import autocast
+from timesformer.utils.stopping import asked, stopped
 
 
 class Table(NamedTuple):
@@ -73,6 +74,7 @@ def score_videos(
 
     Raises:
         TrainingError: if a view was not scored exactly once, or no video can be read.
+        Stopped: a signal asked for it.
     """
     model = bare(model).eval()
     dataset = loader.dataset
@@ -80,6 +82,8 @@ def score_videos(
     shape = (len(dataset), dataset.num_views, num_classes)
     rows = Rows(shape, method, several, keep_views)
     for pixels, _, index, meta in progress(loader, desc=desc, total=len(loader)):
+        if asked():
+            break
         broken.add(meta["problems"])
         if not len(index):
             continue
@@ -89,6 +93,8 @@ def score_videos(
                 for x in pixels.split(clips)
             ]
         rows.add(index, meta["view"], torch.cat(parts).cpu())
+    if any(gather_objects(bool(asked()))):
+        raise stopped(f"{desc} was cut short: the same command takes it up again")
     broken.gather()
     broken.require_some()
     # The main process has a place for every video: it fills in those of the others.

@@ -30,6 +30,7 @@ from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
 from timesformer.utils.checkpoint import (
+    Place,
     bare,
     check_name,
     former_checkpoints,
@@ -40,7 +41,6 @@ from timesformer.utils.checkpoint import (
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.logging import get_logger
-from timesformer.utils.text import counted
 
 logger = get_logger(__name__)
 
@@ -62,6 +62,8 @@ class Start(NamedTuple):
 
     epoch: int  # counted from 0
     resumed: bool  # from its own folder
+    step: int = 0  # of that epoch that are done
+    measured: Mapping[str, Any] = {}  # in them; see `TrainState`
 
 
 def begin(
@@ -97,13 +99,13 @@ def begin(
     if last or (source and not only_weights):
         path = last or Path(source)
         _say_what_is_passed_over(cfg, last)
-        epoch = together(lambda: _go_on(cfg, path, bool(last), model, optimizer, scaler, videos))
+        start = together(lambda: _go_on(cfg, path, bool(last), model, optimizer, scaler, videos))
     else:
         together(lambda: _refuse_own(cfg))
         together(lambda: _start(cfg, model, class_names))
-        epoch = 0
+        start = Start(0, False)
     compare_ranks(model, optimizer)
-    return Start(epoch, bool(last))
+    return start
 
 
 def _refuse_own(cfg: CfgNode) -> None:
@@ -148,7 +150,7 @@ def _go_on(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     videos: str,
-) -> int:
+) -> Start:
     """Restore a run; `own`: from its own folder, where it is found without being asked for."""
     advice = (
         "to start over, use another OUTPUT_DIR, or set TRAIN.AUTO_RESUME False"
@@ -173,8 +175,9 @@ def _go_on(
         raise WeightsError(f"{error}; {advice}") from error
     for line in resume.in_words(told):
         logger.info("changed since %s: %s", path.name, line)
-    logger.info("resuming from %s, after %s", path, counted(epoch, "epoch"))
-    return epoch
+    step, measured = content.get("step", 0), content.get("measured", {})
+    logger.info("resuming from %s, after %s", path, Place(epoch, step))
+    return Start(epoch, own, step, measured if isinstance(measured, Mapping) else {})
 
 
 def _restore_scaler(path: Path, saved: Any, scaler: torch.amp.GradScaler | None) -> None:

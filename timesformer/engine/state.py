@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from timesformer.clips.augment import ClipAugment
 from timesformer.config.layout import BatchLayout
 from timesformer.datasets.build import build_preprocessing
 from timesformer.engine.broken import BrokenVideos
+from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
-from timesformer.utils.checkpoint import bare, prune_checkpoints, save_checkpoint
+from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_checkpoint
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger
@@ -39,9 +40,12 @@ class TrainState:
         mixup: mixes clips and labels of a batch, or None.
         broken: the training videos that couldn't be read.
         class_names: class names in label order, or ().
+        interruption: says when to save within an epoch, and when to stop.
         train_list: digest of the training list.
         val_list: of that of validation, or "".
         epoch: the next epoch to train, counted from 0.
+        step: optimizer steps of it that are done.
+        measured: what was measured in them, as `TrainMeter.to_json` says it, or {}.
         resumed: whether it goes on from its own folder, rather than from another run's.
     """
 
@@ -55,25 +59,38 @@ class TrainState:
     augment: ClipAugment
     mixup: ClipMixup | None
     broken: BrokenVideos
+    interruption: Interruption
     class_names: Sequence[str] = ()
     train_list: str = ""
     val_list: str = ""
     epoch: int = 0
+    step: int = 0
+    measured: Mapping[str, Any] = field(default_factory=dict)
     resumed: bool = False
 
 
-def save(state: TrainState, epoch: int, validation: Mapping[str, Any] | None = None) -> None:
+def save(
+    state: TrainState,
+    epoch: int,
+    validation: Mapping[str, Any] | None = None,
+    *,
+    step: int = 0,
+    measured: Mapping[str, Any] | None = None,
+) -> None:
     """Write the checkpoint of a finished epoch (counted from 0); all ranks wait for it.
 
     Args:
         state: the run.
-        epoch: from 0.
+        epoch: from 0; -1 if none is finished.
         validation: makes it the best checkpoint instead, which did so well.
+        step: steps of the next epoch that are done too.
+        measured: see `TrainState`.
 
     Raises:
         TrainingError: there are weights that are not finite; nothing is written.
     """
-    check_finite(state, f"after epoch {epoch + 1}")
+    check_finite(state, f"after {Place(epoch + 1, step)}")
+    within = {"measured": dict(measured)} if measured else {}
 
     def write() -> None:
         if not is_main():
@@ -85,12 +102,14 @@ def save(state: TrainState, epoch: int, validation: Mapping[str, Any] | None = N
             state.optimizer,
             epoch,
             state.cfg,
+            step=step,
             best=validation is not None,
             scaler_state=state.scaler.state_dict(),
             architecture=model.architecture.to_json(),
             preprocessing=build_preprocessing(state.cfg, "train").to_json(),
             class_names=list(state.class_names),
             train_list=state.train_list,
+            **within,
             **({"validation": dict(validation)} if validation is not None else {}),
         )
         logger.info("wrote %s", path)
@@ -98,6 +117,8 @@ def save(state: TrainState, epoch: int, validation: Mapping[str, Any] | None = N
             prune_checkpoints(state.cfg.OUTPUT_DIR, state.cfg.TRAIN.KEEP_CHECKPOINTS, path)
 
     together(write)
+    if validation is None:
+        state.interruption.saved()
 
 
 def check_finite(state: TrainState, when: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.datasets.loader import Batch
 from timesformer.engine.state import TrainState
-from timesformer.utils.distributed import all_reduce_sum
+from timesformer.models.attention.layers import set_batch_part
+from timesformer.utils.distributed import all_reduce_sum, get_world
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.metrics import topk_correct
 from timesformer.utils.precision import autocast
+from timesformer.utils.rng import seed_all
 
 logger = get_logger(__name__)
 
@@ -24,26 +27,41 @@ logger = get_logger(__name__)
 LEAST_LOSS_SCALE = 1.0
 
 
-def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str) -> list[float]:
+class StepResult(NamedTuple):
+    """What a step found, the same on all ranks.
+
+    Attributes:
+        sums: summed loss, number of clips wrong at top-1, at top-5, number of clips.
+        save: whether the state is to be saved now (`Interruption`).
+    """
+
+    sums: list[float]
+    save: bool
+
+
+def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int) -> StepResult:
     """One optimizer step on a group of batches, whose gradients are averaged.
 
     Args:
         state: the run.
         group: batches of this rank.
-        epoch: from 0; a key of the augmentation.
-        where: epoch and step, for the error message.
-
-    Returns:
-        Over all ranks: summed loss, number of clips wrong at top-1, at top-5, number of clips.
+        epoch: from 0.
+        step: of the epoch, from 0. Both are keys of all that is random.
 
     Raises:
         TrainingError: if loss or gradient are not finite; weights are as they were before the step.
         AnnotationError: if too many videos had to be replaced.
     """
+    world = get_world()
+    where = f"epoch {epoch + 1}, step {step + 1}"
     state.optimizer.zero_grad(set_to_none=True)
     totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
     totals = totals.to(state.device)
     for i, (pixels, labels, index, meta) in enumerate(group):
+        # Seeded by the step, DropPath and mixup need no saved generator state to resume; and alike
+        # for all its parts, they depend on a clip's place in the step and not on who computes it.
+        seed_all("step", state.cfg.RNG_SEED, epoch, step)
+        set_batch_part(state.model, i * world.size + world.rank, len(group) * world.size)
         pixels = pixels.to(state.device, non_blocking=True)
         inputs = state.augment(pixels, index, meta["view"], epoch)
         labels = labels.to(state.device, non_blocking=True)
@@ -57,9 +75,11 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str
             state.scaler.scale(loss / len(group)).backward()
         totals += _totals(loss.detach(), logits.detach(), labels)
     norm = clip_gradients(state)
-    flags = totals.new_tensor([0.0 if math.isfinite(norm) else 1.0, state.broken.take_new()])
+    overflow = 0.0 if math.isfinite(norm) else 1.0
+    flags = [overflow, state.broken.take_new(), *state.interruption.wishes()]
     # Every rank sees the same sums, so all of them stop, or none.
-    *sums, overflows, replaced = all_reduce_sum(torch.cat([totals, flags])).tolist()
+    summed = all_reduce_sum(torch.cat([totals, totals.new_tensor(flags)])).tolist()
+    *sums, overflows, replaced, stop, save = summed
     state.broken.check(round(replaced))
     problem = "" if math.isfinite(sums[0]) else "loss is not finite"
     if overflows and not problem:
@@ -78,7 +98,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, where: str
         )
     state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
     state.scaler.update()
-    return sums
+    return StepResult(sums, state.interruption.agreed(stop, save))
 
 
 def clip_gradients(state: TrainState) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from timesformer.engine.balance import log_balance
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import eval_epoch
+from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
@@ -29,7 +30,7 @@ from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.engine.step import train_step
 from timesformer.models.build import build_model, label, meta_model, view_shape
 from timesformer.models.profiling import cost_table, count_parameters
-from timesformer.utils.checkpoint import is_checkpoint_epoch, set_aside_checkpoints
+from timesformer.utils.checkpoint import Place, is_checkpoint_epoch, set_aside_checkpoints
 from timesformer.utils.distributed import (
     device_for,
     get_world,
@@ -37,10 +38,12 @@ from timesformer.utils.distributed import (
     same_everywhere,
     together,
 )
+from timesformer.utils.errors import Stopped
 from timesformer.utils.logging import get_logger, log_json_stats, progress
 from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.rng import seed_all
+from timesformer.utils.stopping import stopped
 from timesformer.utils.text import counted
 from timesformer.visualization.tensorboard import TensorboardWriter
 
@@ -56,6 +59,7 @@ def train(cfg: CfgNode) -> nn.Module:
         AnnotationError: if a list is malformed, or too many videos can't be read.
         VideoError: if a video can't be read, and no other in its place.
         TrainingError: if the loss, a gradient or a weight is not finite.
+        Stopped: a signal asked for it; what was done is saved.
     """
     with run_scope(cfg):
         return _train(cfg)
@@ -82,6 +86,7 @@ def _train(cfg: CfgNode) -> nn.Module:
         mixup=build_mixup(cfg),
         augment=build_augment(cfg),
         broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
+        interruption=Interruption(cfg),
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
     )
@@ -89,11 +94,10 @@ def _train(cfg: CfgNode) -> nn.Module:
     if val_loader is not None:
         state.val_list = list_digest(val_loader.dataset.records)
         same_everywhere("list of validation videos", lambda: state.val_list)
-    state.epoch, state.resumed = begin(
-        cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list
-    )
+    start = begin(cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list)
+    state.epoch, state.resumed, state.step, state.measured = start
     if not state.resumed:
-        together(lambda: part_from_former_run(cfg, state.epoch))
+        together(lambda: part_from_former_run(cfg, state.epoch or state.step))
     log_start(state, train_loader, counts)
     if is_main():
         log_balance(cfg, counts)
@@ -109,18 +113,18 @@ def _train(cfg: CfgNode) -> nn.Module:
     return model
 
 
-def part_from_former_run(cfg: CfgNode, epoch: int) -> None:
+def part_from_former_run(cfg: CfgNode, done: int) -> None:
     """Put a former run's checkpoints out of the way of one that starts in the same folder.
 
     Else a test, or a run that goes on after an interruption, would take the newest of both. The one
-    that this run goes on from, with `epoch`, stays.
+    that this run goes on from, if anything is `done`, stays.
     """
-    source = cfg.TRAIN.CHECKPOINT_FILE_PATH if epoch else ""
+    source = cfg.TRAIN.CHECKPOINT_FILE_PATH if done else ""
     folder = set_aside_checkpoints(cfg.OUTPUT_DIR, source) if is_main() else None
     if folder:
         logger.warning(
             "%s holds a former run's checkpoints: this run %s, so they are in %s now",
-            *(cfg.OUTPUT_DIR, f"goes on from {source}" if epoch else "starts over", folder),
+            *(cfg.OUTPUT_DIR, f"goes on from {source}" if done else "starts over", folder),
         )
 
 
@@ -156,24 +160,33 @@ def run_epochs(
         return done > 0 and is_validated(done - 1) and best.waited_enough(done)
 
     done = state.epoch
-    if done:  # what a checkpoint of the best says of it is that of the last step
+    if done and not state.step:  # what a checkpoint of the best says of it is that of the last step
         set_lr(state.optimizer, get_lr_at_epoch(cfg, done - 1 / steps_of(state, train_loader)))
-    if done and is_validated(done - 1):  # the run may have ended between saving and this
+    # The run may have ended between saving and this, unless it has gone on since.
+    if done and is_validated(done - 1) and not state.step:
         if logged := logged_validation(state, done - 1):
             best.update(done - 1, logged)
         else:
             validate(done - 1)
-    over = is_over(done)
+    over = not state.step and is_over(done)
     while not over:
         epoch, done = done, done + 1
         stats = train_epoch(state, train_loader, epoch, tensorboard)
         log_json_stats(stats, cfg.OUTPUT_DIR)
         check_finite(state, f"after epoch {done}")
-        saved = done == cfg.SOLVER.MAX_EPOCH or is_checkpoint_epoch(cfg, epoch)
+        last = done == cfg.SOLVER.MAX_EPOCH
+        saved = last or is_checkpoint_epoch(cfg, epoch) or state.interruption.due
         if saved:
             save(state, epoch)
+        if state.interruption.stopping:
+            raise stopped(f"saved after {Place(done)}: the same command goes on from there")
         if is_validated(epoch):
-            validate(epoch)
+            try:
+                validate(epoch)
+            except Stopped:
+                if not saved:
+                    save(state, epoch)
+                raise
         over = is_over(done)
         if over and not saved:
             save(state, epoch)
@@ -203,6 +216,7 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
         "clips_per_rank": layout.per_rank,
         "accumulation": layout.accumulation,
         "first_epoch": state.epoch + 1,
+        "first_step": state.step + 1,
         "resumed": state.resumed,
     }
     logger.info(
@@ -213,6 +227,31 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
         counted(layout.accumulation, "forward pass", "forward passes"),
     )
     log_json_stats(stats, cfg.OUTPUT_DIR)
+
+
+def save_within(state: TrainState, epoch: int, step: int, meter: TrainMeter) -> None:
+    """Save so many steps of an epoch (from 0), and stop if the run was asked to.
+
+    Raises:
+        Stopped: it was.
+    """
+    state.broken.gather()
+    save(state, epoch - 1, step=step, measured=meter.to_json())
+    if state.interruption.stopping:
+        place = Place(epoch, step)
+        raise stopped(f"saved after {place}: the same command goes on from there")
+
+
+def go_on_measuring(meter: TrainMeter, measured: Mapping[str, object]) -> None:
+    """Take over what was measured of an epoch before the run was cut."""
+    try:
+        meter.restore(measured)
+    except (KeyError, TypeError, ValueError) as error:
+        logger.warning(
+            "the checkpoint doesn't say what was measured of its epoch (%r): this epoch's "
+            "statistics are of what is left of it",
+            error,
+        )
 
 
 def steps_of(state: TrainState, loader: VideoLoader) -> int:
@@ -238,23 +277,30 @@ def train_epoch(
     epoch: int,
     tensorboard: TensorboardWriter | None = None,
 ) -> dict[str, object]:
-    """One pass over the training set; returns the epoch's statistics."""
+    """One pass over the training set, or what is left of it; returns the epoch's statistics.
+
+    Raises:
+        Stopped: the run was asked to stop, and is saved.
+    """
     cfg = state.cfg
-    loader.set_epoch(epoch)
+    first, measured = state.step, state.measured
+    state.step, state.measured = 0, {}
+    loader.set_epoch(epoch, first * state.layout.accumulation)
     state.model.train()
     steps = steps_of(state, loader)
     meter = TrainMeter(epoch, cfg.SOLVER.MAX_EPOCH, steps)
+    if first:
+        go_on_measuring(meter, measured)
     groups = in_groups(loader, state.layout.accumulation)
-    for step, group in enumerate(progress(groups, desc=f"epoch {epoch + 1}", total=steps)):
+    bar = progress(groups, desc=f"epoch {epoch + 1}", total=steps, initial=first)
+    for step, group in enumerate(bar, first):
         meter.data_ready()
         lr = get_lr_at_epoch(cfg, epoch + step / steps)
         set_lr(state.optimizer, lr)
-        # Seeded by the step, DropPath and mixup need no saved generator state to resume; and alike
-        # on all ranks, DropPath doesn't depend on how many share the step.
-        seed_all("step", cfg.RNG_SEED, epoch, step)
         for batch in group:
             state.broken.add(batch[3]["problems"])
-        meter.update(train_step(state, group, epoch, f"epoch {epoch + 1}, step {step + 1}"), lr)
+        result = train_step(state, group, epoch, step)
+        meter.update(result.sums, lr)
         if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:
             stats = meter.iter_stats(step)
             log_json_stats(stats, cfg.OUTPUT_DIR)
@@ -263,5 +309,7 @@ def train_epoch(
                 tensorboard.add_scalars(
                     {f"train/{n}": float(stats[n]) for n in names}, epoch * steps + step + 1
                 )
+        if result.save and step + 1 < steps:  # else the epoch is saved
+            save_within(state, epoch, step + 1, meter)
     state.broken.gather()
     return meter.epoch_stats() | {"replaced_videos": len(state.broken.failed)}

@@ -1,31 +1,46 @@
-"""Checkpoints of a run: where they lie, what is in them, how they are restored.
+"""Checkpoints of a run: what is in them, how they are restored.
 
 The layout is the published one (epoch, model_state, optimizer_state, cfg as YAML text) and more
-keys beside it; `torch_file` makes the files safe.
+keys beside it; `torch_file` makes the files safe, `checkpoint_files` knows where they lie.
 """
 
 from __future__ import annotations
 
-import itertools
-import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from timesformer.utils.checkpoint_files import (
+    BEST,
+    Place,
+    check_name,
+    epoch_of,
+    former_checkpoints,
+    get_checkpoint_dir,
+    get_last_checkpoint,
+    get_path_to_best,
+    get_path_to_checkpoint,
+    has_checkpoint,
+    make_checkpoint_dir,
+    numbered_checkpoints,
+    place_of,
+    prune_checkpoints,
+    set_aside_checkpoints,
+)
 from timesformer.utils.errors import UserError, WeightsError
 from timesformer.utils.tensors import check_tensors, fitting_state
-from timesformer.utils.torch_file import check_digest, read_checkpoint, write_checkpoint
+from timesformer.utils.torch_file import read_checkpoint, write_checkpoint
 
 __all__ = [
+    "BEST",
+    "Place",
     "bare",
     "check_name",
     "differences",
-    "epoch_checkpoints",
     "epoch_of",
     "former_checkpoints",
     "get_checkpoint_dir",
@@ -38,6 +53,8 @@ __all__ = [
     "load_test_checkpoint",
     "load_train_checkpoint",
     "make_checkpoint_dir",
+    "numbered_checkpoints",
+    "place_of",
     "prune_checkpoints",
     "read_checkpoint",
     "restore",
@@ -46,120 +63,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-logger = logging.getLogger(__name__)
-
-_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pyth")
-BEST = "checkpoint_best.pyth"
-MAX_EPOCHS = 10**6  # more than any run has
-
-
-def get_checkpoint_dir(path_to_job: str | Path) -> Path:
-    """OUTPUT_DIR/checkpoints."""
-    return Path(path_to_job) / "checkpoints"
-
-
-def make_checkpoint_dir(path_to_job: str | Path) -> Path:
-    """Make OUTPUT_DIR/checkpoints and return it."""
-    folder = get_checkpoint_dir(path_to_job)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def get_path_to_checkpoint(path_to_job: str | Path, epoch: int) -> Path:
-    """File of the checkpoint after `epoch` epochs."""
-    return get_checkpoint_dir(path_to_job) / f"checkpoint_epoch_{epoch:05d}.pyth"
-
-
-def get_path_to_best(path_to_job: str | Path) -> Path:
-    """File of the checkpoint that did best in validation."""
-    return get_checkpoint_dir(path_to_job) / BEST
-
-
-def epoch_checkpoints(path_to_job: str | Path) -> list[Path]:
-    """Files of epochs, the newest first, sound or not."""
-    paths = get_checkpoint_dir(path_to_job).glob("*")
-    found = [(epoch, path) for path in paths if (epoch := epoch_of(path)) is not None]
-    return [path for _, path in sorted(found, reverse=True)]
-
-
-def get_last_checkpoint(path_to_job: str | Path) -> Path | None:
-    """Newest sound checkpoint by epoch, or None; damaged newer ones are named in the log.
-
-    Raises:
-        WeightsError: storage doesn't give the newest; that says nothing about what is in it.
-    """
-    for path in epoch_checkpoints(path_to_job):
-        try:
-            check_digest(path, required=True)
-        except WeightsError as error:
-            if isinstance(error.__cause__, OSError):
-                raise WeightsError(f"{error}: wait for its storage, or move it away") from error
-            logger.warning("%s; falling back to the checkpoint before", error)
-        else:
-            return path
-    return None
-
-
-def prune_checkpoints(path_to_job: str | Path, keep: int, newest: Path) -> None:
-    """Delete the checkpoints before the last `keep` up to `newest`; 0 keeps them all.
-
-    Files of later epochs are damaged, or the run would have gone on from them: they don't count.
-    """
-    paths = epoch_checkpoints(path_to_job)
-    if keep and newest in paths:
-        for path in paths[paths.index(newest) + keep :]:
-            path.unlink(missing_ok=True)
-
-
-def former_checkpoints(path_to_job: str | Path) -> list[Path]:
-    """Files of epochs and the best one, as far as they are there, sound or not."""
-    best = get_path_to_best(path_to_job)
-    return [*epoch_checkpoints(path_to_job), *([best] if best.exists() else [])]
-
-
-def set_aside_checkpoints(path_to_job: str | Path, but: str | Path = "") -> Path | None:
-    """Move a former run's checkpoints into a folder of their own, and return it; None: no such.
-
-    Args:
-        path_to_job: OUTPUT_DIR.
-        but: a file that stays, if it is among them.
-    """
-    paths = former_checkpoints(path_to_job)
-    paths = [path for path in paths if path.exists() and path.resolve() != Path(but).resolve()]
-    if not paths:
-        return None
-    home = get_checkpoint_dir(path_to_job)
-    numbers = itertools.count(1)
-    folder = next(f for n in numbers if not (f := home / f"before_{n}").exists())
-    folder.mkdir()
-    for path in paths:
-        path.rename(folder / path.name)
-    return folder
-
-
-def has_checkpoint(path_to_job: str | Path) -> bool:
-    """Whether there is a sound checkpoint to resume from."""
-    return get_last_checkpoint(path_to_job) is not None
-
-
-def epoch_of(path: Path) -> int | None:
-    """Return how many epochs were done, by the name of a checkpoint; None for another name."""
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
-
-
-def check_name(path: Path, content: Mapping[str, Any]) -> None:
-    """Make sure that a file of an epoch holds that epoch: the newest is found by name.
-
-    Raises:
-        WeightsError: it doesn't.
-    """
-    named, epoch = epoch_of(path), content.get("epoch")
-    if named is not None and isinstance(epoch, int) and epoch + 1 != named:
-        raise WeightsError(
-            f"{path}: holds epoch {epoch + 1}, which its name doesn't say: rename it, or move it "
-            "out of the folder"
-        )
+MAX_NUMBER = 10**9  # more epochs, or steps in one, than any run has
 
 
 def is_checkpoint_epoch(cfg: CfgNode, cur_epoch: int) -> bool:
@@ -201,17 +105,25 @@ def save_checkpoint(
     epoch: int,
     cfg: CfgNode,
     *,
+    step: int = 0,
     best: bool = False,
     **extra: Any,
 ) -> Path:
-    """Write the checkpoint of a finished epoch (from 0), or the best one, and return its path."""
-    path = get_path_to_best(path_to_job) if best else get_path_to_checkpoint(path_to_job, epoch + 1)
+    """Write the checkpoint of a finished epoch (from 0), or the best one, and return its path.
+
+    With `step`, of so many steps of the next epoch too: `epoch` is -1 within the first.
+    """
+    path = get_path_to_checkpoint(path_to_job, epoch + 1, step)
+    if best:
+        path = get_path_to_best(path_to_job)
     payload = {
         "epoch": epoch,
         "model_state": bare(model).state_dict(),
         "optimizer_state": optimizer.state_dict(),
         "cfg": cfg.dump(),
     }
+    if step:
+        payload["step"] = step
     write_checkpoint(path, payload | extra)
     return path
 
@@ -250,7 +162,10 @@ def restore(
             f"{path}: not a training checkpoint (it lacks model_state or epoch); to start from its "
             "weights alone, set TRAIN.FINETUNE True"
         )
-    if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch < MAX_EPOCHS:
+    step = content.get("step", 0)
+    if not _is_number(step):
+        raise WeightsError(f"{path}: its step is {step!r:.40}, not a number of steps")
+    if not _is_number(epoch, -1 if step else 0):
         raise WeightsError(f"{path}: its epoch is {epoch!r:.40}, not a number of epochs")
     if differing := differences(target.state_dict(), state):
         raise WeightsError(f"{path}: made by another model: " + "; ".join(differing))
@@ -260,6 +175,10 @@ def restore(
         optimizer.load_state_dict(gathered)
     target.load_state_dict(state)
     return epoch
+
+
+def _is_number(value: object, least: int = 0) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < MAX_NUMBER
 
 
 def load_train_checkpoint(*args: Any, **kwargs: Any) -> NoReturn:

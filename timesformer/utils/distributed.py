@@ -22,7 +22,8 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import Stopped, UserError
+from timesformer.utils.stopping import noting_signals
 
 T = TypeVar("T")
 
@@ -235,12 +236,16 @@ def _spawn(
     user_errors = mp.get_context("spawn").SimpleQueue()
     args = (cfg, init_method, func, local_size, user_errors)
     try:
-        mp.start_processes(_child, args, nprocs=local_size, start_method="spawn")
+        ranks = mp.start_processes(_child, args, local_size, join=False, start_method="spawn")
+        with noting_signals(ranks.pids()):  # they stop together, and then this process does
+            while not ranks.join():
+                pass
     except (mp.ProcessExitedException, mp.ProcessRaisedException):
         # One rank's error makes the others fail too, by lost connections: show the cause, once.
         if user_errors.empty():
             raise
-        raise UserError(user_errors.get()) from None
+        message, status = user_errors.get()
+        raise (UserError(message) if status == 2 else Stopped(message, status)) from None
 
 
 def _child(
@@ -249,14 +254,15 @@ def _child(
     init_method: str,
     func: Callable[[CfgNode], object],
     local_size: int,
-    user_errors: SimpleQueue[str],
+    user_errors: SimpleQueue[tuple[str, int]],
 ) -> None:
     def reporting(cfg: CfgNode) -> None:
         try:
             func(cfg)
         except UserError as error:
-            user_errors.put(str(error))  # before the other ranks can notice that this one is gone
-            sys.exit(2)
+            # before the other ranks can notice that this one is gone
+            user_errors.put((str(error), error.status))
+            sys.exit(error.status)
 
     rank, size = cfg.SHARD_ID * local_size + local_rank, cfg.NUM_SHARDS * local_size
     _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size))

@@ -1,7 +1,7 @@
 """Errors that the person at the keyboard can mend.
 
-Every command shows a `UserError` as one line and exits with status 2; any other
-exception is a bug of ours and keeps its traceback.
+Every command shows a `UserError` as one line and exits with its status, 2 unless it says another;
+any other exception is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ class UserError(Exception):
     """Base class: the message names the file, line or key at fault and says what to do.
 
     It is one line, whatever the names in it.
+
+    Attributes:
+        status: what a command that it ends exits with.
     """
+
+    status = 2
 
     def __str__(self) -> str:
         return in_one_line(super().__str__())
@@ -50,6 +55,19 @@ class FetchError(WeightsError):
 
 class TrainingError(UserError, RuntimeError):
     """Training can't go on, e.g. because the loss is not finite."""
+
+
+class Stopped(UserError):  # noqa: N818  (no error)
+    """A run was asked to stop, and has. Nothing is wrong: the same command goes on.
+
+    Attributes:
+        status: 130 after Ctrl-C, else 75 (EX_TEMPFAIL of sysexits.h), by which a launcher can tell
+            that it is to be started again.
+    """
+
+    def __init__(self, message: str, status: int = 75) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class VideoError(UserError, RuntimeError):
@@ -119,7 +137,7 @@ def to_nowhere(stream: TextIO) -> None:
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run the `main` of a command; a `UserError` becomes one line and exit status 2.
+    """Run the `main` of a command; a `UserError` becomes one line and its exit status, mostly 2.
 
     So does a module that isn't installed, if it is of an extra, and a disk that can't be written.
     An interrupt is one line and status 130; a reader of the output that has gone is no error.
@@ -127,15 +145,18 @@ def run_tool(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that has no "×" shows \xd7
             stream.reconfigure(errors="backslashreplace")
+    status = 2
     try:
         main()
         sys.stdout.flush()  # at the end of the process, an error would be a traceback
+    except Stopped as error:
+        complaint, status = str(error), error.status
     except UserError as error:
-        complaint = str(error)
+        complaint, status = f"error: {error}", error.status
     except ModuleNotFoundError as error:
         if error.name not in _EXTRAS:
             raise
-        complaint = f"{error}: pip install 'timesformer[{_EXTRAS[error.name]}]'"
+        complaint = f"error: {error}: pip install 'timesformer[{_EXTRAS[error.name]}]'"
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr, end="")
         sys.exit(130)
@@ -146,7 +167,7 @@ def run_tool(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        complaint = f"{error.filename or 'writing'}: {os.strerror(error.errno or 0)}"
+        complaint = f"error: {error.filename or 'writing'}: {os.strerror(error.errno or 0)}"
         try:
             sys.stdout.flush()
         except OSError:
@@ -154,7 +175,7 @@ def run_tool(main: Callable[[], None]) -> None:
     else:
         return
     try:
-        print(f"error: {complaint}", file=sys.stderr, flush=True)
+        print(complaint, file=sys.stderr, flush=True)
     except OSError:  # stderr may be on the same full disk; the status says it
         to_nowhere(sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

@@ -172,8 +172,17 @@ def _end_of_lines(file: BinaryIO) -> int:
     return 0
 
 
-def progress(items: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
-    """Return the items, with a progress bar when a person watches (a terminal, rank 0)."""
+def progress(
+    items: Iterable[T], desc: str, total: int | None = None, initial: int = 0
+) -> Iterable[T]:
+    """Return the items, with a progress bar when a person watches (a terminal, rank 0).
+
+    Args:
+        items: to go through.
+        desc: what they are.
+        total: their number, and that of those done before.
+        initial: those done before.
+    """
     if not (is_main() and sys.stderr.isatty()):
         return items
-    return tqdm(items, desc=desc, total=total, leave=False, dynamic_ncols=True)
+    return tqdm(items, desc, total, leave=False, dynamic_ncols=True, initial=initial)

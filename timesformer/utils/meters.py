@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,14 @@ class _Window:
         self.sums = [0.0] * 4
         self.seconds = self.data_seconds = 0.0
         self.steps = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self) | {"sums": list(self.sums)}
+
+    def restore(self, said: Mapping[str, Any]) -> None:
+        self.sums = [float(x) for x in said["sums"]]
+        self.seconds, self.data_seconds = float(said["seconds"]), float(said["data_seconds"])
+        self.steps = int(said["steps"])
 
     def seconds_per_step(self) -> float:
         return self.seconds / max(self.steps, 1)
@@ -53,6 +61,24 @@ class TrainMeter:
         self._all = _Window()
         self._recent = _Window()  # since the last iter_stats
         self._start = self._last = time.perf_counter()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on within the epoch."""
+        seconds = time.perf_counter() - self._start
+        return {
+            "epoch": self._all.to_json() | {"wall_seconds": seconds},
+            "recent": self._recent.to_json(),
+        }
+
+    def restore(self, said: Mapping[str, Any]) -> None:
+        """Go on from what a former run has measured of this epoch.
+
+        Raises:
+            ValueError, TypeError, KeyError: it isn't what `to_json` returns.
+        """
+        self._all.restore(said["epoch"])
+        self._recent.restore(said["recent"])
+        self._start -= float(said["epoch"]["wall_seconds"])
 
     def data_ready(self) -> None:
         """Note that data has arrived: the time since the last step was spent waiting for it."""

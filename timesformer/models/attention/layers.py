@@ -7,11 +7,18 @@ takes seconds.
 
 from __future__ import annotations
 
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Attention", "DropPath", "Mlp", "hidden_width", "set_fused_attention"]
+__all__ = [
+    "Attention",
+    "DropPath",
+    "Dropout",
+    "Mlp",
+    "hidden_width",
+    "set_batch_part",
+    "set_fused_attention",
+]
 
 
 class Attention(nn.Module):
@@ -129,12 +136,28 @@ class Mlp(nn.Module):
         return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
 
 
-class DropPath(nn.Module):
+class _Dropping(nn.Module):
+    """Draws what is dropped of a batch, which may be one of the equal parts of a larger one.
+
+    Such are those of several processes, or come one after the other (`set_batch_part`). What is
+    drawn for a row is the same however the larger batch is split, if all parts are seeded alike:
+    each draws for the rows of all, and takes its own.
+    """
+
+    part, parts = 0, 1
+
+    def keep(self, x: Tensor, shape: tuple[int, ...], share: float) -> Tensor:
+        """Return factors (B, *shape) for x (B, …): 0 where dropped, else 1 / share."""
+        rows = x.shape[0]
+        kept = x.new_empty((self.parts * rows, *shape)).bernoulli_(share)
+        kept = kept[self.part * rows : (self.part + 1) * rows]
+        return kept.div_(share) if share > 0 else kept
+
+
+class DropPath(_Dropping):
     """Stochastic depth (arXiv 1603.09382): while training, some rows of a batch become zero.
 
-    The others are divided by the share that is kept, so the mean stays. What is drawn doesn't
-    depend on the number of processes that share a batch, if all of them are seeded alike: each
-    draws for the rows of all, and takes its own.
+    The others are divided by the share that is kept, so the mean stays.
 
     Args:
         drop_prob: probability of a row to be dropped.
@@ -148,17 +171,33 @@ class DropPath(nn.Module):
         """Map (B, …) to the same shape; each row is dropped or kept as a whole."""
         if self.drop_prob == 0 or not self.training:
             return x
-        rank, ranks, rows = 0, 1, x.shape[0]
-        if dist.is_available() and dist.is_initialized():
-            rank, ranks = dist.get_rank(), dist.get_world_size()
-        keep = 1 - self.drop_prob
-        kept = x.new_empty((ranks * rows,) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        kept = kept[rank * rows : (rank + 1) * rows]
-        return x * (kept.div_(keep) if keep > 0 else kept)
+        return x * self.keep(x, (1,) * (x.ndim - 1), 1 - self.drop_prob)
 
     def extra_repr(self) -> str:
         """Return what printing shows."""
         return f"drop_prob={self.drop_prob:.3f}"
+
+
+class Dropout(_Dropping):
+    """torch's dropout, which doesn't depend on how a batch is split into parts.
+
+    Args:
+        p: probability of an element to become zero, while training.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, …) to the same shape; the elements that are kept are divided by 1 - p."""
+        if self.p == 0 or not self.training:
+            return x
+        return x * self.keep(x, tuple(x.shape[1:]), 1 - self.p)
+
+    def extra_repr(self) -> str:
+        """Return what printing shows."""
+        return f"p={self.p}"
 
 
 def hidden_width(dim: int, mlp_ratio: float) -> int:
@@ -167,6 +206,19 @@ def hidden_width(dim: int, mlp_ratio: float) -> int:
     A ratio that was worked out from a width gives that width again, whatever its last bit.
     """
     return int(dim * mlp_ratio + 1e-6)
+
+
+def set_batch_part(model: nn.Module, part: int, parts: int) -> None:
+    """Tell every `DropPath` and `Dropout` of `model` which part of a batch comes next, in place.
+
+    Args:
+        model: has them.
+        part: from 0.
+        parts: of equal size, that make the larger batch in their order.
+    """
+    for module in model.modules():
+        if isinstance(module, _Dropping):
+            module.part, module.parts = part, parts
 
 
 def set_fused_attention(model: nn.Module, fused: bool) -> None:

@@ -20,6 +20,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from timesformer.models.architecture import Architecture
+from timesformer.models.attention.layers import Dropout
 from timesformer.models.others.classifier import Classifier, check_cfg
 from timesformer.utils.errors import ConfigError
 
@@ -141,7 +142,7 @@ class ConvolutionalHead(nn.Module):
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.window = -(-height // 32), -(-width // 32)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.projection: nn.Module = nn.Identity()
 
     def pool(self, maps: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,90 @@
+"""Signals that ask a run to stop: it finishes what it is at, saves, and can be gone on with.
+
+Clusters send SIGTERM or SIGUSR1 before they take a machine away, a person sends SIGINT (Ctrl-C).
+The first is only noted; who works asks `asked` where stopping loses nothing. A second Ctrl-C ends
+the process at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from timesformer.utils.errors import Stopped
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
+)
+# torchrun hands on the Ctrl-C that the terminal has sent to its processes as well: they get it
+# twice, and mean it once.
+ONE_CTRL_C = 1.0
+
+_asked: list[signal.Signals] = []
+_noting = 0  # scopes within each other
+
+
+def asked() -> str:
+    """Return the name of the signal that asks this process to stop, or ""."""
+    return _asked[0].name if _asked else ""
+
+
+@contextmanager
+def noting_signals(hand_on_to: Sequence[int] = ()) -> Iterator[None]:
+    """Note signals that ask to stop instead of ending by them; within another one it does nothing.
+
+    Threads other than the main one get no signals, and can't take them.
+
+    Args:
+        hand_on_to: processes that are asked to stop too. Of a terminal's Ctrl-C they hear by
+            themselves, so they get it as SIGTERM: twice would end them at once.
+    """
+    global _noting
+    if _noting or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    first = 0.0
+
+    def note(number: int, _: FrameType | None) -> None:
+        nonlocal first
+        if number == signal.SIGINT:
+            if first and time.monotonic() - first > ONE_CTRL_C:
+                raise KeyboardInterrupt
+            first = first or time.monotonic()
+        _asked.append(signal.Signals(number))
+        for process in hand_on_to:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM if number == signal.SIGINT else number)
+
+    _asked.clear()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, note)
+    _noting += 1
+    try:
+        yield
+    finally:
+        _noting -= 1
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _asked.clear()
+
+
+def leave_signals_to_main() -> None:
+    """Let a worker process go on when its group is asked to stop: the main process decides."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def stopped(what: str) -> Stopped:
+    """Return what ends a run that was asked to stop, here or on another rank.
+
+    Args:
+        what: was done, and what to do.
+    """
+    status = 130 if asked() == "SIGINT" else 75
+    return Stopped(f"{asked() or 'another rank was asked to stop'}: {what}", status)
