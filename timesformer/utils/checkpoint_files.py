@@ -150,6 +150,6 @@ def check_name(path: Path, content: Mapping[str, Any]) -> None:
     held = Place(epoch + 1, content.get("step", 0))
     if held != named:
         raise WeightsError(
-            f"{path}: was written after {held}, which its name doesn't say: rename it, or move it "
+            f"{path}: holds {held}, which its name doesn't say: rename it, or move it "
             "out of the folder"
         )
