@@ -18,6 +18,9 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 import torch
 
+for name in [name for name in os.environ if name.startswith("SLURM_")]:
+    del os.environ[name]  # the tests' runs aren't tasks of the job that the tests may run in
+
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
 SHARED_VIDEOS = ROOT.parent / "shared" / "videos"

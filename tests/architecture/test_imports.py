@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "models.create": {"datasets"},  # it stands above both: recipes of the release have class names
     "datasets": {"clips", "config", "utils"},
     "clips": {"config", "utils"},
-    "config": {"utils.errors", "utils.files", "utils.text"},
+    "config": {"utils.errors", "utils.files", "utils.launchers", "utils.text"},
     "utils": set(),
     "utils.parser": {"config"},  # the command line ends in a config
 }

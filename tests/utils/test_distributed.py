@@ -115,6 +115,45 @@ def test_each_rank_has_its_own_gpu(monkeypatch):
     assert device_for(cfg) == torch.device("cpu")
 
 
+def test_tasks_of_srun_are_ranks(tmp_path, monkeypatch):
+    step = {"STEP_NUM_TASKS": "4", "STEP_TASKS_PER_NODE": "2(x2)", "PROCID": "3", "LOCALID": "1"}
+    for name, value in {**step, "JOB_ID": "77", "STEP_NODELIST": "n[1-2]"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    met = []
+    monkeypatch.setattr(
+        distributed, "_run", lambda cfg, where, func, world: met.append((where, world, world.how))
+    )
+    launch(cpu_cfg(tmp_path), "", report)
+    launch(cpu_cfg(tmp_path), "tcp://here:1", report)
+    launch(cpu_cfg(tmp_path, NUM_SHARDS=2), "", report)
+    how = "srun in SLURM job 77 started 4 processes (2 nodes × 2)"
+    assert met[0] == ("tcp://n1:15077", World(3, 4, 1, 2), how)
+    assert met[1] == ("tcp://here:1", World(3, 4, 1, 2), how)
+    assert met[2][:2] == (distributed.BY_HAND, World(0, 2, 0, 1))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    launch(cpu_cfg(tmp_path), "", report)
+    assert met[3][1:] == (World(), "one process in SLURM job 77, which started no others")
+
+
+def test_a_port_that_is_taken_is_told(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        where = f"tcp://localhost:{taken.getsockname()[1]}"
+        with pytest.raises(UserError, match=rf"^{where}: another program has this port: .*MASTER"):
+            launch(cpu_cfg(tmp_path, NUM_SHARDS=2), where, report)
+
+
+def tell(cfg) -> None:
+    print(distributed.how_started(), distributed.how_started(), flush=True)
+
+
+def test_how_ranks_were_started_is_told_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    launch(cpu_cfg(tmp_path), "", tell)
+    assert capsys.readouterr().out == "one process in SLURM job 77, which started no others \n"
+
+
 PEER = "[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:44433. GLHF!"
 
 
@@ -138,7 +177,7 @@ def test_a_rank_that_loses_another_says_so(ranks, text, tmp_path, monkeypatch):
 
 @pytest.mark.dist
 def test_spawned_processes_share_sums_and_cores(tmp_path):
-    distributed._spawn(cpu_cfg(tmp_path), meeting_point(), report, local_size=2)
+    distributed._spawn(cpu_cfg(tmp_path), "", report, local_size=2)  # on a free port
     found = reports(tmp_path)
     assert [r["place"] for r in found] == [[0, 2, 0, 2], [1, 2, 1, 2]]
     assert [r["main"] for r in found] == [True, False]

@@ -74,6 +74,27 @@ def test_what_another_machine_does_cant_be_asked(tmp_path: Path) -> None:
         run_lock(tmp_path).__enter__()
 
 
+def test_a_requeued_job_takes_over_its_own_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran on another machine before, which was taken from it at once."""
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+
+    def held_by(**job: str) -> None:
+        said = {"host": "node-7", "pid": 1, "since": "yesterday", "job": job}
+        (tmp_path / LOCK_NAME).write_text(json.dumps(said))
+
+    held_by(cluster="", id="77", start="0")
+    with run_lock(tmp_path):
+        said = json.loads((tmp_path / LOCK_NAME).read_text())
+        assert said["job"] == {"cluster": "", "id": "77", "start": "1"}
+    for other in ({"id": "78", "start": "0"}, {"id": "77", "start": "1"}):  # the same: a neighbour
+        held_by(cluster="", **other)
+        with pytest.raises(UserError, match=rf"on node-7, SLURM job {other['id']} \(since"):
+            run_lock(tmp_path).__enter__()
+
+
 def test_a_lock_without_content_is_somebodys_for_a_while(tmp_path: Path) -> None:
     (tmp_path / LOCK_NAME).write_text("")
     with pytest.raises(UserError, match="in use by another run"):

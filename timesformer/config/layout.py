@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 from timesformer.config.node import CfgNode
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.launchers import tasks
 from timesformer.utils.text import counted
 
 
@@ -20,17 +20,10 @@ class BatchLayout(NamedTuple):
 
 
 def ranks(cfg: CfgNode) -> tuple[int, int]:
-    """Return (processes on each node, nodes). Under torchrun its environment decides."""
-    if not under_torchrun():
-        return max(1, cfg.NUM_GPUS), cfg.NUM_SHARDS
-    world = int(os.environ["WORLD_SIZE"])
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    if world % local:
-        raise ConfigError(
-            f"torchrun: {world} processes don't spread evenly over nodes of {local}; "
-            "give every node the same --nproc-per-node"
-        )
-    return local, world // local
+    """Return (processes on each node, nodes). Under torchrun and srun, the environment decides."""
+    if found := tasks(cfg.NUM_GPUS, cfg.NUM_SHARDS):
+        return found.local_size, found.nodes
+    return max(1, cfg.NUM_GPUS), cfg.NUM_SHARDS
 
 
 def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
@@ -104,8 +97,3 @@ def nearest_multiples(value: int, step: int) -> str:
     """Return in words the multiples of `step` around a value."""
     below = value // step * step
     return f"{below} or {below + step}" if below else str(step)
-
-
-def under_torchrun() -> bool:
-    """Tell whether torchrun has started this process."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

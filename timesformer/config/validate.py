@@ -12,15 +12,10 @@ from pathlib import Path
 
 from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, PATHS, RANGES
 from timesformer.config.defaults import get_cfg
-from timesformer.config.layout import (
-    batch_layout,
-    nearest_multiples,
-    per_rank,
-    ranks,
-    under_torchrun,
-)
+from timesformer.config.layout import batch_layout, nearest_multiples, per_rank, ranks
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.launchers import check_tasks, tasks
 from timesformer.utils.text import counted, not_known
 
 LONGEST_NAME = 240  # bytes: file systems take 255, of which the names of temporary files take some
@@ -50,22 +45,25 @@ def check(cfg: CfgNode) -> None:
 
 
 def check_devices(cfg: CfgNode) -> None:
-    """Check that this node has the GPUs that the config asks for.
+    """Check that this node has the GPUs that the config asks for, and srun's tasks fit them.
 
     Raises:
         ConfigError: saying how many there are.
     """
+    check_tasks(cfg.NUM_GPUS, cfg.NUM_SHARDS)
     if cfg.NUM_GPUS == 0:
         return
     import torch  # a wrong config is reported without waiting for this import
 
     wanted, found = ranks(cfg)[0], torch.cuda.device_count()
     if wanted > found:
-        cause = "torchrun started processes for" if under_torchrun() else "NUM_GPUS asks for"
+        by = tasks(cfg.NUM_GPUS, cfg.NUM_SHARDS)
+        cause = f"{by.by} started processes for" if by else "NUM_GPUS asks for"
         raise ConfigError(
             f"NUM_GPUS {cfg.NUM_GPUS}: {cause} {wanted} on this node, which has {found} usable "
             f"GPU{'s' * (found != 1)}; "
             + (f"use at most {found}" if found else "NUM_GPUS 0 runs on the CPU")
+            + ("; srun --gpus-per-node shows a task all of them" if by and by.by == "srun" else "")
         )
 
 

@@ -12,12 +12,14 @@ from fvcore.common.config import CfgNode
 from timesformer.engine.broken import FILE_NAME
 from timesformer.engine.results import result_files
 from timesformer.utils.checkpoint import former_checkpoints, get_checkpoint_dir
-from timesformer.utils.distributed import gather_objects, is_main, together
+from timesformer.utils.distributed import gather_objects, how_started, is_main, together
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.files import LOCK_NAME, make_folder, make_place, require_place
-from timesformer.utils.logging import errors_in_log, setup_logging
+from timesformer.utils.logging import errors_in_log, get_logger, setup_logging
 from timesformer.utils.run_lock import run_lock
 from timesformer.utils.stopping import noting_signals
+
+logger = get_logger(__name__)
 
 OF_A_NODE = frozenset(
     {
@@ -99,6 +101,8 @@ def run_scope(cfg: CfgNode) -> Iterator[None]:
     try:
         with errors_in_log(), noting_signals():
             compare_configs(cfg)
+            if how := how_started():
+                logger.info("%s", how)
             yield
     except BaseException as error:
         problem = error

@@ -18,7 +18,6 @@ from timesformer.studies.plan import Run
 from timesformer.studies.results import finished
 from timesformer.utils.checkpoint import has_checkpoint
 from timesformer.utils.files import make_folder, write_text
-from timesformer.utils.parser import PORT
 from timesformer.utils.processes import cores
 from timesformer.utils.text import counted
 
@@ -108,8 +107,7 @@ def _ready(
 def _start(run: Run, slot: int, jobs: int) -> _Child:
     make_folder(run.folder)
     write_text(run.folder / COMMAND, f"{run.command}\n")
-    place = ["--init_method", f"tcp://localhost:{PORT + slot}"]  # where its GPUs meet
-    words = [*child_command(), *place, *run.words]
+    words = [*child_command(), *run.words]
     with (run.folder / OUTPUT).open("ab") as output:
         process = subprocess.Popen(
             words,

@@ -1,7 +1,8 @@
 """Starting processes and talking between them.
 
-A node runs one process per GPU, or one on the CPU; a process is a rank. Three ways to start them,
-told apart by `launch`: torchrun (its environment wins), NUM_GPUS / NUM_SHARDS, or just this one.
+A node runs one process per GPU, or one on the CPU; a process is a rank. Four ways to start them,
+told apart by `launch`: torchrun (its environment wins), SLURM's srun, NUM_GPUS / NUM_SHARDS, or
+just this one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from multiprocessing.queues import SimpleQueue
 from typing import Any, TypeVar
@@ -23,7 +24,9 @@ from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from timesformer.utils.errors import Stopped, UserError
+from timesformer.utils.launchers import job_in_words, tasks
 from timesformer.utils.stopping import noting_signals
+from timesformer.utils.text import counted
 
 T = TypeVar("T")
 
@@ -34,6 +37,8 @@ _LOST = re.compile(
     re.DOTALL,
 )
 TIMEOUT = timedelta(minutes=30)  # ranks wait for each other at most this long
+BY_HAND = "tcp://localhost:9999"  # where nodes meet that are started by hand and aren't told where
+_HOSTED = "hosted://"  # a meeting point that the process has which spawned the ranks
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,14 @@ class World:
         size: number of all processes.
         local_rank: on this node, from 0.
         local_size: processes on this node.
+        how: they were started, in words.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    how: str = field(default="", compare=False)
 
 
 _world = World()
@@ -196,7 +203,8 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
 
     Args:
         cfg: reads NUM_GPUS, NUM_SHARDS, SHARD_ID, DIST_BACKEND.
-        init_method: where processes meet, e.g. tcp://node0:9999; torchrun doesn't need it.
+        init_method: where processes meet, e.g. tcp://node0:9999. "": those of one node on a free
+            port, those of srun on one that follows from the job. torchrun doesn't need it.
         func: a function that can be pickled.
 
     Raises:
@@ -215,13 +223,32 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
             raise
 
     local_size = max(1, cfg.NUM_GPUS)
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        world = _with_local_place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-        record(_run)(cfg, "env://", blaming, world)  # torchrun then shows the first rank's error
+    if not init_method and cfg.NUM_SHARDS > 1:
+        init_method = BY_HAND
+    if found := tasks(cfg.NUM_GPUS, cfg.NUM_SHARDS):
+        world = World(*found[1:5], how=str(found))
+        if found.by == "torchrun":
+            record(_run)(cfg, found.meeting, blaming, world)  # it then shows the first rank's error
+        else:
+            _run(cfg, init_method or found.meeting, blaming, world)
     elif local_size > 1:
         _spawn(cfg, init_method, func, local_size)
     else:
-        _run(cfg, init_method, blaming, World(cfg.SHARD_ID, cfg.NUM_SHARDS))
+        alone = (
+            f"one process in {said}, which started no others" if (said := job_in_words()) else ""
+        )
+        how = alone if cfg.NUM_SHARDS == 1 else "nodes are started by hand (NUM_SHARDS)"
+        _run(cfg, init_method, blaming, World(cfg.SHARD_ID, cfg.NUM_SHARDS, how=how))
+
+
+def how_started() -> str:
+    """Return in words how the ranks of this run were started, when asked for the first time.
+
+    "" if there is nothing to say, or it was said.
+    """
+    global _world
+    how, _world = _world.how, replace(_world, how="")
+    return how
 
 
 def _with_local_place(rank: int, size: int) -> World:
@@ -233,6 +260,10 @@ def _with_local_place(rank: int, size: int) -> World:
 def _spawn(
     cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], local_size: int
 ) -> None:
+    store = None
+    if not init_method:  # a port is free for sure only when something listens there already
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        init_method = f"{_HOSTED}127.0.0.1:{store.port}"
     user_errors = mp.get_context("spawn").SimpleQueue()
     args = (cfg, init_method, func, local_size, user_errors)
     try:
@@ -246,6 +277,8 @@ def _spawn(
             raise
         message, status = user_errors.get()
         raise (UserError(message) if status == 2 else Stopped(message, status)) from None
+    finally:
+        del store  # it has to be there as long as the ranks are
 
 
 def _child(
@@ -265,7 +298,8 @@ def _child(
             sys.exit(error.status)
 
     rank, size = cfg.SHARD_ID * local_size + local_rank, cfg.NUM_SHARDS * local_size
-    _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size))
+    how = f"{counted(local_size, 'process', 'processes')} spawned here, one for each GPU"
+    _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size, how))
 
 
 def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], world: World) -> None:
@@ -279,16 +313,33 @@ def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], worl
     try:
         if world.size > 1:
             backend = "nccl" if on_gpu else "gloo"
-            dist.init_process_group(
-                backend if cfg.DIST_BACKEND == "auto" else cfg.DIST_BACKEND,
-                init_method=init_method,
-                rank=world.rank,
-                world_size=world.size,
-                timeout=TIMEOUT,
-            )
+            _meet(backend if cfg.DIST_BACKEND == "auto" else cfg.DIST_BACKEND, init_method, world)
         func(cfg)
         # Not after an error: it would wait for ranks that wait for this one.
         if world.size > 1:
             dist.destroy_process_group()
     finally:
         _world = before
+
+
+def _meet(backend: str, init_method: str, world: World) -> None:
+    """Make the group of all ranks.
+
+    Raises:
+        UserError: something else listens where they were to meet.
+    """
+    how: dict[str, Any] = {"rank": world.rank, "world_size": world.size, "timeout": TIMEOUT}
+    if init_method.startswith(_HOSTED):
+        host, _, port = init_method.removeprefix(_HOSTED).rpartition(":")
+        store = dist.TCPStore(host, int(port), is_master=False, timeout=TIMEOUT)
+        dist.init_process_group(backend, store=store, **how)
+        return
+    try:
+        dist.init_process_group(backend, init_method=init_method, **how)
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise UserError(
+            f"{init_method}: another program has this port: give all ranks another one, as "
+            "--init_method tcp://HOST:PORT or, under srun, as MASTER_PORT"
+        ) from error

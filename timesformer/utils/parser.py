@@ -19,7 +19,6 @@ from timesformer.utils.files import expand_home, is_folder
 from timesformer.utils.processes import cores
 
 _ABOUT = "Train a video model, test it, or both, as a recipe says."
-PORT = 9999  # where processes meet unless --init_method says where
 _KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
 
 
@@ -253,9 +252,10 @@ def parse_args(
     )
     parser.add_argument(
         "--init_method",
-        default=f"tcp://localhost:{PORT}",
+        default="",
         metavar="URL",
-        help="where the processes meet: tcp://HOST:PORT of node 0 (default: %(default)s)",
+        help="where the processes of nodes that you start by hand meet: tcp://HOST:PORT of node 0; "
+        "others find a place by themselves",
     )
     parser.add_pairs()
     return parser.parse(argv)

@@ -13,6 +13,7 @@ from typing import Any
 
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import LOCK_NAME
+from timesformer.utils.launchers import job
 from timesformer.utils.logging import get_logger
 from timesformer.utils.processes import is_alive
 
@@ -31,8 +32,9 @@ def run_lock(folder: str | Path, option: str = "OUTPUT_DIR") -> Iterator[None]:
 
     `option` is what names the folder, for the message.
 
-    The lock of a process of this machine that is gone is taken over, and the log says so. One of
-    another machine can't be asked: its file has to be deleted by hand if its run is over.
+    The lock of a process of this machine that is gone is taken over, and the log says so; and that
+    of an earlier start of this SLURM job, which was requeued. A process of another machine can't be
+    asked: its file has to be deleted by hand if its run is over.
 
     Raises:
         UserError: another run has it.
@@ -82,8 +84,10 @@ def _clear_if_stale(path: Path, option: str) -> None:
     holder, host = _read(path), platform.node()
     if holder is None:
         return  # released meanwhile
-    if holder.get("host") != host or _is_running(path, holder):
+    if not _is_former_start(holder) and (holder.get("host") != host or _is_running(path, holder)):
         where = "" if holder.get("host") == host else f" on {holder.get('host', 'a machine')}"
+        if isinstance(its := holder.get("job"), dict) and its.get("id"):
+            where += f", SLURM job {its['id']}"
         raise UserError(
             f"{path.parent} is in use by another run, process {holder.get('pid', '?')}{where} "
             f"(since {holder.get('since', '?')}): choose another {option}, or end that run; if "
@@ -132,9 +136,18 @@ def _is_running(path: Path, holder: dict[str, Any]) -> bool:
     return is_alive(pid) and holder.get("start") in (None, _start_of(pid))
 
 
+def _is_former_start(holder: dict[str, Any]) -> bool:
+    """Tell whether a process is of this SLURM job before it was requeued, which ended it."""
+    ours, its = job(), holder.get("job")
+    if not ours or not isinstance(its, dict) or its.get("start") == ours["start"]:
+        return False
+    return all(its.get(key) == ours[key] for key in ("cluster", "id"))
+
+
 def _me() -> dict[str, Any]:
     pid = os.getpid()
-    return {"host": platform.node(), "pid": pid, "start": _start_of(pid), "since": _SINCE}
+    who = {"host": platform.node(), "pid": pid, "start": _start_of(pid), "since": _SINCE}
+    return {**who, "job": known} if (known := job()) else who
 
 
 def _start_of(pid: int) -> int | None:
