@@ -10,9 +10,11 @@ import pytest
 import torch
 from small_run import small_cfg, stats
 
+from timesformer.commands.compare_runs import main as compare_runs
 from timesformer.commands.run import run
 from timesformer.config.defaults import get_cfg
 from timesformer.engine import resume
+from timesformer.engine import train as engine
 from timesformer.engine.train import train
 from timesformer.utils.checkpoint import (
     get_last_checkpoint,
@@ -25,6 +27,7 @@ from timesformer.utils.errors import ConfigError, UserError, WeightsError
 from timesformer.utils.lr_policy import get_lr_at_epoch
 
 ONE = {"SOLVER__MAX_EPOCH": 1, "SOLVER__WARMUP_EPOCHS": 0, "TRAIN__EVAL_PERIOD": 0}
+ANYWAY = "TRAIN.RESUME_ANYWAY: checkpoint_epoch_00001.pyth was trained with another"
 TWO = ONE | {"SOLVER__MAX_EPOCH": 2}
 
 
@@ -98,6 +101,67 @@ def test_another_list_is_refused(
         train(small_cfg(synthetic_dir, tmp_path, **TWO))
 
 
+def test_a_run_goes_on_anyway_and_says_so(
+    synthetic_dir: Path,
+    tmp_path: Path,
+    trained: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put(tmp_path, trained | {"train_list": "0" * 64})
+    options = TWO | {"RNG_SEED": 3, "TRAIN__RESUME_ANYWAY": True}
+    train(small_cfg(synthetic_dir, tmp_path, **options))
+    said = read_checkpoint(get_last_checkpoint(tmp_path))["resumed_anyway"]
+    changes = ["RNG_SEED: 0 → 3", f"list of videos: {'0' * 12} → {trained['train_list'][:12]}"]
+    assert said == [{"epoch": 1, "step": 0, "changes": changes}]
+    log = (tmp_path / "run.log").read_text()
+    assert all(f"WARNING timesformer.engine.going_on: {ANYWAY} {line}" in log for line in changes)
+    # It is in the history from now on, and nothing is asked anyway any more.
+    train(small_cfg(synthetic_dir, tmp_path, **TWO | {"RNG_SEED": 3, "SOLVER__MAX_EPOCH": 3}))
+    assert read_checkpoint(get_last_checkpoint(tmp_path))["resumed_anyway"] == said
+    compare_runs([str(tmp_path)])
+    note = f"went on with other settings after epoch 1: {', '.join(changes)}"
+    assert note in capsys.readouterr().out
+
+
+def test_anyway_is_no_way_for_weights_that_do_not_fit(
+    synthetic_dir: Path, tmp_path: Path, trained: dict[str, Any]
+) -> None:
+    put(tmp_path, trained)
+    options = TWO | {"TIMESFORMER__DEPTH": 1, "TRAIN__RESUME_ANYWAY": True}
+    with pytest.raises(WeightsError, match="made by another model"):
+        train(small_cfg(synthetic_dir, tmp_path, **options))
+
+
+def test_an_epoch_of_other_steps_begins_again(
+    synthetic_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a run that is cut once more goes on from what it has saved since."""
+    real, done = engine.train_step, []
+
+    def cut_at_third(*args: Any) -> Any:
+        done.append(0)
+        if len(done) % 3 == 0:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    options = ONE | {"TRAIN__CHECKPOINT_STEPS": 2, "TRAIN__BATCH_SIZE": 4, "GLOBAL_BATCH_SIZE": 4}
+    other = options | {"GLOBAL_BATCH_SIZE": 8, "TRAIN__RESUME_ANYWAY": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "train_step", cut_at_third)
+        with pytest.raises(KeyboardInterrupt):
+            train(small_cfg(synthetic_dir, tmp_path, **options))
+        assert get_last_checkpoint(tmp_path) == get_path_to_checkpoint(tmp_path, 0, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(small_cfg(synthetic_dir, tmp_path, **other | {"TRAIN__CHECKPOINT_STEPS": 1}))
+    assert get_last_checkpoint(tmp_path) == get_path_to_checkpoint(tmp_path, 0, 2)
+    train(small_cfg(synthetic_dir, tmp_path, **other))
+    assert [line["iter"] for line in stats(tmp_path, "train_iter")] == [
+        *("1/6", "2/6"),
+        *("1/3", "2/3"),
+        "3/3",
+    ]
+
+
 def test_named_sizes_are_no_change() -> None:
     """An old checkpoint of vit_tiny says ViT-B's heads in its config and has no architecture."""
     cfg = get_cfg()
@@ -158,7 +222,7 @@ def test_a_checkpoint_that_cant_be_is_one_line(
 
 
 def test_a_checkpoint_of_no_fp16_starts_its_loss_scale_afresh(tmp_path: Path) -> None:
-    from timesformer.engine.start import _restore_scaler
+    from timesformer.engine.going_on import _restore_scaler
 
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     for saved in ({}, None):

@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(format_table([COLUMNS, *(run.cells for run in runs)]))
     if warning := differing_tests(runs):
         print(f"- {warning}")
+    for note in (note for run in runs for note in run.notes):
+        print(f"- {note}")
     if args.plot:
         # These need matplotlib.
         from timesformer.visualization.runs import Point, draw_runs

@@ -57,6 +57,9 @@ _C.TRAIN.KEEP_CHECKPOINTS = 3
 # Go on from the newest complete checkpoint in OUTPUT_DIR if there is one. False starts over, and
 # sets a former run's checkpoints aside.
 _C.TRAIN.AUTO_RESUME = True
+# Go on from it even where the config or the list of videos has changed so that it is another run,
+# which is refused otherwise; weights have to fit. The log says it, and so does every checkpoint.
+_C.TRAIN.RESUME_ANYWAY = False
 # Checkpoint to start from when there is nothing to resume; empty = none.
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""
 # Take all weights of that checkpoint, of the same task, and start at epoch 0 with a new optimizer.

@@ -38,11 +38,23 @@ BENDING: frozenset[str] = frozenset(
 )
 """Keys that a run keeps: model, data, and what a step is."""
 
+LIST = "list of videos"
+"""What stands for it among the keys that changed: the digest of the training list."""
+
+OF_AN_EPOCH = frozenset(
+    {
+        *(LIST, "GLOBAL_BATCH_SIZE", "RNG_SEED", "TRAIN.DATASET"),
+        *("DATA.NUM_SAMPLES", "DATA.FRACTION", "DATA.FOLDER_SPLIT"),
+    }
+)
+"""What the steps of an epoch follow from: with another, so many of them say nothing."""
+
 SILENT: frozenset[str] = frozenset(
     {
         *("OUTPUT_DIR", "SHARD_ID", "LOG_PERIOD", "LOG_MODEL_INFO"),
         *("TRAIN.ENABLE", "TRAIN.AUTO_RESUME", "TRAIN.CHECKPOINT_FILE_PATH"),
         *("TRAIN.CHECKPOINT_EPOCH_RESET", "TRAIN.FINETUNE", "TIMESFORMER.PRETRAINED_MODEL"),
+        "TRAIN.RESUME_ANYWAY",
         *(key for key, _ in get_cfg().leaves() if key.startswith("TEST.")),
     }
 )

@@ -13,7 +13,13 @@ from timesformer.config.node import CfgNode
 from timesformer.engine.results import tested_data
 from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import count_macs
-from timesformer.utils.checkpoint import BEST, epoch_of, get_last_checkpoint, read_checkpoint
+from timesformer.utils.checkpoint import (
+    BEST,
+    Place,
+    epoch_of,
+    get_last_checkpoint,
+    read_checkpoint,
+)
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import RUN_HOLDS, is_folder, open_regular
 from timesformer.utils.logging import get_logger
@@ -32,10 +38,12 @@ class Run(NamedTuple):
     Attributes:
         cells: under COLUMNS; what a run doesn't have is a dash.
         point: (name, GMACs of a clip, top-1 in percent, parameters), if it was tested.
+        notes: where it went on as another run than it was (TRAIN.RESUME_ANYWAY).
     """
 
     cells: tuple[str, ...]
     point: tuple[str, float, float, int] | None
+    notes: tuple[str, ...] = ()
 
 
 def read_stats(run: Path) -> list[dict[str, Any]]:
@@ -136,7 +144,12 @@ def _read_run(folder: Path) -> Run:
     point = None
     if macs and "params" in start and test.get("top1_acc") is not None:
         point = (folder.name, macs / 1e9, test["top1_acc"], start["params"])
-    return Run(cells, point)
+    notes = [
+        f"{folder.name} went on with other settings after {Place(said['epoch'], said['step'])}: "
+        f"{', '.join(map(str, said['changes']))} (TRAIN.RESUME_ANYWAY)"
+        for said in start.get("resumed_anyway", ())
+    ]
+    return Run(cells, point, tuple(notes))
 
 
 def _test_videos(test: Mapping[str, Any], cfg: CfgNode | None) -> str:

@@ -6,10 +6,9 @@ them fail.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -25,19 +24,12 @@ from timesformer.engine.agreement import (
     invented_weights,
     resizing,
 )
+from timesformer.engine.going_on import Start, go_on
 from timesformer.models.weights.bundle import has_fresh_head
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
-from timesformer.utils.checkpoint import (
-    Place,
-    bare,
-    check_name,
-    former_checkpoints,
-    get_last_checkpoint,
-    read_checkpoint,
-    restore,
-)
+from timesformer.utils.checkpoint import bare, former_checkpoints, get_last_checkpoint
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
 from timesformer.utils.logging import get_logger
@@ -55,15 +47,6 @@ def load_train_checkpoint(
 ) -> int:
     """Do what `begin` does, and return the epoch to go on with, counted from 0."""
     return begin(cfg, model, optimizer, scaler, class_names, videos).epoch
-
-
-class Start(NamedTuple):
-    """Where a run begins."""
-
-    epoch: int  # counted from 0
-    resumed: bool  # from its own folder
-    step: int = 0  # of that epoch that are done
-    measured: Mapping[str, Any] = {}  # in them; see `TrainState`
 
 
 def begin(
@@ -99,7 +82,7 @@ def begin(
     if last or (source and not only_weights):
         path = last or Path(source)
         _say_what_is_passed_over(cfg, last)
-        start = together(lambda: _go_on(cfg, path, bool(last), model, optimizer, scaler, videos))
+        start = together(lambda: go_on(cfg, path, bool(last), model, optimizer, scaler, videos))
     else:
         together(lambda: _refuse_own(cfg))
         together(lambda: _start(cfg, model, class_names))
@@ -140,61 +123,6 @@ def _say_what_is_passed_over(cfg: CfgNode, last: Path | None) -> None:
             "False",
             *(last, source, f" ({', '.join(asked)})" if asked else ""),
         )
-
-
-def _go_on(
-    cfg: CfgNode,
-    path: Path,
-    own: bool,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler | None,
-    videos: str,
-) -> Start:
-    """Restore a run; `own`: from its own folder, where it is found without being asked for."""
-    advice = (
-        "to start over, use another OUTPUT_DIR, or set TRAIN.AUTO_RESUME False"
-        if own
-        else "to take its weights alone and start at epoch 0, set TRAIN.CHECKPOINT_EPOCH_RESET True"
-    )
-    content = read_checkpoint(path)
-    bending, told = resume.compare(content, cfg, architecture_of(cfg, model))
-    resume.refuse(path, bending, f"it can't go on so. Set these back; or, {advice}")
-    trained_on = content.get("train_list")
-    if isinstance(trained_on, str) and trained_on and videos and trained_on != videos:
-        raise ConfigError(
-            f"{path} was trained on another list of videos (DATA.PATH_TO_DATA_DIR "
-            f"{cfg.DATA.PATH_TO_DATA_DIR}): names, labels or their order have changed; {advice}"
-        )
-    try:
-        epoch = restore(path, content, model, optimizer) + 1
-        if own:
-            check_name(path, content)
-        _restore_scaler(path, content.get("scaler_state"), scaler)
-    except WeightsError as error:
-        raise WeightsError(f"{error}; {advice}") from error
-    for line in resume.in_words(told):
-        logger.info("changed since %s: %s", path.name, line)
-    step, measured = content.get("step", 0), content.get("measured", {})
-    logger.info("resuming from %s, after %s", path, Place(epoch, step))
-    return Start(epoch, own, step, measured if isinstance(measured, Mapping) else {})
-
-
-def _restore_scaler(path: Path, saved: Any, scaler: torch.amp.GradScaler | None) -> None:
-    """Go on with the loss scale of fp16; a run that had none starts with a fresh one."""
-    if scaler is None or not scaler.is_enabled():
-        return
-    if saved is None or (isinstance(saved, Mapping) and not saved):
-        logger.info("%s was not trained in fp16: loss scaling starts afresh", path)
-        return
-    own = scaler.state_dict()
-    numbers = isinstance(saved, Mapping) and saved.keys() == own.keys()
-    if not numbers or not all(
-        isinstance(x, int | float) and math.isfinite(x) and (x > 0 or name == "_growth_tracker")
-        for name, x in saved.items()
-    ):
-        raise WeightsError(f"{path}: its scaler_state isn't one of loss scaling")
-    scaler.load_state_dict(dict(saved))
 
 
 def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:

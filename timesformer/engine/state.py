@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +48,10 @@ class TrainState:
         step: optimizer steps of it that are done.
         measured: what was measured in them, as `TrainMeter.to_json` says it, or {}.
         resumed: whether it goes on from its own folder, rather than from another run's.
+        resumed_anyway: where it went on though it would have been refused: epochs and steps that
+            were done, and the changes in words.
+        superseded: checkpoints of later steps of an epoch that begins again, which are in the way
+            of its own as soon as there is one.
     """
 
     cfg: CfgNode
@@ -67,6 +72,8 @@ class TrainState:
     step: int = 0
     measured: Mapping[str, Any] = field(default_factory=dict)
     resumed: bool = False
+    resumed_anyway: Sequence[Mapping[str, Any]] = ()
+    superseded: Sequence[Path] = ()
 
 
 def save(
@@ -90,7 +97,9 @@ def save(
         TrainingError: there are weights that are not finite; nothing is written.
     """
     check_finite(state, f"after {Place(epoch + 1, step)}")
-    within = {"measured": dict(measured)} if measured else {}
+    within: dict[str, Any] = {"measured": dict(measured)} if measured else {}
+    if state.resumed_anyway:
+        within["resumed_anyway"] = [dict(said) for said in state.resumed_anyway]
 
     def write() -> None:
         if not is_main():
@@ -114,6 +123,9 @@ def save(
         )
         logger.info("wrote %s", path)
         if validation is None:
+            for former in state.superseded:
+                former.unlink(missing_ok=True)
+            state.superseded = ()
             prune_checkpoints(state.cfg.OUTPUT_DIR, state.cfg.TRAIN.KEEP_CHECKPOINTS, path)
 
     together(write)

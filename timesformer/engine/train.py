@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -14,7 +13,7 @@ from torch import nn
 from timesformer.config.layout import batch_layout
 from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
-from timesformer.datasets.lists.records import class_counts, per_class
+from timesformer.datasets.lists.records import class_counts
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors
 from timesformer.engine.balance import log_balance
 from timesformer.engine.best import Best, logged_validation
@@ -22,15 +21,15 @@ from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import build_loss, build_mixup
+from timesformer.engine.opening import log_start, part_from_former_run
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope, tensorboard_dir
 from timesformer.engine.start import begin
 from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.engine.step import train_step
-from timesformer.models.build import build_model, label, meta_model, view_shape
-from timesformer.models.profiling import cost_table, count_parameters
-from timesformer.utils.checkpoint import Place, is_checkpoint_epoch, set_aside_checkpoints
+from timesformer.models.build import build_model
+from timesformer.utils.checkpoint import Place, is_checkpoint_epoch
 from timesformer.utils.distributed import (
     device_for,
     get_world,
@@ -44,7 +43,6 @@ from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.rng import seed_all
 from timesformer.utils.stopping import stopped
-from timesformer.utils.text import counted
 from timesformer.visualization.tensorboard import TensorboardWriter
 
 logger = get_logger(__name__)
@@ -95,9 +93,11 @@ def _train(cfg: CfgNode) -> nn.Module:
         state.val_list = list_digest(val_loader.dataset.records)
         same_everywhere("list of validation videos", lambda: state.val_list)
     start = begin(cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list)
-    state.epoch, state.resumed, state.step, state.measured = start
+    for name, value in start._asdict().items():
+        setattr(state, name, value)
     if not state.resumed:
-        together(lambda: part_from_former_run(cfg, state.epoch or state.step))
+        goes_on = bool(state.epoch or state.step or state.resumed_anyway)
+        together(lambda: part_from_former_run(cfg, goes_on))
     log_start(state, train_loader, counts)
     if is_main():
         log_balance(cfg, counts)
@@ -111,21 +111,6 @@ def _train(cfg: CfgNode) -> nn.Module:
         stack.enter_context(worker_errors())
         run_epochs(state, train_loader, val_loader, tensorboard)
     return model
-
-
-def part_from_former_run(cfg: CfgNode, done: int) -> None:
-    """Put a former run's checkpoints out of the way of one that starts in the same folder.
-
-    Else a test, or a run that goes on after an interruption, would take the newest of both. The one
-    that this run goes on from, if anything is `done`, stays.
-    """
-    source = cfg.TRAIN.CHECKPOINT_FILE_PATH if done else ""
-    folder = set_aside_checkpoints(cfg.OUTPUT_DIR, source) if is_main() else None
-    if folder:
-        logger.warning(
-            "%s holds a former run's checkpoints: this run %s, so they are in %s now",
-            *(cfg.OUTPUT_DIR, f"goes on from {source}" if done else "starts over", folder),
-        )
 
 
 def run_epochs(
@@ -190,43 +175,6 @@ def run_epochs(
         over = is_over(done)
         if over and not saved:
             save(state, epoch)
-
-
-def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> None:
-    """Say what is about to run: model, data and how the global batch is made.
-
-    Args:
-        state: the run.
-        loader: of the training videos.
-        counts: of them in each class (K,).
-    """
-    cfg, layout = state.cfg, state.layout
-    if cfg.LOG_MODEL_INFO and is_main():
-        logger.info("%s", cost_table(label(cfg), meta_model(cfg), view_shape(cfg)))
-    stats = {
-        "split": "start",
-        "model": label(cfg),
-        "params": count_parameters(state.model),
-        "train_videos": len(loader.dataset),
-        "data_fraction": cfg.DATA.FRACTION,
-        "videos_per_class": dict(zip(("min", "median", "max"), per_class(counts), strict=True)),
-        "device": str(state.device),
-        "global_batch": layout.global_batch,
-        "ranks": layout.ranks,
-        "clips_per_rank": layout.per_rank,
-        "accumulation": layout.accumulation,
-        "first_epoch": state.epoch + 1,
-        "first_step": state.step + 1,
-        "resumed": state.resumed,
-    }
-    logger.info(
-        "global batch %d = %s × %s × %s",
-        layout.global_batch,
-        counted(layout.ranks, "rank"),
-        counted(layout.per_rank, "clip"),
-        counted(layout.accumulation, "forward pass", "forward passes"),
-    )
-    log_json_stats(stats, cfg.OUTPUT_DIR)
 
 
 def save_within(state: TrainState, epoch: int, step: int, meter: TrainMeter) -> None:

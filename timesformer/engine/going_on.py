@@ -1,0 +1,140 @@
+"""Going on with a run: what it was, what is asked for now, and what it had gathered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from timesformer.engine import resume
+from timesformer.engine.agreement import architecture_of
+from timesformer.utils.checkpoint import (
+    Place,
+    check_name,
+    numbered_checkpoints,
+    place_of,
+    read_checkpoint,
+    restore,
+)
+from timesformer.utils.distributed import is_main
+from timesformer.utils.errors import ConfigError, WeightsError
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+ANYWAY = "TRAIN.RESUME_ANYWAY"
+
+
+class Start(NamedTuple):
+    """Where a run begins."""
+
+    epoch: int  # counted from 0
+    resumed: bool  # from its own folder
+    step: int = 0  # of that epoch that are done
+    measured: Mapping[str, Any] = {}  # in them; see `TrainState`
+    resumed_anyway: Sequence[Mapping[str, Any]] = ()  # likewise
+    superseded: Sequence[Path] = ()  # likewise
+
+
+def go_on(
+    cfg: CfgNode,
+    path: Path,
+    own: bool,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    videos: str,
+) -> Start:
+    """Restore a run.
+
+    Args:
+        cfg: what is asked for now.
+        path: the checkpoint.
+        own: it is in the run's own folder, where it is found without being asked for.
+        model: gets the weights.
+        optimizer: gets what it had gathered.
+        scaler: likewise.
+        videos: `list_digest` of the training list, or "".
+
+    Raises:
+        ConfigError: it would be another run, and TRAIN.RESUME_ANYWAY is False.
+        WeightsError: the file can't be read, or doesn't fit.
+    """
+    advice = (
+        "to start over, use another OUTPUT_DIR, or set TRAIN.AUTO_RESUME False"
+        if own
+        else "to take its weights alone and start at epoch 0, set TRAIN.CHECKPOINT_EPOCH_RESET True"
+    )
+    content = read_checkpoint(path)
+    bending, told = resume.compare(content, cfg, architecture_of(cfg, model))
+    trained_on = content.get("train_list")
+    other_list = isinstance(trained_on, str) and trained_on and videos and trained_on != videos
+    if not cfg.TRAIN.RESUME_ANYWAY:
+        anyway = f"{advice}; to go on all the same, and have that written down, set {ANYWAY} True"
+        resume.refuse(path, bending, f"it can't go on so. Set these back; or, {anyway}")
+        if other_list:
+            raise ConfigError(
+                f"{path} was trained on another list of videos (DATA.PATH_TO_DATA_DIR "
+                f"{cfg.DATA.PATH_TO_DATA_DIR}): names, labels or their order have changed; {anyway}"
+            )
+    elif other_list:
+        bending[resume.LIST] = (str(trained_on)[:12], videos[:12])
+    try:
+        epoch = restore(path, content, model, optimizer) + 1
+        if own:
+            check_name(path, content)
+        _restore_scaler(path, content.get("scaler_state"), scaler)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {advice}") from error
+    for line in resume.in_words(told):
+        logger.info("changed since %s: %s", path.name, line)
+    step, measured = content.get("step", 0), content.get("measured", {})
+    history = _history(path, content, bending, Place(epoch, step))
+    logger.info("resuming from %s, after %s", path, Place(epoch, step))
+    superseded: list[Path] = []
+    if step and bending.keys() & resume.OF_AN_EPOCH:
+        logger.info("what an epoch's steps are has changed: epoch %d begins again", epoch + 1)
+        step, measured = 0, {}
+        superseded = [
+            path
+            for path in numbered_checkpoints(cfg.OUTPUT_DIR)
+            if (place_of(path) or Place(0)) > Place(epoch)
+        ]
+    measured = measured if isinstance(measured, Mapping) else {}
+    return Start(epoch, own, step, measured, history, superseded)
+
+
+def _history(
+    path: Path, content: Mapping[str, Any], bending: Mapping[str, tuple[Any, Any]], place: Place
+) -> list[Mapping[str, Any]]:
+    """Say what of a run changes that is refused otherwise; return this and what did before."""
+    before = content.get("resumed_anyway")
+    history = [*before] if isinstance(before, list) else []
+    if bending:
+        lines = resume.in_words(bending)
+        for line in lines if is_main() else ():
+            logger.warning("%s: %s was trained with another %s", ANYWAY, path.name, line)
+        history.append({"epoch": place.epochs, "step": place.steps, "changes": lines})
+    return history
+
+
+def _restore_scaler(path: Path, saved: Any, scaler: torch.amp.GradScaler | None) -> None:
+    """Go on with the loss scale of fp16; a run that had none starts with a fresh one."""
+    if scaler is None or not scaler.is_enabled():
+        return
+    if saved is None or (isinstance(saved, Mapping) and not saved):
+        logger.info("%s was not trained in fp16: loss scaling starts afresh", path)
+        return
+    own = scaler.state_dict()
+    numbers = isinstance(saved, Mapping) and saved.keys() == own.keys()
+    if not numbers or not all(
+        isinstance(x, int | float) and math.isfinite(x) and (x > 0 or name == "_growth_tracker")
+        for name, x in saved.items()
+    ):
+        raise WeightsError(f"{path}: its scaler_state isn't one of loss scaling")
+    scaler.load_state_dict(dict(saved))
