@@ -70,6 +70,13 @@ def complaint_of(main: Callable[[list[str]], None], *words: object) -> str:
     return stderr.getvalue()
 
 
+def dead_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
 def small_model(data: Path, folder: Path):
     """That run's model with fresh weights, which knows how its input is made."""
     from timesformer.datasets.build import build_preprocessing

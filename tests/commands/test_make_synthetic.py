@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
+from small_run import dead_process
 
 from timesformer.commands.make_synthetic import parse_args
 from timesformer.prepare import synthetic_writer
 from timesformer.prepare.synthetic_writer import SyntheticSpec, write_dataset
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import temporary_of
 
 SPEC = SyntheticSpec(seed=1, train=20, val=6, test=6)
 
@@ -28,14 +31,16 @@ def test_files_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-def test_an_interrupted_run_is_completed(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dataset(tmp_path, SPEC, processes=1)
     whole = digests(tmp_path)
     lost = [SPEC.path("train", 7), SPEC.path("test", 2)]
     for path in lost:
         (tmp_path / path).unlink()
     (tmp_path / "train.csv").unlink()
-    (tmp_path / lost[0].parent / f".{lost[0].name}.tmp").write_bytes(b"half a video")
+    half = temporary_of(tmp_path / lost[0]).name.replace(f".{os.getpid()}.", f".{dead_process()}.")
+    (tmp_path / lost[0].parent / half).write_bytes(b"half a video")
+    monkeypatch.setattr("timesformer.utils.files._swept", set())  # another process has its own
     assert write_dataset(tmp_path, SPEC, processes=1) == len(lost)
     assert digests(tmp_path) == whole
     assert write_dataset(tmp_path, SPEC, processes=1) == 0

@@ -209,15 +209,18 @@ def test_home_is_home(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "x.png"]
 
 
-@pytest.mark.parametrize("name", ["prepare-data", "make-synthetic"])
-def test_a_folder_that_another_process_fills_is_refused(name: str, tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "a.mp4").touch()
+@pytest.mark.parametrize(
+    "name", ["prepare-data", "make-synthetic", "check-data", "embed", "explain", "timeline"]
+)
+def test_a_folder_that_another_process_fills_is_refused(
+    name: str, home: Path, synthetic_dir: Path, tmp_path: Path
+) -> None:
+    """Else its files would be of both."""
     output = tmp_path / "out"
     output.mkdir()
     said = {"host": platform.node(), "pid": os.getppid(), "since": "today"}
     (output / ".lock").write_text(json.dumps(said))
-    words = ["--input", str(tmp_path / "videos")] if name == "prepare-data" else ["--train", "2"]
-    with pytest.raises(UserError, match=r"in use by another run, .*: choose another --output, or"):
-        dispatch([name, *words, "--output", str(output)])
+    option = "--output" if "--output" in FOLDERS[name] else "--out"
+    with pytest.raises(UserError, match=rf"in use by another run, .*: choose another {option}, or"):
+        dispatch(words_of(FOLDERS[name], output, home, synthetic_dir))
     assert [path.name for path in output.iterdir()] == [".lock"]

@@ -18,7 +18,7 @@ from timesformer.engine.scope import run_scope
 from timesformer.engine.train import train
 from timesformer.utils import logging as logging_module
 from timesformer.utils.errors import ConfigError, UserError
-from timesformer.utils.files import make_place
+from timesformer.utils.files import HOST, make_place
 from timesformer.utils.logging import get_logger, log_json_stats, setup_logging
 from timesformer.utils.run_lock import run_lock
 
@@ -189,7 +189,7 @@ def test_results_and_curves_that_cant_be_are_told_before_any_work(tmp_path: Path
 
 
 def test_a_place_is_looked_at_and_left_alone(tmp_path: Path) -> None:
-    theirs = tmp_path / ".a.png.tmp"  # half of another process's file
+    theirs = tmp_path / f".a.png.{HOST}.{os.getppid()}.tmp"  # half of another process's file
     theirs.touch()
     make_place(tmp_path / "a.png")
     assert theirs.exists()

@@ -24,7 +24,7 @@ from timesformer.models.weights.bundle import Bundle
 from timesformer.models.weights.save import write_hugging_face
 from timesformer.prepare.transcode import TranscodeSettings, transcode
 from timesformer.utils.errors import ConfigError, WeightsError
-from timesformer.utils.torch_file import temporary_of
+from timesformer.utils.files import temporary_of
 
 SMALL = {"img_size": 32, "num_classes": 3, "num_frames": 4, "embed_dim": 24, "depth": 2}
 SMALL |= {"num_heads": 3}

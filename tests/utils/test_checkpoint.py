@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from timesformer.config.defaults import get_cfg
-from timesformer.utils import checkpoint, torch_file
+from timesformer.utils import checkpoint
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.files import HOST
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_compiled_model_is_saved_and_loaded_by_plain_names(tmp_path, model, opti
 def test_leftovers_of_a_killed_save_are_swept_and_nothing_else(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    host, day = torch_file._HOST, 86400
+    host, day = HOST, 86400
     gone = [f".a.pyth.{host}.{dead.pid}.tmp", ".a.pyth.elsewhere.7.tmp", ".a.pyth.1234.tmp"]
     kept = [f".b.pyth.{host}.{os.getppid()}.tmp", ".b.pyth.elsewhere.7.tmp"]
     for name in gone + kept:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from timesformer.config.node import CfgNode
 from timesformer.datasets.build import SPLITS
 from timesformer.prepare.check import (
     CLASSES,
@@ -31,6 +32,7 @@ from timesformer.prepare.check import (
     OUTSIDE,
     PROBLEMS,
     TWICE,
+    Checked,
     Finding,
     check_data,
     write_clean_list,
@@ -39,6 +41,7 @@ from timesformer.prepare.check import (
 from timesformer.prepare.inspect import BROKEN, MISSING, SplitReport
 from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, load_recipe, output_path
+from timesformer.utils.run_lock import run_lock
 from timesformer.utils.text import counted, format_table
 
 PICTURE = "data.png"
@@ -64,6 +67,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_recipe(args)
     names = (PROBLEMS, CLASSES, PICTURE, *(f"{split}.csv" for split in SPLITS))
     output = make_places(args.output or Path(cfg.OUTPUT_DIR) / "check_data", names)
+    with run_lock(output, "--output"):
+        found = check(args, cfg, output)
+    if found.problems:
+        print(f"problems: {len(found.problems):,}, see {output / PROBLEMS}")
+        sys.exit(1)
+    if found.notes:
+        print(f"no broken files; {counted(len(found.notes), 'warning')} above")
+    else:
+        print("no problems")
+
+
+def check(args: argparse.Namespace, cfg: CfgNode, output: Path) -> Checked:
+    """Check, print and write into a folder that is this process's; return what was found."""
     found = check_data(cfg, args.splits, args.decode, args.workers)
     print_tables(found.reports, found.problems)
     for note in found.notes:
@@ -73,13 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         path, count = write_clean_list(output, report, cfg)
         print(f"wrote {path}, {count:,} of {counted(len(report.videos), 'video')}")
     draw(output / PICTURE, found.reports, cfg.TRAIN.DATASET)
-    if found.problems:
-        print(f"problems: {len(found.problems):,}, see {output / PROBLEMS}")
-        sys.exit(1)
-    if found.notes:
-        print(f"no broken files; {counted(len(found.notes), 'warning')} above")
-    else:
-        print("no problems")
+    return found
 
 
 def print_tables(reports: Sequence[SplitReport], problems: Sequence[Finding]) -> None:

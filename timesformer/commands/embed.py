@@ -34,6 +34,7 @@ from timesformer.utils.checkpoint import get_checkpoint_dir
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import is_folder, make_folder, make_places
 from timesformer.utils.parser import CommandParser, input_path, output_path
+from timesformer.utils.run_lock import run_lock
 from timesformer.utils.text import counted
 
 
@@ -73,14 +74,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Embed videos with each checkpoint, and draw; status 1 if a video or model is missing."""
     args = parse_args(argv)
     # Pictures and scores are extras: what is missing is told before the work, --help needs neither.
-    from timesformer.embed.report import in_view, write_report
+    import timesformer.embed.report  # noqa: F401
 
     names = args.name or names_of(args.checkpoint)
     check_names(names, args.checkpoint)
     picture = f"{args.method}.png"
     left = (picture, "neighbours.png", "index.html", "features.npz", "scores.csv")
-    folder = make_places(args.out, left)
-    videos = find(args)
+    with run_lock(make_places(args.out, left), "--out"):
+        embed_and_draw(args, names, left)
+
+
+def embed_and_draw(args: argparse.Namespace, names: Sequence[str], left: Sequence[str]) -> None:
+    """Embed and draw, into a folder that is this process's; these files are left there."""
+    from timesformer.embed.report import in_view, write_report
+
+    folder, videos = args.out, find(args)
     models = dict(zip(names, load_models(args.checkpoint, args.sampling_rate), strict=True))
     found: dict[str, Features] = {}
     blind: dict[str, str] = {}

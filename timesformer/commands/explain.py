@@ -33,6 +33,7 @@ from timesformer.utils.files import make_places, write_text
 from timesformer.utils.logging import progress
 from timesformer.utils.npz import write_npz
 from timesformer.utils.parser import CommandParser, input_path, output_path
+from timesformer.utils.run_lock import run_lock
 from timesformer.utils.text import class_name, counted, did_you_mean
 
 FILES = ("contact_sheet.png", "overlay.gif", "overlay.mp4", "heads.png", "maps.npz")
@@ -72,6 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     alone = not args.video.is_dir()
     folder = make_places(args.out, FILES if alone else ("index.html",))
+    with run_lock(folder, "--out"):
+        explain(args, folder, alone)
+
+
+def explain(args: argparse.Namespace, folder: Path, alone: bool) -> None:
+    """Explain into a folder that is this process's."""
     [model] = load_models([args.checkpoint], args.sampling_rate)
     label = label_of(args.label, model)
     if label is not None and args.method == "rollout":

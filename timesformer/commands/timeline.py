@@ -36,6 +36,7 @@ from timesformer.utils.errors import UserError, VideoError, in_one_line
 from timesformer.utils.files import make_places, write_text
 from timesformer.utils.logging import progress
 from timesformer.utils.parser import duration, input_path, output_path
+from timesformer.utils.run_lock import run_lock
 from timesformer.utils.text import counted, format_table
 from timesformer.visualization.annotated import Caption, write_annotated
 from timesformer.visualization.style import class_colours, write_png
@@ -92,7 +93,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not os.path.lexists(args.video):
         raise UserError(f"{args.video}: there is no such video")
     more = [FILM] * args.annotate + [QUALITY] * (args.truth is not None)
-    make_places(args.out, [*FILES, PICTURE, *more])
+    with run_lock(make_places(args.out, [*FILES, PICTURE, *more]), "--out"):
+        make(args, rules, more)
+
+
+def make(args: argparse.Namespace, rules: Rules, more: Sequence[str]) -> None:
+    """Make a timeline in a folder that is this process's, with more files than the usual ones."""
     predictor = load_asked(args)
     truth = [] if args.truth is None else truth_of(args.truth, predictor, args.video)
     start = time.perf_counter()

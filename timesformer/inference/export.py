@@ -34,10 +34,9 @@ from timesformer.inference.predictor import Predictor
 from timesformer.inference.traced import Graph, traced, written
 from timesformer.models.base import TakesClips, VideoModel
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import require_place
+from timesformer.utils.files import require_place, sweep, temporary_of
 from timesformer.utils.logging import progress
 from timesformer.utils.tensors import digest_of
-from timesformer.utils.torch_file import sweep, temporary_of
 
 LIMIT = 1e-4  # largest difference of a logit, in full precision
 HALF_LIMIT = 2e-2  # in half precision, of the largest logit

@@ -31,7 +31,6 @@ from timesformer.utils.errors import UserError, VideoError
 from timesformer.utils.files import (
     is_folder,
     is_inside,
-    temporary_of,
     write_csv,
     write_text,
 )
@@ -199,7 +198,7 @@ def make_copies(
 
 def sweep(output: Path) -> None:
     """Remove what an interrupted run left half done."""
-    for partial in output.rglob(temporary_of(Path(f"*{SUFFIX}")).name):
+    for partial in output.rglob(f".*{SUFFIX}.*.tmp"):
         partial.unlink(missing_ok=True)
 
 

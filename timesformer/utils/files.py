@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import os
+import platform
+import re
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from timesformer.utils.errors import UserError
+from timesformer.utils.processes import is_alive
 
 NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
 LOCK_NAME = ".lock"  # of the file that `run_lock` holds a folder with
 RUN_HOLDS = "a run's folder holds stats.jsonl, run.log and checkpoints/"
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unnamed"
+_KEPT = 40  # characters of a name, at its end: with what is added it mustn't be too long
+_TEMPORARY = re.compile(r"\..*\.([A-Za-z0-9-]+)\.(\d+)\.tmp")
+_DAY = 86400.0  # seconds
+_swept: set[Path] = set()  # folders that this process has looked into
 
 
 def expand_home(path: str | os.PathLike[str]) -> str:
@@ -28,8 +39,33 @@ def expand_home(path: str | os.PathLike[str]) -> str:
 
 
 def temporary_of(path: Path) -> Path:
-    """Return where a file is written until it is complete."""
-    return path.with_name(f".{path.name}.tmp")
+    """Return where this process writes a file, or a folder, until it is complete."""
+    return path.with_name(f".{path.name[-_KEPT:]}.{HOST[-_KEPT:]}.{os.getpid()}.tmp")
+
+
+def sweep(folder: Path, suffix: str = "") -> None:
+    """Delete what processes left that were killed, and nothing that another one still writes.
+
+    A process of this machine is asked for by its number; another machine's file, or one without
+    a machine's name, goes once nobody has written to it for a day.
+
+    Args:
+        folder: where files of results are.
+        suffix: of those that are meant.
+    """
+    for path in folder.glob(f".*{suffix}.*.tmp"):
+        found = _TEMPORARY.fullmatch(path.name)
+        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to delete
+            if found is None:
+                continue
+            if found[1] == HOST[-_KEPT:]:
+                stale = not is_alive(int(found[2]))
+            else:
+                stale = time.time() - path.stat().st_mtime > _DAY
+            if stale and path.is_dir():
+                shutil.rmtree(path)
+            elif stale:
+                path.unlink()
 
 
 def make_folder(path: Path) -> Path:
@@ -77,7 +113,7 @@ def make_place(path: Path) -> Path:
     make_folder(path.parent)
     require_place(path)
     try:
-        temporary_of(path).lstat()  # which may be that of another process: look, and leave it
+        path.lstat()
     except FileNotFoundError:
         pass
     except OSError as error:  # e.g. its name is too long
@@ -169,6 +205,7 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 def written_whole(path: Path, synced: bool = False) -> Iterator[Path]:
     """Give a place to write to, which becomes `path` at the end unless something is raised.
 
+    The place is this process's own. What others left in the folder that were killed goes.
     Checkpoints have a digest as well: see `torch_file`.
 
     Args:
@@ -179,7 +216,10 @@ def written_whole(path: Path, synced: bool = False) -> Iterator[Path]:
         UserError: a folder or a device is there.
     """
     require_place(path)
-    partial = temporary_of(path)
+    partial, folder = temporary_of(path), path.absolute().parent
+    if folder not in _swept:  # once: there may be very many files
+        _swept.add(folder)
+        sweep(folder)
     try:
         yield partial
         if synced:

@@ -11,11 +11,8 @@ import contextlib
 import hashlib
 import io
 import os
-import platform
-import re
 import shutil
 import struct
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,17 +21,14 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.files import open_regular
-from timesformer.utils.processes import is_alive
+from timesformer.utils.files import open_regular, sweep, temporary_of
 from timesformer.utils.retry import persistently
 
 _MARK = b"timesformer-sha256:"
 _COMMENT = len(_MARK) + 64
 _CHUNK = 1 << 22
-_DAY = 86400.0  # seconds
 # Beside plain data: how timm, DINO and others keep their options.
 _HARMLESS: list[Any] = [argparse.Namespace]
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unnamed"
 
 
 def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
@@ -82,30 +76,6 @@ def _replace(path: Path, data: memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def temporary_of(path: Path) -> Path:
-    """Return where this process writes a file, or a folder, until it is complete."""
-    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
-
-
-def sweep(folder: Path, suffix: str) -> None:
-    """Delete what saves left that were killed, and nothing that another process still writes.
-
-    A process of this machine is asked for by its number; another machine's file, or one without
-    a machine's name, goes once nobody has written to it for a day.
-    """
-    for path in folder.glob(f".*{suffix}.*.tmp"):
-        _, host, number, _ = path.name.rsplit(".", 3)
-        with contextlib.suppress(OSError):  # gone meanwhile, or not ours to delete
-            if host == _HOST and number.isdecimal():
-                stale = not is_alive(int(number))
-            else:
-                stale = time.time() - path.stat().st_mtime > _DAY
-            if stale and path.is_dir():
-                shutil.rmtree(path)
-            elif stale:
-                path.unlink()
 
 
 def stored_digest(path: str | Path) -> str:

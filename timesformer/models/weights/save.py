@@ -27,8 +27,8 @@ from timesformer.models.weights.files import HEADER
 from timesformer.models.weights.formats import hf_processor, hugging_face, mmaction2
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, WeightsError
-from timesformer.utils.files import require_place
-from timesformer.utils.torch_file import sweep, temporary_of, write_checkpoint
+from timesformer.utils.files import require_place, sweep, temporary_of
+from timesformer.utils.torch_file import write_checkpoint
 
 _STAGED = ".staged"  # ends the name of a folder that is being written, for `sweep`
 
