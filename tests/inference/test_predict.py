@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from timesformer.inference.filling import filled
 from timesformer.inference.given import find
 from timesformer.inference.predictor import Predictor
 from timesformer.models.vit import TimeSformer
-from timesformer.utils.errors import ConfigError, UserError
+from timesformer.utils.errors import ConfigError, TrainingError, UserError
 
 run_test = test  # pytest would collect a function called `test`
 del test
@@ -118,6 +119,34 @@ def test_few_videos_start_no_processes_unless_they_are_asked_for(run, monkeypatc
     main(words)
     main([*words, "--workers", "2"])
     assert asked == [0, 2]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_what_is_done_is_kept_when_a_worker_dies(run, tmp_path, monkeypatch, capsys, suffix):
+    """Under another name: what has all videos, of an earlier run, stays."""
+    words = [*run[1]["paths"][:4].tolist(), "--checkpoint", str(run[0]), "--device", "cpu"]
+    out, partial = tmp_path / f"a{suffix}", tmp_path / f"a.incomplete{suffix}"
+    out.write_text("earlier")
+    stream = Predictor.stream
+
+    def dying(self, *videos, **options):
+        yield from islice(stream(self, *videos, **options), 3)
+        raise TrainingError("a process that decodes has ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "stream", dying)
+        with pytest.raises(TrainingError):
+            main([*words, "--out", str(out)])
+    told = capsys.readouterr().err
+    assert f"ended after 3 of 4 videos: {partial} has what was predicted before" in told
+    assert out.read_text() == "earlier"
+    if suffix == ".csv":
+        assert len(partial.read_text().splitlines()) == 1 + 3
+    else:
+        np.testing.assert_allclose(read_npz(partial)["scores"], run[1]["scores"][:3], atol=1e-5)
+    main([*words, "--out", str(out)])
+    assert "a.incomplete" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
 def test_a_broken_file_is_a_row(run, model, tmp_path, capsys):

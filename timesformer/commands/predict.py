@@ -21,7 +21,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from timesformer.datasets.video.reader import VideoReader
@@ -30,7 +31,7 @@ from timesformer.inference.options import ModelParser, load_asked
 from timesformer.inference.prediction import Prediction
 from timesformer.inference.prediction_files import SUFFIXES, json_line, write_predictions
 from timesformer.utils.errors import UserError, in_one_line
-from timesformer.utils.files import make_place
+from timesformer.utils.files import is_file, make_place
 from timesformer.utils.logging import progress
 from timesformer.utils.parser import input_path, output_path
 from timesformer.utils.processes import cores
@@ -78,19 +79,45 @@ def main(argv: Sequence[str] | None = None) -> None:
         workers=workers,
         reader=VideoReader(frames_fps=args.frames_fps),
     )
-    start, kept, failed = time.perf_counter(), [], 0
-    for prediction in progress(stream, "predict", len(videos)):
-        failed += prediction.error is not None
-        tell(prediction, args.json, alone=len(videos) == 1)
-        if args.out is not None:
-            kept.append(prediction)
-    seconds = time.perf_counter() - start
-    if args.out is not None:
-        write_predictions(args.out, kept, args.checkpoint)
+    start, failed = time.perf_counter(), 0
+    with kept(args.out, len(videos), args.checkpoint) as found:
+        for prediction in progress(stream, "predict", len(videos)):
+            failed += prediction.error is not None
+            tell(prediction, args.json, alone=len(videos) == 1)
+            if args.out is not None:
+                found.append(prediction)
+        seconds = time.perf_counter() - start
     if not args.json:
         summarise(len(videos), failed, seconds, model.testing.views, args.out)
     if failed:
         sys.exit(1)
+
+
+@contextmanager
+def kept(out: Path | None, videos: int, checkpoint: str) -> Iterator[list[Prediction]]:
+    """Give a list whose predictions are written to `out` at the end.
+
+    If something is raised before, they are written beside it: its own name is that of all videos.
+    """
+    found: list[Prediction] = []
+    partial = None if out is None else out.with_name(f"{out.stem}.incomplete{out.suffix}")
+    try:
+        yield found
+    except BaseException:
+        if partial is not None and found:
+            try:
+                write_predictions(partial, found, checkpoint)
+                told = f"{partial} has what was predicted before"
+            except OSError as error:
+                told = f"{partial}: can't be written: {error.strerror}"
+            print(f"ended after {len(found)} of {counted(videos, 'video')}: {told}",
+                  file=sys.stderr)  # fmt: skip
+        raise
+    if out is not None and partial is not None:
+        write_predictions(out, found, checkpoint)
+        if is_file(partial):
+            partial.unlink()
+            print(f"removed {partial}, of an earlier run", file=sys.stderr)
 
 
 def tell(prediction: Prediction, as_json: bool, alone: bool) -> None:
