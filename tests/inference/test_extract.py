@@ -23,14 +23,17 @@ from timesformer.clips.windows import WindowSampler
 from timesformer.commands.extract import main
 from timesformer.datasets.decoder import load_clip
 from timesformer.inference import features as files
-from timesformer.inference.extract import extract
+from timesformer.inference import work as files_of_work
+from timesformer.inference.extract import CLAIMS, extract
 from timesformer.inference.features import read, read_manifest, read_part, video_id
 from timesformer.inference.given import find, records_of
 from timesformer.inference.load import load
+from timesformer.inference.manifest import MANIFEST_CLAIM
 from timesformer.inference.passes import Look, Pass, Piece
 from timesformer.inference.settings import Settings, look_of, stored
 from timesformer.models import base
 from timesformer.models.create import create_model
+from timesformer.utils.claims import Claims
 from timesformer.utils.errors import UserError
 
 FAST = Settings(part=2, batch_size=4)
@@ -338,3 +341,78 @@ def test_killed_and_run_again(model, videos, tmp_path):
         os.waitpid(child, 0)
     extract(model, videos, tmp_path / "killed", FAST)
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_parts_that_nobody_knows_what_they_are_of(model, videos, tmp_path):
+    """Without its manifest, or with a part of other videos, a folder isn't taken for done."""
+    extract(model, videos, tmp_path, FAST)
+    parts = sorted((tmp_path / "parts").iterdir())
+    kept = parts[1].read_bytes()
+    shutil.copy(parts[0], parts[1])
+    with pytest.raises(UserError, match=r"part-0000001.npz: damaged.*other videos"):
+        extract(model, videos, tmp_path, FAST)
+    with pytest.raises(UserError, match=r"part-0000001.npz: damaged.*other videos"):
+        [*read(tmp_path)]
+    parts[1].write_bytes(kept)
+    said = json.loads((tmp_path / "manifest.json").read_text())
+    for more in ({"threads": "two"}, {"versions": []}, {"asked": said["asked"] | {"videos": 0}}):
+        (tmp_path / "manifest.json").write_text(json.dumps(said | more))
+        with pytest.raises(UserError, match=r"manifest.json: not what .* choose another folder"):
+            extract(model, videos, tmp_path, FAST)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"has parts, and no manifest.json"):
+        extract(model, videos, tmp_path, replace(FAST, layer=0))
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_npy_files_are_watched(model, videos, tmp_path):
+    """One that is lost is noticed by the next run, one that is another by its reader."""
+    settings = replace(FAST, file_format="npy")
+    extract(model, videos, tmp_path, settings)
+    first, second = (
+        tmp_path / "features" / f"{video_id(record.path)}.npy" for record in list(videos)[:2]
+    )
+    kept = first.read_bytes()
+    shutil.copy(second, first)
+    with pytest.raises(UserError, match=rf"{first.name} has changed"):
+        [*read(tmp_path)]
+    first.unlink()
+    with pytest.raises(UserError, match=rf"part-0000000.npz: damaged.*{first.name}"):
+        extract(model, videos, tmp_path, settings)
+    (tmp_path / "parts" / "part-0000000.npz").unlink()
+    assert extract(model, videos, tmp_path, settings).done == 2
+    assert first.read_bytes() == kept
+
+
+def test_a_video_that_changed_is_told(model, tmp_path, caplog):
+    """Its features stay; the part to delete is named."""
+    for name, level in (("a", 10), ("b", 200)):
+        write_video(tmp_path / f"{name}.mp4", np.full((12, 32, 48, 3), level, np.uint8))
+    listed = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    extract(model, listed, tmp_path / "out", replace(FAST, part=1))
+    extract(model, listed, tmp_path / "out", replace(FAST, part=1))
+    assert "newer" not in caplog.text
+    part = sorted((tmp_path / "out" / "parts").iterdir())[-1]
+    later = part.stat().st_mtime + 1
+    os.utime(listed[1], (later, later))
+    extract(model, listed, tmp_path / "out", replace(FAST, part=1))
+    assert f"{listed[1]}: newer than its features (1 such video)" in caplog.text
+    assert str(part) in caplog.text
+
+
+def test_runs_that_end_at_once_list_what_failed(model, tmp_path, monkeypatch):
+    """The list is written by one of them at a time."""
+    (tmp_path / "bad.mp4").write_bytes(b"")
+    held = []
+    write = files_of_work.write_csv
+
+    def noting(path, rows):
+        pid = os.fork()  # locks are of a process
+        if not pid:
+            os._exit(Claims(tmp_path / "out" / CLAIMS).take(MANIFEST_CLAIM))
+        held.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0)
+        write(path, rows)
+
+    monkeypatch.setattr(files_of_work, "write_csv", noting)
+    extract(model, [tmp_path / "bad.mp4"], tmp_path / "out", FAST)
+    assert held == [True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import sys
 from html import unescape
@@ -42,8 +43,8 @@ def model(synthetic_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def answers(model):
-    return Answers(Predictor(model).with_views("3x3"), LIMITS, 4)
+def answers(model, videos):
+    return Answers(Predictor(model).with_views("3x3"), LIMITS, 4, uploads=str(videos))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,9 @@ def test_a_short_video_says_so(answers, videos):
     ],
 )
 def test_what_is_wrong_is_told_in_a_line(answers, videos, limits, name, said):
-    [(note, clip, timeline)] = Answers(answers.predictor, limits, 4).one(str(videos / name))
+    [(note, clip, timeline)] = Answers(answers.predictor, limits, 4, str(videos)).one(
+        str(videos / name)
+    )
     assert text_of(note).startswith("No answer: ")
     assert text_of(note).endswith(said)
     assert str(videos) not in note
@@ -137,6 +140,21 @@ def test_weights_that_are_no_good_are_told(answers, videos, monkeypatch):
         "No answer: the model's scores aren't finite", "", ""
     ]  # fmt: skip
     assert text_of([*answers.several([path])][-1]) == "No answer: the model's scores aren't finite"
+
+
+def test_other_files_of_the_computer_are_not_looked_at(answers, videos, tmp_path):
+    """A request can name any path: what a file of ours is, even that it is there, isn't told."""
+    shutil.copy(videos / "long.mp4", tmp_path / "ours.mp4")
+    (videos / "link.mp4").symlink_to(tmp_path / "ours.mp4")
+    climbing = f"{videos}/../{tmp_path.name}/ours.mp4"
+    told = set()
+    for path in (tmp_path / "ours.mp4", tmp_path / "nothing.mp4", climbing, videos / "link.mp4"):
+        [(note, clip, timeline)] = answers.one(str(path))
+        assert (clip, timeline) == ("", "")
+        told.add(text_of(note))
+        assert "only files that are brought" in text_of([*answers.several([str(path)])][-1])
+    (videos / "link.mp4").unlink()
+    assert len(told) == 1
 
 
 def test_several_videos_are_rows_of_a_table(answers, videos):

@@ -30,21 +30,19 @@ from timesformer.inference.features import (
     FORMATS,
     PARTS,
     VideoFeatures,
-    failures,
-    part_name,
-    parts_there,
     video_id,
     write_part,
 )
 from timesformer.inference.given import ShortNotice, records_of
-from timesformer.inference.manifest import agree, description
-from timesformer.inference.passes import DecodedPass, Look, Pass, PassDataset
+from timesformer.inference.manifest import MANIFEST_CLAIM, agree, description
+from timesformer.inference.passes import DecodedPass
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.settings import Settings, look_of, part_of, stored
+from timesformer.inference.work import Work, write_failed
 from timesformer.models.base import TakesClips
 from timesformer.utils.claims import Claims
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import make_folder, write_csv
+from timesformer.utils.files import make_folder
 from timesformer.utils.logging import progress
 
 PathLike = str | os.PathLike[str]
@@ -124,14 +122,16 @@ def extract(
         work = Work(folder, settings, look, dataset, claims, share)
         with _threads(threads if predictor.device.type == "cpu" else 0), worker_errors():
             width = _fill(encoder, work, workers)
-        there = work.there()
+        with claims.holding(MANIFEST_CLAIM):  # of runs that end at once, the last one lists all
+            there = work.there()
+            failed = write_failed(work, there)
     done = work.videos(work.made)
     return Summary(
         videos=work.videos(work.numbers),
         done=done,
         there=work.videos(there) - done,
         elsewhere=work.videos(work.numbers) - work.videos(there),
-        failed=_write_failed(folder, settings.file_format, there, share),
+        failed=failed,
         seconds=time.perf_counter() - start,
         width=width,
     )
@@ -153,61 +153,6 @@ def _check_format(settings: Settings, records: Records) -> None:
                 f"{both} would {'twice' if both == other.path else 'both'} be "
                 f"{video_id(record.path)}.npy: choose another format"
             )
-
-
-@dataclass
-class Work:
-    """The parts of a share that are missing, each claimed when its turn comes.
-
-    Attributes:
-        folder: where they are written.
-        settings: with their number of videos.
-        look: says the passes of a part.
-        dataset: knows the videos.
-        claims: of all parts; part p has the number p + 1.
-        share: (i, n).
-        made: parts that this run has claimed.
-    """
-
-    folder: Path
-    settings: Settings
-    look: Look
-    dataset: PassDataset
-    claims: Claims
-    share: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        self.made: list[int] = []
-        count = -(-len(self.dataset.records) // (self.settings.part or 1))
-        self.numbers = range(self.share[0] - 1, count, self.share[1])
-
-    def there(self) -> list[int]:
-        """Return the parts of the share that are there."""
-        names = parts_there(self.folder, self.settings.file_format)
-        return [n for n in self.numbers if part_name(n, self.settings.file_format) in names]
-
-    def videos(self, parts: Iterable[int]) -> int:
-        """Return how many videos are in these parts."""
-        return sum(len(self.videos_of(part)) for part in parts)
-
-    def videos_of(self, part: int) -> range:
-        """Return the places of a part's videos in the list."""
-        size = self.settings.part or 1
-        return range(part * size, min((part + 1) * size, len(self.dataset.records)))
-
-    def passes(self) -> Iterator[list[Pass]]:
-        """Yield the passes of what is missing and nobody else is doing, each in a list."""
-        there = {*self.there()}
-        for part in self.numbers:
-            if part in there or not self.claims.take(part + 1):
-                continue
-            name = part_name(part, self.settings.file_format)
-            if (self.folder / PARTS / name).exists():  # written by another run since
-                self.claims.release(part + 1)
-                continue
-            self.made.append(part)
-            for one in self.look.passes(part, self.videos_of(part), self.dataset.length):
-                yield [one]
 
 
 def _fill(encoder: Encoder, work: Work, workers: int) -> int:
@@ -268,16 +213,3 @@ def _threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _write_failed(
-    folder: Path, file_format: str, parts: Iterable[int], share: tuple[int, int]
-) -> int:
-    """List the videos of a share that couldn't be read in failed.csv; return how many."""
-    rows = [row for part in parts for row in failures(folder, part, file_format)]
-    name = "failed.csv" if share == (1, 1) else f"failed-{share[0]}-of-{share[1]}.csv"
-    if rows:
-        write_csv(folder / name, [["index", "path", "error"], *rows])
-    else:
-        (folder / name).unlink(missing_ok=True)
-    return len(rows)

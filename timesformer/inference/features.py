@@ -10,6 +10,7 @@ Letters: V videos of a part, N rows of all of them, D features.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import open_regular, written_whole
+from timesformer.utils.files import open_regular, require_regular, written_whole
 from timesformer.utils.npz import NPZ_DAMAGE, write_npz
 
 FORMATS = ("npz", "parquet", "npy")
@@ -92,7 +93,15 @@ def write_part(folder: Path, number: int, rows: Sequence[VideoFeatures], file_fo
                 file = folder / FEATURES / f"{video_id(row.path)}.npy"
                 with written_whole(file, synced=True) as partial, partial.open("wb") as opened:
                     np.save(opened, row.features)
+        arrays["crc32"] = np.array([0 if row.error else crc32_of(row.features) for row in rows])
     write_npz(place, synced=True, **arrays)
+
+
+def crc32_of(features: NDArray[Any]) -> int:
+    """Return a sum of an array and its shape and type, which the parts of .npy files have."""
+    return zlib.crc32(
+        features.tobytes(), zlib.crc32(repr((features.shape, features.dtype)).encode())
+    )
 
 
 def _arrays(rows: Sequence[VideoFeatures]) -> dict[str, NDArray[Any]]:
@@ -164,17 +173,21 @@ def read_part(folder: Path, number: int, file_format: str) -> Iterator[VideoFeat
             raise _damaged(place, error) from error
         yield from rows_of(table)
         return
+    npy = file_format == "npy"
     try:
         with open_regular(place) as file, np.load(file, allow_pickle=False) as found:
             arrays = dict(found)
         starts = [0, *arrays["ends"].tolist()]
         columns = [arrays[name].tolist() for name in ("index", "paths", "damage", "error")]
         rows = [*zip(*columns, strict=True)]
+        sums = dict(zip(columns[0], arrays["crc32"].tolist(), strict=True)) if npy else {}
         for (start, end), told in zip(pairwise(starts), rows, strict=True):
             index, path, damage, reason = told
-            if file_format == "npy" and not reason:
+            if npy and not reason:
                 with open_regular(folder / FEATURES / f"{video_id(path)}.npy") as file:
                     features = np.load(file, allow_pickle=False)
+                if crc32_of(features) != sums[index]:
+                    raise ValueError(f"{video_id(path)}.npy has changed")
             else:
                 features = arrays.get("features", np.empty((0, 0), np.float32))[start:end]
             times = arrays["times"][start:end]
@@ -183,11 +196,20 @@ def read_part(folder: Path, number: int, file_format: str) -> Iterator[VideoFeat
         raise _damaged(place, error) from error
 
 
-def failures(folder: Path, number: int, file_format: str) -> list[tuple[int, str, str]]:
+def failures(
+    folder: Path, number: int, file_format: str, places: range
+) -> list[tuple[int, str, str]]:
     """Return index, path and reason of each video of a part that couldn't be read.
 
+    Args:
+        folder: where it is.
+        number: of the part.
+        file_format: of the folder.
+        places: of the part's videos in the list.
+
     Raises:
-        UserError: as `read_part`; the features aren't looked at.
+        UserError: as `read_part`, or a file of features isn't there, or the part is of other
+            videos; the features aren't looked at.
     """
     place = folder / PARTS / part_name(number, file_format)
     names = ["index", "path" if file_format == "parquet" else "paths", "error"]
@@ -200,12 +222,30 @@ def failures(folder: Path, number: int, file_format: str) -> list[tuple[int, str
         else:
             with open_regular(place) as file, np.load(file, allow_pickle=False) as found:
                 columns = [found[name].tolist() for name in names]
+        rows = [*zip(*columns, strict=True)]
+        require_places(place, columns[0], places)
+        if file_format == "npy":
+            for _, path, error in rows:
+                if not error:
+                    require_regular(folder / FEATURES / f"{video_id(path)}.npy")
     except (OSError, LookupError, *NPZ_DAMAGE) as error:
         raise _damaged(place, error) from error
-    return [row for row in zip(*columns, strict=True) if row[2]]
+    return [row for row in rows if row[2]]
 
 
-def _damaged(place: Path, error: Exception) -> UserError:
+def require_places(place: Path, found: Sequence[int], places: range) -> None:
+    """Make sure that a part has the videos that its name says.
+
+    Raises:
+        UserError: it has others.
+    """
+    if [*found] != [*places]:
+        raise _damaged(place, "it is of other videos of the list than its name says")
+
+
+def _damaged(place: Path, error: Exception | str) -> UserError:
+    if isinstance(error, OSError) and error.filename:
+        error = f"{Path(error.filename).name}: {error.strerror}"
     return UserError(f"{place}: damaged, or no features ({error!s:.100}): delete it, and extract "
                      "again what is missing")  # fmt: skip
 
@@ -221,12 +261,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         with open_regular(place) as file:
             found = json.loads(file.read())
         asked = found["asked"]
-        _ = asked["videos"], asked["videos_a_part"], asked["file_format"], found["format"]
+        _ = asked["file_format"], asked["level"], asked["stride"], found["format"]
+        counts = asked["videos"], asked["videos_a_part"], found["threads"]
+        if min(map(int, counts)) < 1 or not isinstance(found["versions"], dict):
+            raise ValueError("its numbers can't be")
     except FileNotFoundError:
         raise UserError(f"{folder}: no features are in it: {MANIFEST} isn't there") from None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f"{place}: not what `timesformer extract` writes ({error!s:.100})"
+            f"{place}: not what `timesformer extract` writes ({error!s:.100}), and without "
+            "it nobody knows what the parts are of: choose another folder"
         ) from error
     return found
 
@@ -268,8 +312,12 @@ def read(folder: str | Path, partial: bool = False) -> Iterator[Found]:
             "`timesformer extract` again, or read it with partial=True"
         )
     single = asked["level"] == "clip" and asked["stride"] is None
+    size, videos = asked["videos_a_part"], range(asked["videos"])
     for number in numbers:
-        for row in read_part(place, number, asked["file_format"]):
+        rows = [*read_part(place, number, asked["file_format"])]
+        name = place / PARTS / part_name(number, asked["file_format"])
+        require_places(name, [row.index for row in rows], videos[number * size :][:size])
+        for row in rows:
             if row.error:
                 continue
             yield Found(row.path, *((row.features[0], None) if single

@@ -13,7 +13,7 @@ import torch
 
 from timesformer import __version__
 from timesformer.datasets.lists.records import Records
-from timesformer.inference.features import MANIFEST, read_manifest
+from timesformer.inference.features import MANIFEST, PARTS, read_manifest
 from timesformer.inference.passes import Look
 from timesformer.inference.predictor import Predictor
 from timesformer.inference.settings import Settings
@@ -82,10 +82,15 @@ def agree(folder: Path, asked: dict[str, Any], claims: Claims, source: str) -> i
         The threads that its features are computed with, on a CPU.
 
     Raises:
-        UserError: it has features of something else.
+        UserError: it has features of something else, or of nobody knows what.
     """
     with claims.holding(MANIFEST_CLAIM):
         if not (folder / MANIFEST).exists():
+            if any((folder / PARTS).glob("part-*")):
+                raise UserError(
+                    f"{folder}: has parts, and no {MANIFEST}, so nobody knows what they are of: "
+                    "choose another folder"
+                )
             said = {
                 "format": FORMAT,
                 "asked": asked,
@@ -105,12 +110,12 @@ def agree(folder: Path, asked: dict[str, Any], claims: Claims, source: str) -> i
             for name in differing
         )  # fmt: skip
         raise UserError(f"{folder}: has features of {told}: choose another folder")
-    if (before := found.get("versions", {})) != versions():
+    if (before := found["versions"]) != versions():
         changed = [
             f"{n} {before.get(n)} → {v}" for n, v in versions().items() if before.get(n) != v
         ]
         logger.warning("%s: begun with other versions: %s", folder, ", ".join(changed))
-    return int(found.get("threads", torch.get_num_threads()))
+    return found["threads"]
 
 
 def versions() -> dict[str, str]:

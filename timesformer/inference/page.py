@@ -7,6 +7,8 @@ page.launch()
 from __future__ import annotations
 
 import inspect
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +17,10 @@ from timesformer.clips.sampling import RateSampler, sampler_of
 from timesformer.inference import page_html as html
 from timesformer.inference.prediction import TOPK, Prediction
 from timesformer.inference.predictor import Predictor
-from timesformer.inference.shown import Limits, is_long, look_at, timeline_of
+from timesformer.inference.shown import Answer, Limits, is_long, look_at, timeline_of
 from timesformer.inference.timeline_picture import timeline_picture
 from timesformer.utils.errors import UserError, VideoError
+from timesformer.utils.files import is_inside
 from timesformer.utils.text import counted
 
 if TYPE_CHECKING:
@@ -39,12 +42,22 @@ class Answers:
         predictor: the model.
         limits: what is taken.
         topk: classes that are named.
+        uploads: the folder of what people bring. Whoever reaches the page can name any other file
+            of this computer in a request of his own, and is told nothing of it.
     """
 
-    def __init__(self, predictor: Predictor, limits: Limits, topk: int) -> None:
+    def __init__(self, predictor: Predictor, limits: Limits, topk: int, uploads: str) -> None:
         self.predictor = predictor
         self.limits = limits
         self.topk = topk
+        self.uploads = os.path.realpath(uploads)
+
+    def _look_at(self, path: str) -> Answer:
+        if not is_inside(self.uploads, os.path.realpath(path)):
+            error = "only files that are brought to this page are looked at"
+            nothing = Prediction(path, None, self.predictor.testing, error=error)
+            return Answer(nothing)
+        return look_at(self.predictor, path, self.limits, self.topk)
 
     def one(self, path: str | None) -> Iterator[Shown]:
         """Yield what is shown of a video: first the answer, then the timeline if it gets one."""
@@ -52,7 +65,7 @@ class Answers:
             yield html.hint(EMPTY), "", ""
             return
         try:
-            given = look_at(self.predictor, path, self.limits, self.topk)
+            given = self._look_at(path)
         except UserError as error:
             yield html.error_note(str(error)), "", ""
             return
@@ -81,7 +94,7 @@ class Answers:
         yield html.table(names, found)
         try:
             for path in paths:
-                found.append(look_at(self.predictor, path, self.limits, self.topk).prediction)
+                found.append(self._look_at(path).prediction)
                 yield html.table(names, found)
         except UserError as error:  # of the model, not of a video
             yield html.error_note(str(error))
@@ -131,7 +144,7 @@ def make_page(
     """
     import gradio as gr
 
-    answers = Answers(predictor, limits or Limits(), topk)
+    answers = Answers(predictor, limits or Limits(), topk, upload_folder())
     # One video at a time, whoever asks: two would take twice as long and twice the memory.
     queue: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
     with gr.Blocks(analytics_enabled=False, title=title, **styled(gr.Blocks)) as page:
@@ -162,6 +175,12 @@ def make_page(
             table = gr.HTML(html.hint(EMPTY_TABLE), elem_id="table")
             files.change(answers.several, files, table, **queue)
     return page
+
+
+def upload_folder() -> str:
+    """Return where Gradio keeps what people bring, and copies of the examples."""
+    told = os.environ.get("GRADIO_TEMP_DIR")
+    return told or str(Path(tempfile.gettempdir()) / "gradio")
 
 
 def styled(function: Any) -> dict[str, Any]:
