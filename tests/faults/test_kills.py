@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -13,23 +15,28 @@ import pytest
 import torch
 from campaign import scaled, tell
 from children import command, finish, lines, running, words
+from small_run import read_npz
 
 from timesformer.utils.checkpoint import get_checkpoint_dir, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError
 from timesformer.utils.torch_file import write_checkpoint
 
-KILLS = scaled(35)  # of training runs
+KILLS = scaled(100)  # of whole runs: they train, save within epochs, validate and test
+STOPS = scaled(50)  # the same runs, asked to stop
 SAVE_KILLS = scaled(200)  # within a save
 
 LAYOUTS = [(workers, ranks, acc) for workers in (0, 2) for ranks in (1, 2) for acc in (1, 2)]
-EPOCHS = 3
+Layout = tuple[int, int, int]
+EPOCHS = 3  # of 3 steps
 # Everything random is on.
 RANDOM: dict[str, Any] = {
     "SOLVER__MAX_EPOCH": EPOCHS,
     "TIMESFORMER__DROP_PATH_RATE": 0.3,
     "MIXUP__ENABLED": True,
-    "TEST__ENABLE": False,
-    "TRAIN__CHECKPOINT_PERIOD": 1,
+    "TEST__ENABLE": True,
+    "TEST__SAVE_RESULTS_PATH": "scores.npz",
+    "TRAIN__CHECKPOINT_PERIOD": 2,
+    "TRAIN__CHECKPOINT_STEPS": 1,
 }
 
 
@@ -43,11 +50,12 @@ def what_a_run_left(output: Path) -> dict[str, Any]:
     steps = {(s["epoch"], s["iter"]): s["loss"] for s in lines(output, "train_iter")}
     validated = {s["epoch"]: (s["loss"], s["top1_acc"]) for s in lines(output, "val")}
     return {
-        "epoch": content["epoch"],
+        "epoch": (content["epoch"], content.get("step", 0)),
         "weights": content["model_state"],
         "optimizer": content["optimizer_state"],
         "losses": steps,
         "validation": validated,
+        "scores": torch.from_numpy(read_npz(output / "scores.npz")["scores"]),
     }
 
 
@@ -68,26 +76,41 @@ def differing(a: Any, b: Any, place: str = "") -> list[str]:
     return [] if a == b else [f"{place}: {a!r:.40} is not {b!r:.40}"]
 
 
+class Straight:
+    """Runs that nothing cuts, one a layout, made when they are asked for."""
+
+    def __init__(self, data: Path, folder: Path) -> None:
+        self.data, self.folder = data, folder
+        self.made: dict[Layout, tuple[dict[str, Any], float]] = {}
+
+    def __call__(self, layout: Layout) -> tuple[dict[str, Any], float]:
+        """What such a run has left, and the seconds that it took."""
+        workers, ranks, accumulation = layout
+        if layout not in self.made:
+            output = self.folder / f"straight{LAYOUTS.index(layout)}"
+            argv = options(self.data, output, workers, accumulation)
+            began, said = time.monotonic(), output.with_suffix(".txt")
+            with running(command, "run", argv, ranks=ranks, output=said) as runs:
+                assert finish(runs, 200) == [0] * ranks, runs[0].said[-3000:]
+            self.made[layout] = what_a_run_left(output), time.monotonic() - began
+        return self.made[layout]
+
+
+@pytest.fixture(scope="module")
+def straight(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Straight:
+    """Shared by all campaigns of this file."""
+    return Straight(synthetic_dir, tmp_path_factory.mktemp("straight"))
+
+
 @pytest.mark.dist
-@pytest.mark.usefixtures("few_videos")
-def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path):
+def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path, straight):
     """Kills of a whole run, or of one of its ranks, whose other one then has to end by itself."""
     rng = random.Random(7)
-    straight: dict[tuple[int, int, int], tuple[dict[str, Any], float]] = {}
-    wrong, orphans, hung, one_rank, first_epochs = [], 0, 0, 0, []
+    wrong, orphans, hung, one_rank, began_at = [], 0, 0, 0, []
     for kill in range(KILLS):
         layout = LAYOUTS[kill % len(LAYOUTS)]
         workers, ranks, accumulation = layout
-        if layout not in straight:
-            output = tmp_path / f"straight{LAYOUTS.index(layout)}"
-            argv = options(synthetic_dir, output, workers, accumulation)
-            began = time.monotonic()
-            with running(
-                command, "run", argv, ranks=ranks, output=tmp_path / f"{output.name}.txt"
-            ) as runs:
-                assert finish(runs, 200) == [0] * ranks, runs[0].said[-3000:]
-            straight[layout] = what_a_run_left(output), time.monotonic() - began
-        expected, seconds = straight[layout]
+        expected, seconds = straight(layout)
         output = tmp_path / f"kill{kill}"
         argv = options(synthetic_dir, output, workers, accumulation)
         said = tmp_path / f"kill{kill}.txt"
@@ -108,9 +131,10 @@ def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path):
                     f"kill {kill} {layout}: resuming ended with {ended}: {runs[0].said[-300:]}"
                 )
                 continue
-        first_epochs.append(lines(output, "start")[-1]["first_epoch"])
+        began_at.append(place_of_start(output))
         if found := differing(expected, what_a_run_left(output)):
             wrong.append(f"kill {kill} {layout}: {found[:4]}")
+        shutil.rmtree(output)
     tell(
         "kill and resume",
         kills=KILLS,
@@ -118,11 +142,70 @@ def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path):
         differ=len(wrong),
         processes_left_behind=orphans,
         hung_after_a_ranks_death=hung,
-        resumed_in_epoch=str({e: first_epochs.count(e) for e in sorted(set(first_epochs))}),
+        resumed_at_epoch_and_step=counts(began_at),
     )
     assert not wrong, "\n".join(wrong)
     assert not orphans
     assert not hung
+
+
+@pytest.mark.dist
+def test_asked_to_stop_and_gone_on_equals_the_straight_run(synthetic_dir, tmp_path, straight):
+    """A signal to all ranks, or to one of them; then the same command, until it is through."""
+    rng = random.Random(8)
+    wrong, early, late, one_rank, slowest, began_at = [], 0, 0, 0, 0.0, []
+    for stop in range(STOPS):
+        layout = LAYOUTS[stop % len(LAYOUTS)]
+        workers, ranks, accumulation = layout
+        expected, seconds = straight(layout)
+        output, said = tmp_path / f"stop{stop}", tmp_path / f"stop{stop}.txt"
+        argv = options(synthetic_dir, output, workers, accumulation)
+        argv += ["TRAIN.CHECKPOINT_STEPS", "0"]
+        with running(command, "run", argv, ranks=ranks, output=said) as runs:
+            time.sleep(rng.uniform(0.1, 1.0) * seconds)
+            alone = ranks > 1 and rng.random() < 0.5
+            began = (output / "stats.jsonl").exists()
+            asked, number = time.monotonic(), rng.choice([signal.SIGTERM, signal.SIGUSR1])
+            for run in [rng.choice(runs)] if alone and began else runs:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(run.pid, number)
+            ended = finish(runs, 60)
+            slowest = max(slowest, time.monotonic() - asked)
+        if ended == [0] * ranks:
+            late += 1
+        elif not began:  # it had nothing to save, and ends by the signal
+            early += 1
+        elif ended != [75] * ranks:
+            wrong.append(f"stop {stop} {layout}: ended with {ended}: {runs[0].said[-300:]}")
+        one_rank += alone
+        with running(command, "run", argv, ranks=ranks, output=said) as runs:
+            if (ended := finish(runs, 200)) != [0] * ranks:
+                wrong.append(f"stop {stop} {layout}: going on ended with {ended}")
+                continue
+        began_at.append(place_of_start(output))
+        if found := differing(expected, what_a_run_left(output)):
+            wrong.append(f"stop {stop} {layout}: {found[:4]}")
+        shutil.rmtree(output)
+    tell(
+        "asked to stop and gone on",
+        signals=STOPS,
+        of_one_rank=one_rank,
+        before_the_start=early,
+        after_the_end=late,
+        differ=len(wrong),
+        seconds_at_most=f"{slowest:.1f}",
+        resumed_at_epoch_and_step=counts(began_at),
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+def place_of_start(output: Path) -> tuple[int, int]:
+    last = lines(output, "start")[-1]
+    return last["first_epoch"], last["first_step"]
+
+
+def counts(places: list[tuple[int, int]]) -> str:
+    return str({place: places.count(place) for place in sorted(set(places))})
 
 
 def save_for_ever(folder: str, megabytes: int) -> None:
