@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,3 +258,27 @@ def test_one_rank_that_is_asked_stops_both(synthetic_dir, tmp_path, straight):
     expected, found = straight(1)["steps"], left(output)["steps"]
     assert found.keys() == expected.keys()
     assert list(found.values()) == pytest.approx(list(expected.values()), rel=1e-6)
+
+
+def worker(ready: Any) -> None:
+    stopping.leave_signals_to_main()
+    ready.set()
+    while True:
+        signal.pause()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_obey_the_main_process_alone(method):
+    """Else one that is asked to stop with its group takes the run with it, or never ends."""
+    context = multiprocessing.get_context(method)
+    ready = context.Event()
+    process = context.Process(target=worker, args=(ready,), daemon=True)
+    process.start()
+    assert ready.wait(30)
+    for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
+        subprocess.run(["/bin/sh", "-c", f"kill -{name[3:]} {process.pid}"], check=True)
+    process.join(0.3)
+    assert process.is_alive()
+    process.terminate()
+    process.join(30)
+    assert process.exitcode == 0

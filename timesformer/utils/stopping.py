@@ -7,6 +7,7 @@ the process at once.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -75,9 +76,23 @@ def noting_signals(hand_on_to: Sequence[int] = ()) -> Iterator[None]:
 
 
 def leave_signals_to_main() -> None:
-    """Let a worker process go on when its group is asked to stop: the main process decides."""
+    """Let a worker process go on when its group is asked to stop: the main process decides.
+
+    It ends workers by SIGTERM, too, so that one counts if it is the main process that sends it.
+    """
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(signal, "sigwaitinfo"):  # else a worker ends, and with it a run
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=(main.pid,), daemon=True).start()
+
+
+def _end_when_told_by(process: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != process:
+        pass
+    os._exit(0)
 
 
 def stopped(what: str) -> Stopped:
