@@ -150,7 +150,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     # tags
     "code": ("RNG_SEED: !!python/object/apply:os.mkdir [ran]", "line 1: not valid YAML: could not"),
     "code in a key": ("? !!python/object/apply:os.mkdir [ran]\n: 1", "a key must be a word"),
-    "code that is not used": ("EMA: !!python/object/new:os.mkdir [ran]", "line 1: not valid YAML"),
+    "code that is not used": ("DEMO: !!python/object/new:os.mkdir [ran]", "line 1: not valid YAML"),
     "a name of code": ("A: !!python/name:os.system", "line 1: not valid YAML: the tag"),
     "a module": ("A: !!python/module:antigravity", "line 1: not valid YAML: the tag"),
     "a tuple": ("SOLVER: {STEPS: !!python/tuple [0, 1]}", "line 1: not valid YAML"),
@@ -219,13 +219,13 @@ READ: dict[str, tuple[str | bytes, str, Any]] = {
     "text by its tag": ("DATA: {PATH_PREFIX: !!str 2024}", "DATA.PATH_PREFIX", "2024"),
     "the largest seed": ("RNG_SEED: 9223372036854775807", "RNG_SEED", 2**63 - 1),
     "a tuple of Python": ("SOLVER: {STEPS: '(0, 5, 9)'}", "SOLVER.STEPS", [0, 5, 9]),
-    "an alias": ("EMA: {N: &n 5}\nRNG_SEED: *n", "RNG_SEED", 5),
-    "a merge": ("EMA: &e {ENABLE: no}\nTENSORBOARD:\n  <<: *e", "TENSORBOARD.ENABLE", False),
+    "an alias": ("DEMO: {N: &n 5}\nRNG_SEED: *n", "RNG_SEED", 5),
+    "a merge": ("DEMO: &e {ENABLE: no}\nTENSORBOARD:\n  <<: *e", "TENSORBOARD.ENABLE", False),
     "a merge that is changed": (
-        "EMA: &e {ENABLE: no}\nTENSORBOARD:\n  <<: *e\n  ENABLE: yes", "TENSORBOARD.ENABLE", True,
+        "DEMO: &e {ENABLE: no}\nTENSORBOARD:\n  <<: *e\n  ENABLE: yes", "TENSORBOARD.ENABLE", True,
     ),
     "merges of what is changed further in": (
-        "EMA:\n  A: &a {ENABLE: no}\n  B: {C: &b {<<: *a, ENABLE: yes}}\nTENSORBOARD: {<<: *b}",
+        "DEMO:\n  A: &a {ENABLE: no}\n  B: {C: &b {<<: *a, ENABLE: yes}}\nTENSORBOARD: {<<: *b}",
         "TENSORBOARD.ENABLE", True,
     ),
     "quotes in a path": ("DATA: {PATH_PREFIX: 'it''s here'}", "DATA.PATH_PREFIX", "it's here"),
@@ -233,7 +233,7 @@ READ: dict[str, tuple[str | bytes, str, Any]] = {
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.filterwarnings("ignore:my.yaml. EMA is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:my.yaml. DEMO is deprecated:FutureWarning")
 @pytest.mark.parametrize("name", READ)
 def test_read_as_stated(name: str) -> None:
     content, key, value = READ[name]

@@ -231,7 +231,7 @@ BN:
   USE_PRECISE_STATS: True
   NUM_BATCHES_PRECISE: 200
 RESNET: {DEPTH: 50}
-EMA: {ENABLED: False, ANY_TYPO: 1}
+AVA: {ENABLED: False, ANY_TYPO: 1}
 """
 
 
@@ -243,7 +243,7 @@ def test_published_style_file_loads_with_one_warning_a_key(tmp_path: Path) -> No
         cfg = merged(tmp_path, text)
     assert (cfg.TRAIN.BATCH_SIZE, cfg.SOLVER.WEIGHT_DECAY, cfg.NUM_GPUS) == (8, 1e-4, 4)
     expected = """TRAIN.CHECKPOINT_TYPE DATA.INPUT_CHANNEL_NUM MODEL.ARCH
-        MODEL.DROPOUT_RATE TENSORBOARD.MODEL_VIS BN RESNET EMA"""
+        MODEL.DROPOUT_RATE TENSORBOARD.MODEL_VIS BN RESNET AVA"""
     messages = [str(warning.message) for warning in caught]
     assert sorted(m.split(": ")[1].split()[0] for m in messages) == sorted(expected.split())
     assert all(warning.category is FutureWarning for warning in caught)

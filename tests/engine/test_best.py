@@ -31,7 +31,7 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     """Says which top-1 the coming validations give."""
     results: list[float | None] = []
 
-    def eval_epoch(cfg: Any, model: Any, loader: Any, epoch: int, broken: Any) -> dict[str, Any]:
+    def eval_epoch(cfg: Any, model: Any, loader: Any, epoch: int, *_: Any) -> dict[str, Any]:
         line = {"split": "val", "epoch": f"{epoch + 1}/{cfg.SOLVER.MAX_EPOCH}"}
         module.log_json_stats(line, cfg.OUTPUT_DIR)
         return line | {"top1_acc": results.pop(0), "top5_acc": 0.0, "loss": 0.0}

@@ -36,6 +36,8 @@ from timesformer.utils.errors import Stopped, WeightsError
 RANDOM: dict[str, Any] = {
     "TIMESFORMER__DROP_PATH_RATE": 0.3,
     "MIXUP__ENABLED": True,
+    "EMA__ENABLED": True,
+    "EMA__WARMUP": True,
     "DATA__NUM_SAMPLES": 2,
     "GLOBAL_BATCH_SIZE": 16,
     "TRAIN__BATCH_SIZE": 16,
@@ -54,6 +56,7 @@ def left(output: Path) -> dict[str, Any]:
     said = {(s["epoch"], s["iter"]): s["loss"] for s in stats(output, "train_iter")}
     epochs = {s["epoch"]: (s["loss"], s["top1_err"]) for s in stats(output, "train_epoch")}
     kept = ("epoch", "model_state", "optimizer_state", "preprocessing", "train_list")
+    kept = (*kept, "ema_state", "ema_updates")
     return {key: content[key] for key in kept} | {"steps": said, "epochs": epochs}
 
 

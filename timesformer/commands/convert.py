@@ -45,6 +45,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--to", required=True, choices=WRITERS, help="layout of DST")
     parser.add_argument("--force", action="store_true", help="replace what is at DST")
     parser.add_argument(
+        "--weights",
+        choices=("raw", "ema"),
+        help="of a run's checkpoint: the weights, or their moving average (those that it was to be "
+        "tested with)",
+    )
+    parser.add_argument(
         "--num-heads", type=int, metavar="N", help="heads, where SRC doesn't say and D/64 is wrong"
     )
     for name, meaning in (("mean", "mean"), ("std", "standard deviation")):
@@ -112,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     make_room(args.dst, args.to, args.force)
     hints = {} if args.num_heads is None else {"num_heads": args.num_heads}
-    bundle = complete(read_bundle(args.src, **hints), args)
+    bundle = complete(read_bundle(args.src, args.weights, **hints), args)
     WRITERS[args.to](args.dst, bundle)
     sizes = ", ".join(f"{name} {value}" for name, value in bundle.architecture.to_json().items())
     parameters = sum(value.numel() for value in bundle.state.values())

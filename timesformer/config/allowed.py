@@ -9,6 +9,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "TRAIN.AMP": ("none", "bf16", "fp16"),
     "TEST.AMP": ("none", "bf16", "fp16"),
     "TEST.CHECKPOINT": ("last", "best"),
+    "TEST.WEIGHTS": ("raw", "ema"),
     "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform", "tiled"),
     "DATA.DECODING_BACKEND": ("pyav", "torchcodec"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max", "prob"),
@@ -79,7 +80,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "at least 0 and below 1",
         lambda x: 0 <= x < 1,
-        "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING",
+        "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING EMA.DECAY",
     ),
 )
 HUBS = ("timm/", "torchvision/", "hf/")  # weights that are fetched: docs/weights.md

@@ -85,6 +85,9 @@ _C.TEST.BATCH_SIZE = 8
 _C.TEST.CHECKPOINT_FILE_PATH = ""
 # Which checkpoint of OUTPUT_DIR is tested: last | best (by validation).
 _C.TEST.CHECKPOINT = "last"
+# Which of a checkpoint's weights: raw (those of the last step) | ema (their moving average, of
+# EMA.ENABLED). The best epoch is the one of which these do best in validation.
+_C.TEST.WEIGHTS = "raw"
 # Clips taken along each video. The paper uses 1.
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10
 # Crops of each clip: 1 (centre) or 3 (left/centre/right, or top/centre/bottom if upright).
@@ -264,6 +267,15 @@ _C.SOLVER.LAYER_DECAY = 1.0
 _C.SOLVER.CLIP_GRAD_L2NORM = 0.0
 # Share of the target spread evenly over all classes while training.
 _C.SOLVER.LABEL_SMOOTHING = 0.0
+
+_C.EMA = CfgNode()
+# Keep an exponential moving average of the weights, validated and saved beside them; TEST.WEIGHTS
+# says which are tested.
+_C.EMA.ENABLED = False
+# What stays of the average at each optimizer step.
+_C.EMA.DECAY = 0.9999
+# Begin with less: 1 - n^(-2/3) at the n-th step, until that is EMA.DECAY.
+_C.EMA.WARMUP = False
 
 _C.MIXUP = CfgNode()
 # Mix pairs of neighbouring clips of a step's batch, and their labels.

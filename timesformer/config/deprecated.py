@@ -52,7 +52,6 @@ DEPRECATED: Mapping[str, str] = {
     "TENSORBOARD.MODEL_VIS": _PICTURES,
     "TENSORBOARD.PREDICTIONS_PATH": "use TEST.SAVE_RESULTS_PATH",
     "TENSORBOARD.WRONG_PRED_VIS": "use TEST.SAVE_RESULTS_PATH and look at the .csv",
-    "EMA": _NEVER_USED,
     "BN": "the model has no batch normalisation",
     "MULTIGRID": "clips have one shape for the whole run",
     "DETECTION": "detection is not part of TimeSformer",

@@ -173,6 +173,10 @@ def _check_training(cfg: CfgNode) -> None:
             "TRAIN.CLASS_BALANCE draws videos by their class, and with DATA.MULTI_LABEL they have "
             "several: set it to 0; MODEL.CLASS_WEIGHTS works with several labels"
         )
+    if cfg.TEST.WEIGHTS == "ema" and not cfg.EMA.ENABLED:
+        raise ConfigError(
+            "TEST.WEIGHTS ema needs the moving average that EMA.ENABLED True keeps while training"
+        )
     _check_schedule(solver)
     _check_validation(cfg)
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV:

@@ -36,13 +36,22 @@ def differing_input(cfg: CfgNode, path: str | Path, trained: Any) -> dict[str, t
     return said.differences(build_preprocessing(cfg, "test"))
 
 
-def compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+def compare_ranks(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    average: nn.Module | None = None,
+) -> None:
     """Hold the ranks' weights against each other.
+
+    Args:
+        model: has them.
+        optimizer: what it has gathered is compared too.
+        average: so is the moving average of the weights.
 
     Raises:
         WeightsError: they differ, e.g. because nodes have other files under the same name.
     """
-    if (other := other_rank(lambda: _digest(model, optimizer))) is not None:
+    if (other := other_rank(lambda: _digest(model, optimizer, average))) is not None:
         raise WeightsError(
             f"rank {other} has loaded other weights than rank 0: OUTPUT_DIR and the files of "
             "TRAIN.CHECKPOINT_FILE_PATH, TEST.CHECKPOINT_FILE_PATH and "
@@ -50,12 +59,15 @@ def compare_ranks(model: nn.Module, optimizer: torch.optim.Optimizer | None = No
         )
 
 
-def _digest(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> str:
-    """Return the SHA-256 of weights, and of what an optimizer has gathered."""
+def _digest(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, average: nn.Module | None
+) -> str:
+    """Return the SHA-256 of weights, of what an optimizer has gathered, and of an average."""
     digest = hashlib.sha256()
     states = optimizer.state.values() if optimizer else ()
     gathered = [value for kept in states for value in kept.values()]
-    for tensor in (*bare(model).state_dict().values(), *gathered):
+    averaged = average.state_dict().values() if average else ()
+    for tensor in (*bare(model).state_dict().values(), *gathered, *averaged):
         if isinstance(tensor, torch.Tensor):
             digest.update(raw_bytes(tensor))
     return digest.hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from timesformer.engine.ema import PREFIX
 from timesformer.engine.runs import read_stats, validations
 from timesformer.engine.state import TrainState, save
 from timesformer.utils.checkpoint import get_path_to_best, read_checkpoint
@@ -19,7 +20,8 @@ logger = get_logger(__name__)
 class Best:
     """Keeps `checkpoint_best.pyth`, and counts the epochs since.
 
-    It is by map where videos have several labels, else by top-1; of equals the first stays.
+    It is by map where videos have several labels, else by top-1, of the weights that are tested
+    (TEST.WEIGHTS); of equals the first stays.
     What it knows is in the file, so a run that goes on knows it too.
 
     Args:
@@ -28,7 +30,8 @@ class Best:
 
     def __init__(self, state: TrainState) -> None:
         self.state = state
-        self.metric = "map" if state.cfg.DATA.MULTI_LABEL else "top1_acc"
+        average = PREFIX if state.cfg.TEST.WEIGHTS == "ema" else ""
+        self.metric = average + ("map" if state.cfg.DATA.MULTI_LABEL else "top1_acc")
         self.epoch: int | None = None
         self.value = float("-inf")
         if state.epoch:  # one that goes on

@@ -19,6 +19,7 @@ from timesformer.config.layout import per_rank
 from timesformer.datasets.build import build_views
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
+from timesformer.engine.ema import PREFIX
 from timesformer.engine.results import (
     Results,
     name_before,
@@ -28,11 +29,13 @@ from timesformer.engine.results import (
 )
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope
-from timesformer.engine.scoring import Table, score_videos
+from timesformer.engine.scoring import SideBySide, Table, score_videos
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model, meta_model, view_shape
 from timesformer.models.profiling import count_macs
+from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import (
+    buffers_from_main,
     device_for,
     from_main,
     get_world,
@@ -67,8 +70,11 @@ def eval_epoch(
     loader: VideoLoader,
     epoch: int,
     broken: BrokenVideos | None = None,
+    average: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Validate on one deterministic centre view of each video; return and log the metrics.
+
+    Videos are decoded once, whether or not there is an average too.
 
     Args:
         cfg: the config.
@@ -76,15 +82,19 @@ def eval_epoch(
         loader: validation loader of this rank.
         epoch: from 0.
         broken: lists videos that can't be read; the one of former epochs tells no video twice.
+        average: the moving average of the model, whose metrics are named `ema_…`.
     """
+    models = [bare(model), *([average] if average else [])]
+    for one in models:
+        buffers_from_main(one)  # statistics of BatchNorm, which each rank has of its own clips
     broken = broken or BrokenVideos(cfg.OUTPUT_DIR, "val", len(loader.dataset))
     broken.start_over()
     table = score_videos(
-        model,
+        SideBySide(models),
         loader,
         device_for(cfg),
         broken,
-        num_classes=cfg.MODEL.NUM_CLASSES,
+        num_classes=len(models) * cfg.MODEL.NUM_CLASSES,
         clips=per_rank(cfg, "TRAIN", get_world().local_size),
         keep_views=False,
         amp=cfg.TRAIN.AMP,
@@ -98,24 +108,33 @@ def _report_validation(
 ) -> dict[str, Any]:
     if table is None:
         return {}  # the main process has them
-    results = collect(table, loader, broken)
-    if videos := results.overflowed:
+    classes = cfg.MODEL.NUM_CLASSES
+    results, *averaged = (
+        collect(Table(scores, None), loader, broken) for scores in table.scores.split(classes, 1)
+    )
+    if videos := [video for one in (results, *averaged) for video in one.overflowed]:
         logger.warning("%s; this epoch can't be the best one", _overflow(videos, "TRAIN.AMP"))
     loss = (
         nn.functional.binary_cross_entropy_with_logits
         if cfg.DATA.MULTI_LABEL
         else nn.functional.cross_entropy
     )
+
+    def said(found: Results) -> dict[str, float | int]:
+        readable = found.readable
+        return found.report() | {"loss": float(loss(readable.scores, readable.labels))}
+
+    counts = {"classes", "videos", "failed_videos"}  # said once
     stats = {
         "split": "val",
         "epoch": f"{epoch + 1}/{cfg.SOLVER.MAX_EPOCH}",
-        **results.report(),
-        "loss": float(loss(results.readable.scores, results.readable.labels)),
+        **said(results),
+        **{f"{PREFIX}{n}": x for one in averaged for n, x in said(one).items() if n not in counts},
         "views": "1x1",
         "protocol": "centre clip, centre crop",
     }
     if videos:
-        stats["overflowed_videos"] = len(videos)
+        stats["overflowed_videos"] = len(set(videos))
     log_json_stats(stats, cfg.OUTPUT_DIR)
     return stats
 

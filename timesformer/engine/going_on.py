@@ -13,6 +13,7 @@ from torch import nn
 
 from timesformer.engine import resume
 from timesformer.engine.agreement import architecture_of
+from timesformer.engine.ema import Ema
 from timesformer.utils.checkpoint import (
     Place,
     check_name,
@@ -49,6 +50,7 @@ def go_on(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     videos: str,
+    ema: Ema | None,
 ) -> Start:
     """Restore a run.
 
@@ -60,6 +62,7 @@ def go_on(
         optimizer: gets what it had gathered.
         scaler: likewise.
         videos: `list_digest` of the training list, or "".
+        ema: likewise, or None.
 
     Raises:
         ConfigError: it would be another run, and TRAIN.RESUME_ANYWAY is False.
@@ -89,6 +92,8 @@ def go_on(
         if own:
             check_name(path, content)
         _restore_scaler(path, content.get("scaler_state"), scaler)
+        if ema:
+            ema.restore(path, content, model)
     except WeightsError as error:
         raise WeightsError(f"{error}; {advice}") from error
     for line in resume.in_words(told):

@@ -119,6 +119,7 @@ def tested_settings(cfg: CfgNode) -> dict[str, str | int]:
     """Return what a test's line in stats.jsonl says of the settings that it was made with."""
     return {
         "data": tested_data(cfg),
+        "weights": cfg.TEST.WEIGHTS,
         "views": f"{cfg.TEST.NUM_ENSEMBLE_VIEWS}x{cfg.TEST.NUM_SPATIAL_CROPS}",
         "ensemble": cfg.DATA.ENSEMBLE_METHOD,
         "clip_sampling": cfg.DATA.TEST_CLIP_SAMPLING,

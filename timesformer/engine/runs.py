@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from timesformer.config.defaults import get_cfg
 from timesformer.config.node import CfgNode
+from timesformer.engine.ema import PREFIX
 from timesformer.engine.results import tested_data
 from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import count_macs
@@ -119,7 +120,8 @@ def _read_run(folder: Path) -> Run:
             epochs[line["epoch"]] = line  # a resumed epoch counts once
     start, test = (last.get(split, {}) for split in ("start", "test_final"))
     tested = str(test.get("checkpoint", ""))
-    val = validation_of(tested, validations(lines)) or last.get("val", {})
+    average = PREFIX if test.get("weights") == "ema" else ""
+    val = validation_of(tested, validations(lines), average) or last.get("val", {})
     cfg = read_config(folder)
     macs = count_macs(meta_model(cfg), view_shape(cfg)) if cfg else None
 
@@ -134,7 +136,7 @@ def _read_run(folder: Path) -> Run:
         last.get("train_epoch", {}).get("epoch", "-"),
         f"{1e3 * median(e['dt'] for e in epochs.values()):.0f} ms" if epochs else "-",
         f"{sum(e['seconds'] for e in epochs.values()):.0f} s" if epochs else "-",
-        percent(val, "top1_acc"),
+        percent(val, f"{average}top1_acc"),
         percent(test, "top1_acc"),
         percent(test, "top5_acc"),
         percent(test, "mean_class_acc"),
@@ -169,16 +171,20 @@ def differing_tests(runs: Iterable[Run]) -> str:
     return f"not tested alike ({' and '.join(differ)} differ): top-1 can't be compared"
 
 
-def validation_of(checkpoint: str, vals: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+def validation_of(
+    checkpoint: str, vals: Mapping[str, Mapping[str, Any]], average: str = ""
+) -> Mapping[str, Any]:
     """Return the validation of the checkpoint that was tested, to stand beside its test.
 
     Args:
         checkpoint: path of that checkpoint.
         vals: as `validations` returns them.
+        average: what begins the names of the metrics of the weights that were tested.
     """
     path = Path(checkpoint)
     if path.name == BEST:
-        by = "map" if any(line.get("map") is not None for line in vals.values()) else "top1_acc"
+        several = any(line.get("map") is not None for line in vals.values())
+        by = average + ("map" if several else "top1_acc")
         known = [line for line in vals.values() if line.get(by) is not None]
         return max(known, key=lambda line: line[by], default={})  # of equals the first, as `Best`
     return vals.get(str(epoch_of(path)), {})

@@ -37,6 +37,18 @@ class Table(NamedTuple):
     per_view: Tensor | None
 
 
+class SideBySide(nn.Module):
+    """Several models that score the same clips: (B, 3, T, H, W) to (B, K) of each, in a row."""
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Score clips."""
+        return torch.cat([model(clips).float() for model in self.models], 1)
+
+
 @torch.no_grad()
 def score_videos(
     model: nn.Module,

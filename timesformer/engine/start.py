@@ -24,6 +24,7 @@ from timesformer.engine.agreement import (
     invented_weights,
     resizing,
 )
+from timesformer.engine.ema import Ema
 from timesformer.engine.going_on import Start, go_on
 from timesformer.models.weights.bundle import has_fresh_head
 from timesformer.models.weights.load import load_pretrained
@@ -56,6 +57,7 @@ def begin(
     scaler: torch.amp.GradScaler | None = None,
     class_names: Sequence[str] = (),
     videos: str = "",
+    ema: Ema | None = None,
 ) -> Start:
     """Give a run its weights: those it left behind, else the start that the config asks for.
 
@@ -70,6 +72,7 @@ def begin(
         scaler: likewise.
         class_names: those of the data set, or ().
         videos: `list_digest` of the training list, to go on only with the same one.
+        ema: gets what it was, or begins with the weights.
 
     Raises:
         WeightsError: if weights can't be read or don't belong to this model.
@@ -82,12 +85,16 @@ def begin(
     if last or (source and not only_weights):
         path = last or Path(source)
         _say_what_is_passed_over(cfg, last)
-        start = together(lambda: go_on(cfg, path, bool(last), model, optimizer, scaler, videos))
+        start = together(
+            lambda: go_on(cfg, path, bool(last), model, optimizer, scaler, videos, ema)
+        )
     else:
         together(lambda: _refuse_own(cfg))
         together(lambda: _start(cfg, model, class_names))
         start = Start(0, False)
-    compare_ranks(model, optimizer)
+        if ema:
+            ema.start_from(model)
+    compare_ranks(model, optimizer, ema.module if ema else None)
     return start
 
 

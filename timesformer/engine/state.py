@@ -15,6 +15,7 @@ from timesformer.clips.augment import ClipAugment
 from timesformer.config.layout import BatchLayout
 from timesformer.datasets.build import build_preprocessing
 from timesformer.engine.broken import BrokenVideos
+from timesformer.engine.ema import Ema
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
 from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_checkpoint
@@ -40,6 +41,7 @@ class TrainState:
         augment: makes of a batch's pixels what the model takes.
         mixup: mixes clips and labels of a batch, or None.
         broken: the training videos that couldn't be read.
+        ema: the moving average of the weights, or None.
         class_names: class names in label order, or ().
         interruption: says when to save within an epoch, and when to stop.
         train_list: digest of the training list.
@@ -65,6 +67,7 @@ class TrainState:
     mixup: ClipMixup | None
     broken: BrokenVideos
     interruption: Interruption
+    ema: Ema | None = None
     class_names: Sequence[str] = ()
     train_list: str = ""
     val_list: str = ""
@@ -100,6 +103,9 @@ def save(
     within: dict[str, Any] = {"measured": dict(measured)} if measured else {}
     if state.resumed_anyway:
         within["resumed_anyway"] = [dict(said) for said in state.resumed_anyway]
+
+    if state.ema:
+        within |= state.ema.to_checkpoint()
 
     def write() -> None:
         if not is_main():
@@ -140,6 +146,9 @@ def check_finite(state: TrainState, when: str) -> None:
         TrainingError: on all ranks; what was saved before is as it was.
     """
     tensors = {f"weight {name}": t for name, t in bare(state.model).state_dict().items()}
+    if state.ema:
+        average = state.ema.module.state_dict()
+        tensors |= {f"average of weight {name}": t for name, t in average.items()}
     names: dict[Any, str] = {p: name for name, p in bare(state.model).named_parameters()}
     for parameter, kept in state.optimizer.state.items():
         tensors |= {

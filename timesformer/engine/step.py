@@ -98,6 +98,8 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
         )
     state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
     state.scaler.update()
+    if state.ema and not overflows:
+        state.ema.update(state.model)
     return StepResult(sums, state.interruption.agreed(stop, save))
 
 

@@ -87,7 +87,7 @@ def choose_tested(cfg: CfgNode) -> str:
 
 
 def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
-    content = read_weights(path)
+    content = read_weights(path, cfg.TEST.WEIGHTS)
     if path != cfg.TEST.CHECKPOINT_FILE_PATH:
         check_name(Path(path), content)
     _compare_model(cfg, path, content, model)
@@ -99,7 +99,7 @@ def _load(cfg: CfgNode, model: nn.Module, path: str) -> TestWeights:
             f"({', '.join(invented[:5])}, …); check TIMESFORMER.ATTENTION_TYPE and "
             "MODEL.NUM_CLASSES, or train first"
         )
-    logger.info("testing %s", path)
+    logger.info("testing %s (TEST.WEIGHTS %s)", path, cfg.TEST.WEIGHTS)
     names = tuple(content.get("class_names") or ())
     return TestWeights(str(path), stored_digest(path), names)
 

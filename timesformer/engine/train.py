@@ -18,6 +18,7 @@ from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, wo
 from timesformer.engine.balance import log_balance
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
+from timesformer.engine.ema import PREFIX, Ema
 from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import build_loss, build_mixup
@@ -82,6 +83,7 @@ def _train(cfg: CfgNode) -> nn.Module:
         scaler=torch.amp.GradScaler(device_for(cfg).type, enabled=cfg.TRAIN.AMP == "fp16"),
         loss=build_loss(cfg, counts).to(device_for(cfg)),
         mixup=build_mixup(cfg),
+        ema=Ema(cfg, model) if cfg.EMA.ENABLED else None,
         augment=build_augment(cfg),
         broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
         interruption=Interruption(cfg),
@@ -92,7 +94,15 @@ def _train(cfg: CfgNode) -> nn.Module:
     if val_loader is not None:
         state.val_list = list_digest(val_loader.dataset.records)
         same_everywhere("list of validation videos", lambda: state.val_list)
-    start = begin(cfg, model, state.optimizer, state.scaler, state.class_names, state.train_list)
+    start = begin(
+        cfg,
+        model,
+        state.optimizer,
+        state.scaler,
+        state.class_names,
+        state.train_list,
+        state.ema,
+    )
     for name, value in start._asdict().items():
         setattr(state, name, value)
     if not state.resumed:
@@ -128,11 +138,13 @@ def run_epochs(
 
     def validate(epoch: int) -> None:
         assert val_loader is not None
-        val = eval_epoch(cfg, state.model, val_loader, epoch, broken)
+        average = state.ema.module if state.ema else None
+        val = eval_epoch(cfg, state.model, val_loader, epoch, broken, average)
         if tensorboard:
             single = ("top1_acc", "top5_acc", "mean_class_acc")
-            names = ("map",) if cfg.DATA.MULTI_LABEL else single
-            tensorboard.add_scalars({f"val/{n}": val[n] for n in (*names, "loss")}, epoch + 1)
+            names = [*(("map",) if cfg.DATA.MULTI_LABEL else single), "loss"]
+            names += [f"{PREFIX}{name}" for name in names] if state.ema else []
+            tensorboard.add_scalars({f"val/{n}": val[n] for n in names}, epoch + 1)
         best.update(epoch, val)
 
     def is_validated(epoch: int) -> bool:

@@ -129,6 +129,13 @@ def from_main(value: T) -> T:
     return values[0]
 
 
+def buffers_from_main(module: torch.nn.Module) -> None:
+    """Give all ranks the main process's buffers of a module, if it has any."""
+    if get_world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def together(work: Callable[[], T]) -> T:
     """Do something on every rank that may fail on one, e.g. read a file; then all fail alike.
 

@@ -68,7 +68,7 @@ class Bundle:
     file: str = ""
 
 
-def read_bundle(source: str | Path, **hints: Any) -> Bundle:
+def read_bundle(source: str | Path, weights: str | None = None, **hints: Any) -> Bundle:
     """Read a model's weights, and all that the source says about them.
 
     The architecture is what the source stores; in its absence, what its config and the shapes of
@@ -76,13 +76,14 @@ def read_bundle(source: str | Path, **hints: Any) -> Bundle:
 
     Args:
         source: whatever `read_weights` takes.
+        weights: which of a run's checkpoint, raw or ema; None as `read_weights` says.
         **hints: knobs that hold where the source doesn't say them: num_heads, which weights don't
             tell, img_size, attention_type.
 
     Raises:
         WeightsError: if it can't be read, or is no model that could be built here.
     """
-    content = read_weights(source)
+    content = read_weights(source, weights)
     googles = is_googles(content)
     try:
         state, _ = native_state(content)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from timesformer.models.weights.averaged import chosen
 from timesformer.models.weights.files import read_file
 from timesformer.models.weights.folders import read_folder
 from timesformer.models.weights.formats import hugging_face
@@ -20,7 +21,7 @@ from timesformer.utils.errors import WeightsError
 logger = logging.getLogger(__name__)
 
 
-def read_weights(source: str | Path) -> Mapping[str, Any]:
+def read_weights(source: str | Path, which: str | None = None) -> Mapping[str, Any]:
     """Read or fetch weights onto the CPU; nothing in them is ever run.
 
     Args:
@@ -28,13 +29,15 @@ def read_weights(source: str | Path) -> Mapping[str, Any]:
             its name); a folder of `save_pretrained`, ours or Hugging Face's; the folder of a run,
             for its newest sound checkpoint; `timm/NAME`; `torchvision/NAME`, with the default
             weights, or `torchvision/NAME.WEIGHTS`; or `hf/ORG/NAME`.
+        which: of a run's checkpoint the weights of the last step (raw), or their moving average
+            (ema); None takes those that the run was to be tested with (TEST.WEIGHTS).
 
     Raises:
         WeightsError: if there are no such weights, or they can't be read or fetched.
     """
     if not isinstance(source, str | Path):
         raise WeightsError(f"weights are the name of a file, a folder, …, not {source!r:.60}")
-    content = _read(str(source))
+    content = chosen(source, _read(str(source)), which)
     try:
         return completed(content)
     except ValueError as error:
