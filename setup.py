@@ -25,6 +25,7 @@ SERVE = [*VIZ, "gradio>=5.40"]
 TEST = [
     *EMBED,
     *HUB,
+    *PARQUET,
     *TORCHCODEC,
     "pytest>=8.2",
     "pytest-timeout>=2.3.1",

@@ -294,7 +294,6 @@ def test_names_of_videos():
 
 
 def test_parquet_says_the_same(model, videos, tmp_path):
-    pytest.importorskip("pyarrow", reason="pyarrow isn't installed: the extra `parquet`")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"")
     words = [videos[0].path, broken, videos[1].path]

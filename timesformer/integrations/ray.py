@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from timesformer.datasets.video.reader import VideoReader
 from timesformer.inference.encoder import Encoder, features_of
 from timesformer.inference.features import VideoFeatures, table_of
 from timesformer.inference.given import ShortNotice, records_of
@@ -45,9 +46,9 @@ class ClipDecoder:
     what is in it, and the bytes of its pixels.
     """
 
-    def __init__(self, described: Described, look: Look) -> None:
-        """Take what is known of the model, and how videos are looked at."""
-        self.described, self.look = described, look
+    def __init__(self, described: Described, look: Look, reader: VideoReader | None = None) -> None:
+        """Take what is known of the model, how videos are looked at, and what reads them."""
+        self.described, self.look, self.reader = described, look, reader
 
     def __call__(self, units: Any) -> Iterator[Any]:
         """Decode a table of neighbours in the list."""
@@ -55,7 +56,8 @@ class ClipDecoder:
 
         for text in units["videos"].to_pylist():
             unit = json.loads(text)
-            dataset = self.look.dataset(self.described, records_of(unit["paths"]))
+            records = records_of(unit["paths"])
+            dataset = self.look.dataset(self.described, records, self.reader)
             videos = range(len(unit["paths"]))
             for one in self.look.passes(unit["first"], videos, dataset.length):
                 [decoded] = dataset.__getitems__([one])
@@ -122,6 +124,7 @@ def features_dataset(
     encoders: int | tuple[int, int] = 1,
     num_gpus: float = 0,
     threads: int | None = None,
+    reader: VideoReader | None = None,
     **options: Any,
 ) -> Any:
     """Return a `ray.data.Dataset` of features; nothing is computed until it is consumed.
@@ -134,6 +137,8 @@ def features_dataset(
         encoders: processes with the model; or (least, most).
         num_gpus: of each of them; 0: they compute on the CPU.
         threads: of each of them, on the CPU.
+        reader: reads files; by PyAV when None. It knows the rate of folders of images:
+            `VideoReader(frames_fps=25)`.
         **options: device, amp, sampling_rate and overrides of `load`.
 
     Raises:
@@ -153,7 +158,7 @@ def features_dataset(
         ray.data.from_items(units)
         .map_batches(
             ClipDecoder,
-            fn_constructor_args=(described, look),
+            fn_constructor_args=(described, look, reader),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
