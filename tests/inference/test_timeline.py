@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 
 import av
@@ -144,10 +145,32 @@ def test_other_rules_need_no_other_scores(place):
 
 def test_subtitles():
     segments = [Segment(3725.0014, 3726.5, 3, NAMES[3], 0.876)]
-    assert subtitles(segments, ",", "") == ("1\n01:02:05,001 --> 01:02:06,500\nright & <b> 88 %\n")
+    assert subtitles(segments, ",", "") == (
+        "1\n01:02:05,001 --> 01:02:06,500\nright & <\u2060b> 88 %\n"
+    )
     assert subtitles(segments, ".", "WEBVTT\n\n") == (
         "WEBVTT\n\n1\n01:02:05.001 --> 01:02:06.500\nright &amp; &lt;b&gt; 88 %\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "subrip"),
+    [("<i>", "<i>"), ("& <b>é</b>", "& <b>é</b>"), ("a --> b", "a -> b"), ("{i}in", "(i)in")],
+)
+def test_what_players_read_of_a_name(name, subrip):
+    """FFmpeg's readers make commands of what they take for markup: then a name isn't seen."""
+    segments = [Segment(1.5, 2.5, 0, name, 0.876)]
+    webvtt = name.replace("{", r"\{{}")  # how the reader says a brace that is none of its own
+    for form, point, head, expected in (
+        ("srt", ",", "", subrip),
+        ("webvtt", ".", "WEBVTT\n\n", webvtt),
+    ):
+        told = io.BytesIO(subtitles(segments, point, head).encode())
+        with av.open(told, format=form) as file:
+            [packet] = [packet for packet in file.demux() if packet.size]
+            [shown] = packet.decode()
+        text = shown.ass.decode().split(",,", 2)[2].replace("\u2060", "")
+        assert text == f"{expected} 88 %"
 
 
 def test_captions_are_below_and_leave_the_rest():

@@ -22,6 +22,7 @@ CSV, JSON, NPZ, SRT, VTT = (
     "segments.vtt",
 )
 FILES = (CSV, JSON, NPZ, SRT, VTT)
+JOINER = "\u2060"  # what is on either side of it belongs together
 
 
 def write_timeline(folder: Path, found: Timeline, checkpoint: str) -> None:
@@ -71,11 +72,23 @@ def subtitles(segments: list[Segment], point: str, head: str) -> str:
     cues = []
     for i, s in enumerate(segments, 1):
         times = f"{_clock(s.start, point)} --> {_clock(s.end, point)}"
-        # What would be markup, or the arrow of a time, is no part of a name.
-        name = in_one_line(s.name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        text = name if head else in_one_line(s.name).replace("-->", "->")
+        text = (_in_webvtt if head else _in_subrip)(in_one_line(s.name))
         cues.append(f"{i}\n{times}\n{text} {100 * s.confidence:.0f} %\n")
     return head + "\n".join(cues)
+
+
+def _in_webvtt(name: str) -> str:
+    """Return a name of which nothing is taken for markup, or for the arrow of a time."""
+    return name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _in_subrip(name: str) -> str:
+    """Return the same for SubRip, which has no escapes.
+
+    A joiner of no width breaks up tags; what stands in braces players take for commands anyway.
+    """
+    whole = name.replace("<", f"<{JOINER}").replace("{", "(").replace("}", ")")
+    return whole.replace("-->", "->")
 
 
 def _clock(seconds: float, point: str) -> str:

@@ -227,6 +227,43 @@ def test_what_else_a_processor_says(changes, expected):
 
 
 @pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"size": {"height": 64, "width": 64}, "do_center_crop": False}, "size {'height': 64"),
+        ({"do_resize": False}, "do_resize is false"),
+        ({"resample": 3}, "resample 3"),
+        ({"crop_size": {"height": 64, "width": 80}}, "crop_size {'height': 64, 'width': 80}"),
+    ],
+    ids=str,
+)
+def test_what_a_processor_does_otherwise_is_told(changes, told, tmp_path, caplog):
+    write_hugging_face(tmp_path, bundle_of(video_model(), preprocessing=K400))
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    read_weights(tmp_path)
+    [*said] = [r.getMessage() for r in caplog.records if "makes frames of" in r.getMessage()]
+    assert len(said) == bool(told)
+    assert all(f"{path}: makes frames of {told}" in line for line in said)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_several_labels_in_a_folder_of_transformers(several, tmp_path):
+    """Its config.json says it; the word of our folders about themselves is older than training."""
+    said = K400 | {"multi_label": several}
+    write_hugging_face(tmp_path, bundle_of(video_model(), preprocessing=said))
+    assert from_pretrained(tmp_path).testing.multi_label == several
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    kinds = {True: "multi_label_classification", False: "single_label_classification"}
+    assert config["problem_type"] == kinds[several]
+    path.write_text(json.dumps(config | {"problem_type": kinds[not several]}))
+    assert from_pretrained(tmp_path).testing.multi_label != several
+    path.write_text(json.dumps(config | {"problem_type": None}))
+    assert from_pretrained(tmp_path).testing.multi_label == several
+
+
+@pytest.mark.parametrize(
     "wrong", [{"rescale_factor": 0}, {"rescale_factor": "x"}, {"image_mean": 3}]
 )
 def test_a_processor_whose_numbers_make_no_sense(wrong, tmp_path):

@@ -96,6 +96,9 @@ def _of_transformers(
         raise WeightsError(f"{folder}: {error}") from error
     if config.get("attention_type") == "space_only":
         logger.warning("%s: %s", folder, hugging_face.NOT_AVERAGED)
+    if config.get("problem_type") == "regression":
+        logger.warning("%s: its numbers are no scores of classes (problem_type regression), and "
+                       "probabilities made of them mean nothing", folder)  # fmt: skip
     return {
         "arguments": arguments,
         "state_dict": hugging_face.without_unused(state, config),
@@ -117,6 +120,9 @@ def _processor(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None
             raise WeightsError(f"{folder / name}: its numbers make no sense ({error})") from error
         if found is None:
             break
+        if told := hf_processor.otherwise(processor):
+            logger.warning("%s: makes frames of %s: scores are other than theirs",
+                           folder / name, told)  # fmt: skip
         if "timesformer" not in processor and found["channel_order"] == "BGR":
             logger.warning(
                 "%s: a Something-Something V2 model that doesn't say the order of its channels: "

@@ -148,7 +148,8 @@ def write_hugging_face(folder: Path, bundle: Bundle) -> None:
         preprocessing = bundle.preprocessing
         assert preprocessing is not None
     try:
-        config = hugging_face.to_config(bundle.architecture, bundle.class_names)
+        several = preprocessing.get("multi_label")
+        config = hugging_face.to_config(bundle.architecture, bundle.class_names, several)
         state = hugging_face.from_native(bundle.state)
     except ValueError as error:
         raise WeightsError(f"{folder}: {error}") from error

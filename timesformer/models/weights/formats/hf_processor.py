@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from timesformer.clips.preprocessing import OF_TESTS
-from timesformer.models.weights.formats.hugging_face import class_names
+from timesformer.models.weights.formats.hugging_face import class_names, multi_label
 
 PROCESSORS = (
     ("processor_config.json", "video_processor"),
@@ -16,6 +16,8 @@ PROCESSORS = (
     ("preprocessor_config.json", None),
 )
 """Where `transformers` keeps the processor's config, first things first: file, and key in it."""
+
+BILINEAR = 2  # PIL's number
 
 _OURS = (
     *("num_frames", "sampling", "sampling_rate", "target_fps"),
@@ -35,7 +37,7 @@ def to_processor(preprocessing: Mapping[str, Any], image_size: int) -> dict[str,
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": preprocessing.get("short_side", crop_size)},
-        "resample": 2,  # PIL's number for bilinear
+        "resample": BILINEAR,
         "do_center_crop": True,
         "crop_size": {"height": crop_size, "width": crop_size},
         "do_rescale": True,
@@ -81,7 +83,28 @@ def from_processor(
         found |= {name: ours[name] for name in _OURS if name in ours}
     elif _takes_bgr(config):
         found["channel_order"] = "BGR"
+    if (several := multi_label(config)) is not None:  # their training keeps it, and no other file
+        found["multi_label"] = several
     return found
+
+
+def otherwise(processor: Mapping[str, Any]) -> str:
+    """Return what theirs does to the shape of frames that isn't done here, or ""."""
+    size, crop = processor.get("size"), processor.get("crop_size")
+    side = _side(size, "shortest_edge")
+    told = []
+    if not processor.get("do_resize", True):
+        told.append("do_resize is false, and here the short side is resized to what the model sees")
+    else:
+        if isinstance(size, Mapping) and not side:
+            told.append(f"size {dict(size)}, whatever a frame's shape, and here its short side is "
+                        "resized and a square cut")  # fmt: skip
+        if processor.get("resample", BILINEAR) != BILINEAR:
+            told.append(f"resample {processor['resample']}, and here it is bilinear")
+    if processor.get("do_center_crop", True) and isinstance(crop, Mapping):
+        if crop.get("height") != crop.get("width"):
+            told.append(f"crop_size {dict(crop)}, and here it is the square that the model takes")
+    return "; ".join(told)
 
 
 def _side(size: Any, name: str) -> int | None:

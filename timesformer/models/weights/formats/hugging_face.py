@@ -48,6 +48,8 @@ _DEFAULTS = {
 
 _HEAD = {"classifier.weight": "head.weight", "classifier.bias": "head.bias"}
 
+_PROBLEMS = {False: "single_label_classification", True: "multi_label_classification"}
+"""What their pipeline and loss call it, by whether a video may have several of the classes."""
 
 NOT_AVERAGED = (
     "space_only of transformers doesn't average over frames; here it does, as published: scores "
@@ -117,8 +119,15 @@ def from_native(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def to_config(architecture: Architecture, class_names: Sequence[str]) -> dict[str, Any]:
+def to_config(
+    architecture: Architecture, class_names: Sequence[str], multi_label: bool | None = None
+) -> dict[str, Any]:
     """Their config.json of a model.
+
+    Args:
+        architecture: of the model.
+        class_names: in label order, or ().
+        multi_label: a video may have several of the classes; None where that isn't known.
 
     Raises:
         ValueError: if their model can't compute the same.
@@ -138,6 +147,7 @@ def to_config(architecture: Architecture, class_names: Sequence[str]) -> dict[st
     labels = list(class_names) or [f"LABEL_{i}" for i in range(classes)]
     if len(labels) != classes:
         raise ValueError(f"{len(labels)} class names for {classes} classes")
+    problem = {} if multi_label is None else {"problem_type": _PROBLEMS[multi_label]}
     return {
         "model_type": "timesformer",
         "architectures": ["TimesformerForVideoClassification"],
@@ -158,6 +168,7 @@ def to_config(architecture: Architecture, class_names: Sequence[str]) -> dict[st
         "drop_path_rate": 0,  # theirs has to be whole; it only matters for training
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
+        **problem,
     }
 
 
@@ -241,3 +252,9 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     labels = config.get("id2label") or {}
     names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+
+
+def multi_label(config: Mapping[str, Any]) -> bool | None:
+    """Tell whether a video may have several of the classes; None where config.json doesn't say."""
+    said = {name: several for several, name in _PROBLEMS.items()}
+    return said.get(config.get("problem_type", ""))
