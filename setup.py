@@ -19,6 +19,7 @@ ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"]
 OPENVINO = ["openvino>=2026.0", "nncf>=3.0"]  # nncf: int8
 PARQUET = ["pyarrow>=18.0"]
 RAY = [*PARQUET, "ray[data]>=2.40"]
+MTEB = ["mteb[video]>=2.26"]
 # Tried with gradio 5.40 and 6.31. Not in TEST nor in dev: it wants an older pillow than
 # constraints.txt has, so it is for an environment of its own.
 SERVE = [*VIZ, "gradio>=5.40"]
@@ -98,6 +99,7 @@ setup(
         "viz": VIZ,
         "embed": EMBED,
         "hub": HUB,
+        "mteb": MTEB,
         "onnx": ONNX,
         "openvino": OPENVINO,
         "parquet": PARQUET,

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,24 @@ def test_windows_show_the_frames_of_their_seconds(model, tmp_path):
     assert found.times.tolist() == pytest.approx([0.5 * i + 8 / 60 for i in range(5)])
     asked = read_manifest(tmp_path / "out")["asked"]
     assert (asked["stride"], asked["window"]) == (0.5, pytest.approx(8 / 30))
+
+
+@pytest.mark.parametrize("fps", [Fraction(25, 2), 25, Fraction(30000, 1001), 60])
+def test_a_row_is_of_the_second_that_detectors_take_it_for(model, tmp_path, fps):
+    """ActionFormer: a row is at (row × feat_stride + num_frames / 2) / default_fps seconds.
+
+    OpenTAD's data sets with an fps: the same, with offset_frames for num_frames / 2.
+    """
+    path = write_video(tmp_path / "a.mp4", numbered_frames(70, 64, 64), fps=fps)
+    look = look_of(model, Settings(stride=0.4, file_format="npy"))
+    dataset = look.dataset(model.model, records_of([path]))
+    found = dataset.__getitems__([*look.passes(0, range(1), dataset.length)])
+    shown = torch.cat([one.pixels for one in found])[:, 0, :, 0, 0].mean(dim=1)
+    feat_stride, num_frames = 0.4 * 30, look.windows.window * 30
+    assert (feat_stride, num_frames) == (12, 8)
+    taken = (torch.arange(len(shown)) * feat_stride + num_frames / 2) / 30
+    assert len(shown) == 1 + int((70 / fps - num_frames / 30) / 0.4)
+    assert ((shown + 0.5) / float(fps) - taken).abs().max() < float(1 / fps)
 
 
 @pytest.mark.parametrize(

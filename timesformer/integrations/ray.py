@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,7 @@ from timesformer.inference.given import ShortNotice, records_of
 from timesformer.inference.load import load
 from timesformer.inference.passes import DecodedPass, Look, Piece, ReadPiece
 from timesformer.inference.settings import Settings, look_of, stored
-from timesformer.models.architecture import Architecture
-from timesformer.models.base import TakesClips
-
-
-@dataclass
-class Described(TakesClips):
-    """What is known of a model's input, without the model: enough to decode for it."""
-
-    preprocessing: dict[str, Any]
-    class_names: tuple[str, ...]
-    architecture: Architecture | None
+from timesformer.integrations.described import Described
 
 
 class ClipDecoder:
@@ -150,8 +140,7 @@ def features_dataset(
     options = {"device": "cuda" if num_gpus else "cpu"} | options
     predictor = load(checkpoint, **{**options, "device": "cpu"})
     Encoder(predictor, settings.level, settings.layer)  # what it hasn't is told here
-    look, model = look_of(predictor, settings), predictor.model
-    described = Described(model.preprocessing, model.class_names, model.architecture)
+    look, described = look_of(predictor, settings), Described.of(predictor.model)
     paths = [record.path for record in records_of(videos)]
     units = [_unit(i, paths[i : i + look.group]) for i in range(0, len(paths), look.group)]
     return (
