@@ -101,9 +101,9 @@ def otherwise(processor: Mapping[str, Any]) -> str:
                         "resized and a square cut")  # fmt: skip
         if processor.get("resample", BILINEAR) != BILINEAR:
             told.append(f"resample {processor['resample']}, and here it is bilinear")
-    cut = isinstance(crop, Mapping) and processor.get("do_center_crop", True)
-    if cut and crop.get("height") != crop.get("width"):
-        told.append(f"crop_size {dict(crop)}, and here it is the square that the model takes")
+    sides = dict(crop) if isinstance(crop, Mapping) else {}
+    if processor.get("do_center_crop", True) and sides.get("height") != sides.get("width"):
+        told.append(f"crop_size {sides}, and here it is the square that the model takes")
     return "; ".join(told)
 
 
