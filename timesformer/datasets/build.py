@@ -156,7 +156,7 @@ def build_given_videos(cfg: CfgNode, records: Sequence[Record]) -> VideoDataset:
             DATA.TRIM_TO_SEGMENT by its annotations.
     """
     name, cfg = cfg.TEST.DATASET, cfg.clone()
-    cfg.DATA.CLASS_NAMES = ""
+    cfg.DATA.CLASS_NAMES = cfg.DATA.PATH_PREFIX = cfg.DATA.PATH_TO_DATA_DIR = ""
     options = video_options(cfg, "test")
     sampling = getattr(_registered(name, "test"), "sampling", None)
     if cfg.DATA.TRIM_TO_SEGMENT or sampling not in SAMPLINGS:

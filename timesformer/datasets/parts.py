@@ -12,6 +12,7 @@ from timesformer.clips.training import TrainTransform
 from timesformer.clips.transform import EvalTransform, Normalize
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.datasets.video.reader import VideoReader
+from timesformer.datasets.video.shards import open_shards
 
 SPLITS = ("train", "val", "test")
 
@@ -20,8 +21,18 @@ def video_options(cfg: CfgNode, mode: str) -> dict[str, Any]:
     """Everything but the records that a `VideoDataset` takes from the config.
 
     A data set passes them on, changed where it differs: `VideoDataset(records, **(options | {…}))`.
+
+    Raises:
+        ConfigError: the decoder isn't there, or there are other class names than classes.
+        ShardsError: the videos are in shards, of which one is missing.
     """
     data = cfg.DATA
+    reader = VideoReader(
+        data.DECODING_BACKEND,
+        data.DECODE_TIMEOUT,
+        data.FRAMES_FPS,
+        open_shards(data.PATH_PREFIX or data.PATH_TO_DATA_DIR),
+    )
     return {
         "sampler": build_rate_sampler(cfg, mode),
         "transform": build_transform(cfg, mode),
@@ -32,7 +43,7 @@ def video_options(cfg: CfgNode, mode: str) -> dict[str, Any]:
         "seed": cfg.RNG_SEED,
         "num_samples": data.NUM_SAMPLES,
         "num_classes": cfg.MODEL.NUM_CLASSES,
-        "reader": VideoReader(data.DECODING_BACKEND, data.DECODE_TIMEOUT, data.FRAMES_FPS),
+        "reader": reader,
     }
 
 

@@ -21,7 +21,7 @@ from timesformer.datasets.catalogue.synthetic import Synthetic
 from timesformer.datasets.catalogue.video_folder import VideoFolder
 from timesformer.datasets.lists.records import Images, Record, Records
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
-from timesformer.datasets.lists.written import write_list
+from timesformer.datasets.lists.written import write_frame_list, write_list
 from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video.tree import videos_below
 from timesformer.datasets.video_dataset import VideoDataset
@@ -280,9 +280,12 @@ def write_failed(path: Path, failed: Sequence[tuple[str, str]]) -> None:
 
 def write_lists(
     output: Path, datasets: Mapping[str, VideoDataset], outcomes: Mapping[Job, Outcome],
-    cfg: CfgNode,
+    cfg: CfgNode, as_they_are: bool = False,
 ) -> None:  # fmt: skip
-    """Write the splits' lists of the copies that were made, and the class names."""
+    """Write the splits' lists of the copies that were made, and the class names.
+
+    Where files were taken as they are, folders of frames are still folders of all their images.
+    """
     good = {
         Source(job.source, job.images): Path(job.target).relative_to(output).as_posix()
         for job, outcome in outcomes.items()
@@ -290,12 +293,15 @@ def write_lists(
     }
     for split, dataset in datasets.items():
         rows = [
-            record._replace(path=good[source], images=None)
+            record._replace(path=good[source], images=record.images if as_they_are else None)
             for record in dataset.records
-            if (source := source_of(record)) in good
+            if (source := Source(record.path) if as_they_are else source_of(record)) in good
         ]
-        data = cfg.DATA
-        write_list(output / f"{split}.csv", rows, data.PATH_LABEL_SEPARATOR, data.MULTI_LABEL)
+        path, data = output / f"{split}.csv", cfg.DATA
+        if any(row.images and row.images.name for row in rows):
+            write_frame_list(path, rows)
+        else:
+            write_list(path, rows, data.PATH_LABEL_SEPARATOR, data.MULTI_LABEL)
         write_names(output / NAMES, dataset.class_names)
 
 
@@ -312,7 +318,7 @@ def write_names(path: Path, names: Sequence[str]) -> None:
         write_text(path, "".join(f"{name}\n" for name in names))
 
 
-def how_to_train(dataset: VideoDataset, output: Path) -> str:
+def how_to_train(dataset: VideoDataset, output: Path, as_they_are: bool = False) -> str:
     """Say which keys make a recipe use the prepared videos."""
     lists = f"DATA.PATH_TO_DATA_DIR {output}"
     if isinstance(dataset, Synthetic):
@@ -324,6 +330,7 @@ def how_to_train(dataset: VideoDataset, output: Path) -> str:
             f"train with TRAIN.DATASET kinetics TEST.DATASET kinetics {lists} "
             f"DATA.PATH_PREFIX {output} DATA.CLASS_NAMES {output / NAMES}"
         )
-    if isinstance(dataset.records, Records) and dataset.records.source.endswith(".csv"):
+    source = dataset.records.source if isinstance(dataset.records, Records) else ""
+    if source.endswith(".csv") and not as_they_are:
         return f"train with DATA.PATH_PREFIX {output} and .json annotations, not frame lists"
     return f"train with DATA.PATH_PREFIX {output}, annotations as they are"

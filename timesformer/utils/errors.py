@@ -45,6 +45,10 @@ class AnnotationError(UserError, ValueError):
     """A missing or malformed list of videos. The message names the file and line."""
 
 
+class ShardsError(UserError, RuntimeError):
+    """Shards that are missing, or don't belong together. The message names the file."""
+
+
 class WeightsError(UserError, RuntimeError):
     """Weights that are missing, damaged, or don't belong to this model."""
 
@@ -74,19 +78,19 @@ class VideoError(UserError, RuntimeError):
     """A video that can't be read.
 
     Attributes:
-        path: the file.
+        path: the file; one in a shard is `SHARD.tar!PATH`.
         reason: what is wrong with it, in words.
         errno: the system's number, where it is the system that can't read it, else None.
     """
 
-    def __init__(self, path: str, reason: str, errno: int | None = None) -> None:
+    def __init__(self, path: object, reason: str, errno: int | None = None) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason
         self.errno = errno
 
     @classmethod
-    def of_system(cls, path: str, error: Any, otherwise: str) -> VideoError:
+    def of_system(cls, path: object, error: Any, otherwise: str) -> VideoError:
         """Make one of an error of the system, or of a library that has no number for it."""
         if error.errno is None:
             return cls(path, f"{otherwise} ({error})")
@@ -106,7 +110,7 @@ INTERRUPTED = "interrupted\n"
 _EXTRAS = {"matplotlib": "viz", "sklearn": "embed", "huggingface_hub": "hub", "gradio": "serve"}
 _EXTRAS |= {"torchcodec": "torchcodec", "openvino": "openvino", "nncf": "openvino"}
 _EXTRAS |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
-_EXTRAS |= {"pyarrow": "parquet", "ray": "ray"}
+_EXTRAS |= {"pyarrow": "parquet", "ray": "ray", "fsspec": "remote", "aiohttp": "remote"}
 
 
 @contextmanager

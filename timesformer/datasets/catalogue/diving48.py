@@ -13,7 +13,7 @@ from timesformer.datasets.parts import video_options
 from timesformer.datasets.registry import DATASET_REGISTRY
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError
-from timesformer.utils.files import is_file, is_folder
+from timesformer.utils.files import is_file
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -50,7 +50,7 @@ class Diving48(VideoDataset):
         if not names and is_file(root / VOCABULARY):
             names = read_vocabulary(root / VOCABULARY, classes)
         media = Path(data.PATH_PREFIX or root)
-        if is_folder(media / "rgb"):
+        if options["reader"].is_folder(str(media / "rgb")):
             media /= "rgb"
         path = root / f"{find_version(root)}_{'train' if mode == 'train' else 'test'}.json"
         records = Records(str(path))

@@ -35,11 +35,12 @@ class Kinetics(VideoDataset):
         if not is_file(path) and is_file(path.with_suffix(".txt")):
             path = path.with_suffix(".txt")
         options = video_options(cfg, mode)
+        shards = options["reader"].shards
         records = read_list(
             path,
             cfg.MODEL.NUM_CLASSES,
             separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-            prefix=cfg.DATA.PATH_PREFIX,
+            prefix=cfg.DATA.PATH_PREFIX or (shards.root if shards else ""),
             class_names=options["class_names"],
             multi_label=cfg.DATA.MULTI_LABEL,
         )

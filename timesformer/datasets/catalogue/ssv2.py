@@ -16,9 +16,10 @@ from timesformer.datasets.lists.records import Records
 from timesformer.datasets.lists.text_file import NO_DATA_DIR, read_text
 from timesformer.datasets.parts import video_options
 from timesformer.datasets.registry import DATASET_REGISTRY
+from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.utils.errors import AnnotationError, ConfigError
-from timesformer.utils.files import is_file, is_folder
+from timesformer.utils.files import is_file
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
@@ -28,6 +29,7 @@ CLASSES = 174
 MIRRORED = {86: 87, 93: 94, 166: 167}  # pulling, pushing, turning the camera: left <-> right
 MIRRORED |= {right: left for left, right in MIRRORED.items()}
 ANSWERS = "test-answers.csv"
+FILES = VideoReader()  # which knows no shards
 TRIES = 100  # videos looked for before the folder is held to be the wrong one
 
 
@@ -78,10 +80,11 @@ class Ssv2(VideoDataset):
             labels, split = found
             ids = read_labels(labels, classes)
             if split.name == ANSWERS:
-                records = read_answers(split, ids, media)
+                records = read_answers(split, ids, media, options["reader"])
             else:
                 lists = (split.with_name(frames.name), frames)
-                records = read_split(split, ids, media, next(filter(is_frame_list, lists), None))
+                images = next(filter(is_frame_list, lists), None)
+                records = read_split(split, ids, media, images, options["reader"])
             names = names or tuple(sorted(ids, key=lambda name: ids[name]))
         else:
             records = read_frame_list(frames, classes, media)
@@ -186,7 +189,13 @@ def read_labels(path: Path, classes: int) -> dict[str, int]:
     return ids
 
 
-def read_split(path: Path, ids: dict[str, int], media: Path, frames: Path | None = None) -> Records:
+def read_split(
+    path: Path,
+    ids: dict[str, int],
+    media: Path,
+    frames: Path | None = None,
+    reader: VideoReader = FILES,
+) -> Records:
     """Read a JSON list of {id, template}; the class is the template without [ and ].
 
     Args:
@@ -194,6 +203,7 @@ def read_split(path: Path, ids: dict[str, int], media: Path, frames: Path | None
         ids: of the templates.
         media: folder of the videos.
         frames: a frame list, which says which videos and images count.
+        reader: knows which videos are there.
 
     Raises:
         AnnotationError: it is malformed, or the videos aren't below `media`.
@@ -209,13 +219,13 @@ def read_split(path: Path, ids: dict[str, int], media: Path, frames: Path | None
         labels[video] = ids[template], 0
     if frames is not None:
         classes = {video: label for video, (label, _) in labels.items()}
-        if found := read_with_frames(path, classes, frames, media):
+        if found := read_with_frames(path, classes, frames, media, reader):
             return found
-    return _records(path, media, labels)
+    return _records(path, media, labels, reader)
 
 
 def read_with_frames(
-    path: Path, labels: Mapping[str, int], frames: Path, media: Path
+    path: Path, labels: Mapping[str, int], frames: Path, media: Path, reader: VideoReader
 ) -> Records | None:
     """Read a frame list whose labels are those of a JSON list; as PySlowFast does it.
 
@@ -228,7 +238,7 @@ def read_with_frames(
     records = read_frame_list(frames, CLASSES, media, labels)
     if not records:
         raise AnnotationError(f"{frames}: none of its videos is in {path.name}")
-    if not any(is_folder(record.path) for record in records[:TRIES]):
+    if not any(reader.is_folder(record.path) for record in records[:TRIES]):
         logger.warning("%s isn't read: its folders of frames aren't below %s", frames, media)
         return None
     logger.info(
@@ -238,7 +248,9 @@ def read_with_frames(
     return records
 
 
-def read_answers(path: Path, ids: dict[str, int], media: Path) -> Records:
+def read_answers(
+    path: Path, ids: dict[str, int], media: Path, reader: VideoReader = FILES
+) -> Records:
     """Read rows `id;class`, as of the test split's answers.
 
     Raises:
@@ -261,22 +273,24 @@ def read_answers(path: Path, ids: dict[str, int], media: Path) -> Records:
         labels[video] = ids[name], number
     if not labels:
         raise AnnotationError(f"{path}: the list has no videos")
-    return _records(path, media, labels)
+    return _records(path, media, labels, reader)
 
 
-def _records(path: Path, media: Path, labels: dict[str, tuple[int, int]]) -> Records:
-    ending, records = find_ending(list(labels), media), Records(str(path))
+def _records(
+    path: Path, media: Path, labels: dict[str, tuple[int, int]], reader: VideoReader
+) -> Records:
+    ending, records = find_ending(list(labels), media, reader), Records(str(path))
     for video, (label, line) in labels.items():
         records.append(str(media / f"{video}{ending}"), label, line=line)
     return records
 
 
-def find_ending(videos: Sequence[str], media: Path) -> str:
+def find_ending(videos: Sequence[str], media: Path, reader: VideoReader) -> str:
     """Return what follows an id: `.webm`, nothing (a folder of frames) or `.mp4`."""
     for video in videos[:TRIES]:
         for ending in (".webm", "", ".mp4"):
-            path = media / f"{video}{ending}"
-            if is_file(path) if ending else is_folder(path):
+            path = str(media / f"{video}{ending}")
+            if reader.is_file(path) if ending else reader.is_folder(path):
                 return ending
     raise AnnotationError(
         f"{media}: neither {videos[0]:.60}.webm nor the folder {videos[0]:.60}/ of frames is "

@@ -34,6 +34,7 @@ from timesformer.datasets.video.file import (
 )
 from timesformer.datasets.video.index import CUT_SHORT, Deadline, FrameIndex, starts_as_indexed
 from timesformer.datasets.video.requests import Cut, Numbers, Request, request_for
+from timesformer.datasets.video.shards import Member, VideoPath
 from timesformer.utils.errors import VideoError
 
 __all__ = ["Clips", "decode_all", "load_clips", "load_frames"]
@@ -58,7 +59,7 @@ class Clips:
 
 
 def load_clips(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Member,
     place: Place,
     timeout: float = TIMEOUT,
     cuts: Sequence[Cut] = (),
@@ -85,11 +86,11 @@ def load_clips(
             request.cut = cut
         return found
 
-    return _read(os.fspath(path), requests, timeout)
+    return _read(_as_it_is(path), requests, timeout)
 
 
 def load_frames(
-    path: str | os.PathLike[str], numbers: Sequence[int], timeout: float = TIMEOUT
+    path: str | os.PathLike[str] | Member, numbers: Sequence[int], timeout: float = TIMEOUT
 ) -> Clips:
     """Read these frames of a file, in ascending order, as one clip (N, H, W, 3).
 
@@ -106,21 +107,27 @@ def load_frames(
         end = None if info.index is None else len(info.index.pts) - 1
         return [Numbers(wanted if end is None else [min(n, end) for n in wanted])]
 
-    return _read(os.fspath(path), requests, timeout)
+    return _read(_as_it_is(path), requests, timeout)
 
 
-def decode_all(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> Iterator[np.ndarray]:
+def decode_all(
+    path: str | os.PathLike[str] | Member, timeout: float = TIMEOUT
+) -> Iterator[np.ndarray]:
     """Decode every frame in the decoder's order: upright uint8 RGB (H, W, 3).
 
     Raises:
         VideoError: the file can't be read, or not to its end.
     """
-    name = os.fspath(path)
+    name = _as_it_is(path)
     deadline, to_rgb = Deadline(name, timeout), Converter(name)
     with typed_errors(name), open_video(name) as (container, stream):
         for frame in container.decode(stream):
             deadline.check()
             yield to_rgb(frame)
+
+
+def _as_it_is(path: str | os.PathLike[str] | Member) -> VideoPath:
+    return path if isinstance(path, Member) else os.fspath(path)
 
 
 class _Way(Enum):
@@ -139,7 +146,9 @@ class _Damaged(Exception):  # noqa: N818
     """Strict decoding met an error."""
 
 
-def _read(path: str, plan: Callable[[StreamInfo], Sequence[Request]], timeout: float) -> Clips:
+def _read(
+    path: VideoPath, plan: Callable[[StreamInfo], Sequence[Request]], timeout: float
+) -> Clips:
     """Read a file with seeks and strictly; from its start if that fails; at last leniently."""
     deadline = Deadline(path, timeout)
     way, damage = _Way.SEEKS, ""
@@ -155,7 +164,7 @@ def _read(path: str, plan: Callable[[StreamInfo], Sequence[Request]], timeout: f
 
 
 def _attempt(
-    path: str,
+    path: VideoPath,
     plan: Callable[[StreamInfo], Sequence[Request]],
     deadline: Deadline,
     way: _Way,
@@ -170,7 +179,7 @@ def _attempt(
 
 
 def _decode(
-    path: str,
+    path: VideoPath,
     container: InputContainer,
     stream: VideoStream,
     info: StreamInfo,
@@ -279,7 +288,7 @@ def _clips(requests: Sequence[Request], damage: str) -> Clips:
 class Converter:
     """Converts frames to upright RGB, with one scaler for the whole video: each costs megabytes."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: VideoPath) -> None:
         self.path = path
         self.scaler = VideoReformatter()
         self.size: tuple[int, int] | None = None

@@ -27,6 +27,7 @@ from timesformer.datasets.video.index import (
     missing_part,
     read_packets,
 )
+from timesformer.datasets.video.shards import Member, VideoPath
 from timesformer.utils.errors import VideoError
 from timesformer.utils.files import require_regular
 
@@ -70,7 +71,7 @@ class StreamInfo:
 
 
 @contextmanager
-def typed_errors(path: str) -> Iterator[None]:
+def typed_errors(path: VideoPath) -> Iterator[None]:
     """Turn whatever a broken file provokes into a `VideoError`.
 
     Damaged files raise FFmpeg's errors, but also IndexError, AttributeError, UnicodeDecodeError…
@@ -93,19 +94,16 @@ def typed_errors(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def open_video(path: str, strict: bool = True) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open the first video stream of a local file, single-threaded.
+def open_video(
+    path: VideoPath, strict: bool = True
+) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open the first video stream of a file, single-threaded.
 
     Args:
         path: a video file.
         strict: decoding raises where it would otherwise conceal an error.
     """
-    if "\0" in path:
-        raise VideoError(path.replace("\0", "\\0"), "the path has a NUL character")
-    require_regular(path)  # FFmpeg waits for a FIFO, and no timeout reaches it there
-    # "file:" and the whitelist keep odd names and playlists from reaching other protocols.
-    options = {"protocol_whitelist": "file"}
-    with av.open(f"file:{path}", options=options, **ANY_TAGS) as container:
+    with _of_shard(path) if isinstance(path, Member) else _of_disk(path) as container:
         if not container.streams.video:
             raise VideoError(path, "no video stream")
         stream = container.streams.video[0]
@@ -121,7 +119,29 @@ def open_video(path: str, strict: bool = True) -> Iterator[tuple[InputContainer,
         yield container, stream
 
 
-def check_size(path: str, width: int, height: int) -> None:
+def _of_disk(path: str) -> InputContainer:
+    if "\0" in path:
+        raise VideoError(path.replace("\0", "\\0"), "the path has a NUL character")
+    require_regular(path)  # FFmpeg waits for a FIFO, and no timeout reaches it there
+    # "file:" and the whitelist keep odd names and playlists from reaching other protocols.
+    return av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **ANY_TAGS)
+
+
+@contextmanager
+def _of_shard(member: Member) -> Iterator[InputContainer]:
+    with member.open() as file:
+        try:
+            # A playlist must not lead out of the shards: there is no protocol "none".
+            options = {"protocol_whitelist": "none"}
+            with av.open(file, options=options, **ANY_TAGS) as container:
+                yield container
+        finally:
+            # FFmpeg may take a read that failed for the end of the file, and so would we.
+            if file.failed is not None:
+                raise file.failed
+
+
+def check_size(path: VideoPath, width: int, height: int) -> None:
     """Refuse frames that no video has, before memory is spent on them.
 
     Raises:
@@ -134,7 +154,7 @@ def check_size(path: str, width: int, height: int) -> None:
 
 
 def read_info(
-    path: str, container: InputContainer, stream: VideoStream, deadline: Deadline
+    path: VideoPath, container: InputContainer, stream: VideoStream, deadline: Deadline
 ) -> tuple[StreamInfo, bool]:
     """Read the clock of a stream that was just opened, and its index.
 
@@ -177,7 +197,9 @@ _cache: OrderedDict[tuple[str, int, int], StreamInfo] = OrderedDict()
 CACHED_FRAMES = 2_000_000  # about 16 MB of timestamps in each worker
 
 
-def _file_key(path: str) -> tuple[str, int, int]:
+def _file_key(path: VideoPath) -> tuple[str, int, int]:
+    if isinstance(path, Member):
+        return path.key
     status = os.stat(path)  # noqa: PTH116
     return path, status.st_size, status.st_mtime_ns
 
@@ -190,7 +212,7 @@ def _remember(key: tuple[str, int, int], info: StreamInfo) -> None:
 
 
 def _make_info(
-    path: str,
+    path: VideoPath,
     stream: VideoStream,
     frames: int,
     ticks: float,
@@ -214,7 +236,7 @@ def _make_info(
     )
 
 
-def complete_rate(path: str, fps: float, ticks: float, tick: float) -> tuple[float, float]:
+def complete_rate(path: VideoPath, fps: float, ticks: float, tick: float) -> tuple[float, float]:
     """Return a plausible (frames/s, ticks of a frame), each made from the other where missing.
 
     Raises:

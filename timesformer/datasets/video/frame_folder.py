@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import StreamInfo, check_size
 from timesformer.datasets.video.index import FrameIndex
 from timesformer.datasets.video.requests import Cut, Numbers, frame_numbers
+from timesformer.datasets.video.shards import Member, MemberFolder
 from timesformer.utils.errors import VideoError
 from timesformer.utils.files import require_regular
 
@@ -27,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 TICKS = 1 << 16  # of the clock in a frame, fine as that of a video: clips start between frames
 
 
-def list_frames(folder: str, images: Images | None = None) -> list[str]:
+def list_frames(folder: str | MemberFolder, images: Images | None = None) -> list[str]:
     """Names of the image files of a folder in the order of their numbers (2 before 10).
 
     Args:
@@ -38,14 +40,7 @@ def list_frames(folder: str, images: Images | None = None) -> list[str]:
         VideoError: it can't be read, has none, has images of several kinds or two of one number,
             not all that are meant, or it can't be told which are.
     """
-    try:
-        found = os.listdir(folder)  # noqa: PTH208
-    except OSError as error:
-        raise VideoError(folder, (error.strerror or str(error)).lower()) from error
-    # Hidden files are no frames: macOS leaves "._00001.jpg" beside "00001.jpg".
-    names = [n for n in found if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-    if not names:
-        raise VideoError(folder, f"a folder without frames ({', '.join(SUFFIXES)})")
+    names = images_in(folder)
     if images is not None and images.name:
         return _named(folder, set(names), images)
     kinds: dict[str, list[str]] = {}
@@ -67,7 +62,24 @@ def list_frames(folder: str, images: Images | None = None) -> list[str]:
     return names if images is None else _counted(folder, names, images)
 
 
-def _named(folder: str, there: set[str], images: Images) -> list[str]:
+def images_in(folder: str | MemberFolder) -> list[str]:
+    """Names of the image files of a folder, sorted as text.
+
+    Raises:
+        VideoError: it can't be read, or has none.
+    """
+    try:
+        found = folder.names() if isinstance(folder, MemberFolder) else os.listdir(folder)  # noqa: PTH208
+    except OSError as error:
+        raise VideoError(folder, (error.strerror or str(error)).lower()) from error
+    # Hidden files are no frames: macOS leaves "._00001.jpg" beside "00001.jpg".
+    names = [n for n in found if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+    if not names:
+        raise VideoError(folder, f"a folder without frames ({', '.join(SUFFIXES)})")
+    return sorted(names)
+
+
+def _named(folder: str | MemberFolder, there: set[str], images: Images) -> list[str]:
     """Return the images of the names that a list has, whatever else lies beside them."""
     wanted = range(images.first, images.first + images.length)
     names = [image_name(images.name, number) for number in wanted]
@@ -78,7 +90,7 @@ def _named(folder: str, there: set[str], images: Images) -> list[str]:
     return names
 
 
-def _counted(folder: str, names: Sequence[str], images: Images) -> list[str]:
+def _counted(folder: str | MemberFolder, names: Sequence[str], images: Images) -> list[str]:
     """Return the images that an offset and a number of frames mean.
 
     Some programs count the images of a folder, others go by the numbers in their names, from 1 or
@@ -114,7 +126,7 @@ def _unclear(names: Sequence[str], stop: int) -> Iterator[str]:
 
 
 def load_clips(
-    folder: str,
+    folder: str | MemberFolder,
     place: Place,
     fps: float,
     cuts: Sequence[Cut] = (),
@@ -140,7 +152,7 @@ def load_clips(
         request.cut = cut
     shape: tuple[int, ...] = ()
     for number in sorted({number for request in requests for number in request.numbers}):
-        image = read_image(Path(folder) / names[number])
+        image = read_image(image_of(folder, names[number]))
         if shape not in ((), image.shape):
             raise VideoError(folder, "its frames differ in size")
         shape = image.shape
@@ -149,7 +161,12 @@ def load_clips(
     return Clips([torch.stack(request.images) for request in requests])
 
 
-def read_image(path: Path) -> np.ndarray:
+def image_of(folder: str | MemberFolder, name: str) -> Path | Member:
+    """Return where an image of a folder is."""
+    return folder / name if isinstance(folder, MemberFolder) else Path(folder) / name
+
+
+def read_image(path: Path | Member) -> np.ndarray:
     """Read a picture of one of the formats that SUFFIXES stand for: uint8 RGB (H, W, 3), upright.
 
     As `upright_rgb` does it; of several pictures in a file the first is taken.
@@ -158,9 +175,13 @@ def read_image(path: Path) -> np.ndarray:
         VideoError: it can't be read.
     """
     try:
-        require_regular(path)
+        source: Path | BytesIO
+        if isinstance(path, Member):
+            source = BytesIO(path.read())
+        else:
+            require_regular(source := path)
         # PIL would try all formats that it knows, by content: an EPS would start Ghostscript.
-        with Image.open(path, formats=FORMATS) as opened:
+        with Image.open(source, formats=FORMATS) as opened:
             check_size(str(path), *opened.size)
             return upright_rgb(opened)
     except VideoError:

@@ -24,7 +24,7 @@ REORDER_DEPTH = 32  # packets after which the first frame in time must have come
 class Deadline:
     """A limit to the time spent on one file."""
 
-    def __init__(self, path: str, seconds: float) -> None:
+    def __init__(self, path: object, seconds: float) -> None:
         self.path = path
         self.seconds = seconds
         self._end = time.monotonic() + seconds

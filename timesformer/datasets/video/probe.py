@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from timesformer.datasets.video.decode import TIMEOUT, load_frames
 from timesformer.datasets.video.file import open_video, read_info, typed_errors
 from timesformer.datasets.video.index import Deadline
+from timesformer.datasets.video.shards import Member, VideoPath
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class VideoInfo:
     damage: str
 
 
-def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
+def probe(path: str | os.PathLike[str] | Member, timeout: float = TIMEOUT) -> VideoInfo:
     """Read what a file says of itself, and its first frame.
 
     Raises:
         VideoError: the file can't be read.
     """
-    name = os.fspath(path)
+    name = path if isinstance(path, Member) else os.fspath(path)
     with typed_errors(name), open_video(name) as (container, stream):
         info, _ = read_info(name, container, stream, Deadline(name, timeout))
         seconds = info.frames * info.frame_ticks * float(stream.time_base or 0)
@@ -63,7 +64,7 @@ def probe(path: str | os.PathLike[str], timeout: float = TIMEOUT) -> VideoInfo:
     )
 
 
-def length_of(path: str, timeout: float = TIMEOUT) -> tuple[int, float]:
+def length_of(path: VideoPath, timeout: float = TIMEOUT) -> tuple[int, float]:
     """Return a file's number of frames and frames per second, without decoding any.
 
     Raises:

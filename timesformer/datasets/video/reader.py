@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
 from timesformer.datasets.video.probe import length_of
 from timesformer.datasets.video.requests import Cut
+from timesformer.datasets.video.shards import Member, MemberFolder, Shards, VideoPath
 from timesformer.utils.errors import VideoError
+from timesformer.utils.files import is_file
 from timesformer.utils.retry import persistently
 
 
@@ -27,11 +30,13 @@ class VideoReader:
         backend: pyav or torchcodec; both give the same frames.
         timeout: seconds after which a file counts as broken.
         frames_fps: rate in frames/s at which folders of frames were extracted.
+        shards: where paths below their folder are looked up; None where all videos are files.
     """
 
     backend: str = "pyav"
     timeout: float = TIMEOUT
     frames_fps: float = 30.0
+    shards: Shards | None = None
 
     def __post_init__(self) -> None:
         if self.backend == "torchcodec":
@@ -73,18 +78,49 @@ class VideoReader:
         Raises:
             VideoError: it can't be read.
         """
-        if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
-            return len(frame_folder.list_frames(path, images)), self.frames_fps
-        return persistently(lambda: length_of(path, self.timeout), path)
+        found = self.find(path)
+        if isinstance(found, MemberFolder) or _is_folder(found):
+            return len(frame_folder.list_frames(found, images)), self.frames_fps
+        return persistently(lambda: length_of(found, self.timeout), path)
+
+    def find(self, path: str) -> VideoPath | MemberFolder:
+        """Return what is read of a path: itself, or what shards have of that name.
+
+        Raises:
+            VideoError: it is below the shards' folder, and they don't have it.
+        """
+        return self.shards.find(path) if self.shards and self.shards.holds(path) else path
+
+    def is_folder(self, path: str) -> bool:
+        """Tell whether a path is that of a folder, of files or in shards."""
+        try:
+            found = self.find(path)
+        except VideoError:
+            return False
+        return isinstance(found, MemberFolder) or _is_folder(found)
+
+    def is_file(self, path: str) -> bool:
+        """Tell whether a path is that of a file, by itself or in shards."""
+        try:
+            found = self.find(path)
+        except VideoError:
+            return False
+        return isinstance(found, Member) or (isinstance(found, str) and is_file(found))
 
     def _read(self, path: str, place: Place, cuts: Sequence[Cut], images: Images | None) -> Clips:
-        if "\0" not in path and os.path.isdir(path):  # noqa: PTH112
-            return frame_folder.load_clips(path, place, self.frames_fps, cuts, images)
-        if images and (images.first or images.name) and os.path.isfile(path):  # noqa: PTH113
+        found = self.find(path)
+        if isinstance(found, MemberFolder) or _is_folder(found):
+            return frame_folder.load_clips(found, place, self.frames_fps, cuts, images)
+        is_there = isinstance(found, Member) or os.path.isfile(path)  # noqa: PTH113
+        if images and (images.first or images.name) and is_there:
             raise VideoError(path, "a file, but its list says which images of a folder are meant")
         if self.backend == "torchcodec":
-            return torchcodec.load_clips(path, place, self.timeout, cuts)
-        return decode.load_clips(path, place, self.timeout, cuts)
+            return torchcodec.load_clips(found, place, self.timeout, cuts)
+        return decode.load_clips(found, place, self.timeout, cuts)
+
+
+def _is_folder(found: VideoPath) -> TypeGuard[str]:
+    return isinstance(found, str) and "\0" not in found and os.path.isdir(found)  # noqa: PTH112
 
 
 def load_clip(

@@ -9,16 +9,19 @@ without a word, so check files with `timesformer check-data --decode` first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import metadata
 
 import torch
 from torch import Tensor
 
 from timesformer.datasets.video import decode
+from timesformer.datasets.video.byte_range import ByteRange
 from timesformer.datasets.video.decode import Clips, Place
 from timesformer.datasets.video.file import open_video, read_info, typed_errors
 from timesformer.datasets.video.index import Deadline
 from timesformer.datasets.video.requests import Cut, frame_numbers
+from timesformer.datasets.video.shards import Member, VideoPath
 from timesformer.utils.errors import ConfigError
 
 LOWEST = (0, 12)  # earlier versions turn the frames of some files otherwise than PyAV
@@ -47,7 +50,7 @@ def check_torchcodec() -> None:
         )
 
 
-def load_clips(path: str, place: Place, timeout: float, cuts: Sequence[Cut] = ()) -> Clips:
+def load_clips(path: VideoPath, place: Place, timeout: float, cuts: Sequence[Cut] = ()) -> Clips:
     """Read several clips of one video; as `decode.load_clips`.
 
     Raises:
@@ -64,19 +67,22 @@ def load_clips(path: str, place: Place, timeout: float, cuts: Sequence[Cut] = ()
     clips = [frame_numbers(info, position) for position in positions]
     wanted = sorted({frame for clip in clips for frame in clip})
     try:
-        video = VideoDecoder(
-            path, stream_index=number, dimension_order="NHWC", num_ffmpeg_threads=1
-        )
-        if len(video) != len(info.index.pts):
-            raise RuntimeError("torchcodec counts other frames")
-        kept: list[list[Tensor]] = [[] for _ in clips]
-        at_once = max(1, AT_ONCE // (3 * size[0] * size[1]))
-        for start in range(0, len(wanted), at_once):
-            numbers = wanted[start : start + at_once]
-            for number, frame in zip(numbers, video.get_frames_at(numbers).data, strict=True):
-                for i, clip in enumerate(clips):
-                    if count := clip.count(number):
-                        kept[i] += [cuts[i](frame) if cuts else frame] * count
-    except (RuntimeError, IndexError, ValueError):
+        with path.open() if isinstance(path, Member) else nullcontext(path) as source:
+            video = VideoDecoder(
+                source, stream_index=number, dimension_order="NHWC", num_ffmpeg_threads=1
+            )
+            if len(video) != len(info.index.pts):
+                raise RuntimeError("torchcodec counts other frames")
+            kept: list[list[Tensor]] = [[] for _ in clips]
+            at_once = max(1, AT_ONCE // (3 * size[0] * size[1]))
+            for start in range(0, len(wanted), at_once):
+                numbers = wanted[start : start + at_once]
+                for number, frame in zip(numbers, video.get_frames_at(numbers).data, strict=True):
+                    for i, clip in enumerate(clips):
+                        if count := clip.count(number):
+                            kept[i] += [cuts[i](frame) if cuts else frame] * count
+            if isinstance(source, ByteRange) and source.failed is not None:
+                raise RuntimeError("storage failed")  # which PyAV tells
+    except (RuntimeError, IndexError, ValueError, OSError):
         return decode.load_clips(path, lambda *_: positions, timeout, cuts)
     return Clips([torch.stack(images) for images in kept])
