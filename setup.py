@@ -20,6 +20,7 @@ OPENVINO = ["openvino>=2026.0", "nncf>=3.0"]  # nncf: int8
 PARQUET = ["pyarrow>=18.0"]
 RAY = [*PARQUET, "ray[data]>=2.40"]
 MTEB = ["mteb[video]>=2.26"]
+REMOTE = ["fsspec>=2024.2", "aiohttp>=3.9"]  # http; s3fs brings s3, gcsfs gs
 # Tried with gradio 5.40 and 6.31. Not in TEST nor in dev: it wants an older pillow than
 # constraints.txt has, so it is for an environment of its own.
 SERVE = [*VIZ, "gradio>=5.40"]
@@ -104,6 +105,7 @@ setup(
         "openvino": OPENVINO,
         "parquet": PARQUET,
         "ray": RAY,
+        "remote": REMOTE,
         "serve": SERVE,
         "torchcodec": TORCHCODEC,
         "test": TEST,

@@ -29,6 +29,12 @@ def is_url(path: str | os.PathLike[str]) -> bool:
     return _URL.match(os.fspath(path)) is not None
 
 
+def as_url(path: str | os.PathLike[str]) -> str:
+    """Return a URL with both slashes, whatever `pathlib` made of it."""
+    scheme, _, rest = os.fspath(path).partition(":")
+    return f"{scheme}://{rest.lstrip('/')}"
+
+
 def join(folder: str, name: str) -> str:
     """Return the path or URL of a file in a folder."""
     return f"{folder.rstrip('/')}/{name}" if is_url(folder) else os.path.join(folder, name)  # noqa: PTH118
@@ -89,9 +95,9 @@ def _system(url: str) -> tuple[Any, str]:
     """Return this process's file system for a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
-    scheme, _, rest = url.partition(":")
+    url = as_url(url)
     try:
-        return url_to_fs(f"{scheme}://{rest.lstrip('/')}")
+        return url_to_fs(url)
     except (ImportError, ValueError) as error:
         why = str(error).splitlines()[0]
         raise UserError(

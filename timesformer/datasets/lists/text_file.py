@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import codecs
+import os
 from os import PathLike
 from pathlib import Path
 
 from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import open_regular
+from timesformer.utils.remote import as_url, is_url, read_remote
 from timesformer.utils.retry import persistently
 
 NO_DATA_DIR = "DATA.PATH_TO_DATA_DIR is empty: set it to the folder of the lists or annotations"
 
 
 def read_text(path: str | PathLike[str]) -> str:
-    """Read a UTF-8 text file, with or without byte order mark.
+    """Read a UTF-8 text file, with or without byte order mark; its path may be a URL.
 
     Raises:
         AnnotationError: it is missing, can't be read or isn't text; names the line.
     """
-    path = Path(path)
+    path, remote = Path(path), is_url(path)
 
     def read() -> bytes:
+        if remote:
+            return read_remote(os.fspath(path))
         with open_regular(path) as file:
             return file.read()
 
     try:
         data = persistently(read, path)
     except FileNotFoundError:
+        if remote:
+            raise AnnotationError(f"{as_url(path)}: there is no such list") from None
         raise AnnotationError(f"{path}: there is no such list; {_advice(path.parent)}") from None
     except OSError as error:
-        raise AnnotationError(f"{path}: can't be read: {error.strerror}") from error
+        where = as_url(path) if remote else path
+        raise AnnotationError(f"{where}: can't be read: {error.strerror}") from error
     except ValueError as error:  # NUL in the name
         raise AnnotationError(f"{str(path)!r}: can't be read: {error}") from error
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -102,6 +102,8 @@ def parse_row(row: bytes) -> tuple[str, Entry]:
         ValueError: it is none.
     """
     name, shard, offset, size, digest = row.split(b"\t")
+    if not (shard.isdigit() and offset.isdigit() and size.isdigit()):  # int() takes b"1_0"
+        raise ValueError(row)
     return to_text(name), Entry(int(shard), int(offset), int(size), digest.decode("ascii"))
 
 

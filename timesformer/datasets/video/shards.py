@@ -230,7 +230,7 @@ class Shards:
         if "\0" in name:
             raise VideoError(path.replace("\0", "\\0"), "the path has a NUL character")
         try:
-            if entry := self.index.find(name):
+            if "\t" not in name and (entry := self.index.find(name)):
                 if not 0 <= entry.shard < len(self.contents.shards):
                     raise ShardsError(f"{self.index.path}: {MANIFEST} has no shard {entry.shard}")
                 return Member(self, name, entry)
