@@ -33,6 +33,7 @@ EXEMPT = {
     ("visualization/embedding_page.py", "_shrunk"): "into memory",
     ("visualization/predictions.py", "_rasterise"): "into memory",
     ("visualization/tensorboard.py", "add_scalars"): "a log: events are added to its end",
+    ("prepare/tar_writer.py", "_open"): "into `written_whole`'s file, which close() completes",
     ("prepare/transcode.py", "_write"): "what transcode() gives it, a temporary file",
 }
 
