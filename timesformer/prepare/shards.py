@@ -155,6 +155,6 @@ def _is_packed(job: Job, packer: Packer, output: Path, as_it_is: bool) -> bool:
 def _time(path: Path, otherwise: int | None) -> int | None:
     """Return when a file was written, as a tar says it; `otherwise` if it isn't there any more."""
     try:
-        return max(0, int(path.stat().st_mtime))
+        return max(0, path.stat().st_mtime_ns // 10**9)
     except OSError:
         return otherwise

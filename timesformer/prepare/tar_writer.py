@@ -92,7 +92,7 @@ class TarWriter:
         try:
             with open_regular(path) as source:
                 status = os.fstat(source.fileno())
-                self._copy(source, path, name, status.st_size, max(0, int(status.st_mtime)))
+                self._copy(source, path, name, status.st_size, max(0, status.st_mtime_ns // 10**9))
         except OSError as error:
             raise VideoError.of_system(path, error, "can't be read") from error
 

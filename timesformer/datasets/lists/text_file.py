@@ -21,7 +21,7 @@ def read_text(path: str | PathLike[str]) -> str:
     Raises:
         AnnotationError: it is missing, can't be read or isn't text; names the line.
     """
-    path, remote = Path(path), is_url(path)
+    remote, path = is_url(path), Path(path)
 
     def read() -> bytes:
         if remote:
