@@ -21,7 +21,8 @@ def read_text(path: str | PathLike[str]) -> str:
     Raises:
         AnnotationError: it is missing, can't be read or isn't text; names the line.
     """
-    remote, path = is_url(path), Path(path)
+    remote = is_url(path)
+    path = Path(path)
 
     def read() -> bytes:
         if remote:
