@@ -37,8 +37,8 @@ def read_text(path: str | PathLike[str]) -> str:
             raise AnnotationError(f"{as_url(path)}: there is no such list") from None
         raise AnnotationError(f"{path}: there is no such list; {_advice(path.parent)}") from None
     except OSError as error:
-        where = as_url(path) if remote else path
-        raise AnnotationError(f"{where}: can't be read: {error.strerror}") from error
+        name = as_url(path) if remote else path
+        raise AnnotationError(f"{name}: can't be read: {error.strerror}") from error
     except ValueError as error:  # NUL in the name
         raise AnnotationError(f"{str(path)!r}: can't be read: {error}") from error
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
