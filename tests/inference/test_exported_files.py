@@ -114,7 +114,8 @@ def test_what_a_file_says(folder: Path) -> None:
     assert (given.name, given.shape) == ("logits", ["batch", 7])
     about = json.loads(session.get_modelmeta().custom_metadata_map["timesformer"])
     with zipfile.ZipFile(folder / "a.pt2") as archive:
-        assert json.loads(archive.read("a/extra/timesformer.json")) == about
+        [extra] = (name for name in archive.namelist() if name.endswith("/extra/timesformer.json"))
+        assert json.loads(archive.read(extra)) == about
     more = {"target_fps": 30.0, "ensemble": "sum", "multi_label": False}
     assert about["preprocessing"] == SAID | more
     assert about["class_names"] == [*NAMES]
@@ -246,6 +247,34 @@ def test_files_that_cannot_be_used(more: list[str], complaint: str, folder: Path
     told = complaint_of(predict, video, "--checkpoint", folder / name, *options)
     assert complaint.format(folder=folder) in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.pt2"])
+def test_a_flipped_bit_is_noticed(name: str, folder: Path, tmp_path: Path) -> None:
+    """None of what computes the files looks: a weight would be another one."""
+    whole = (folder / name).read_bytes()
+    weight = timesformer.load(folder / "weights").model.get_classifier().weight
+    at = whole.index(weight.detach().numpy().tobytes()[:16])
+    (tmp_path / name).write_bytes(whole)
+    timesformer.load(tmp_path / name)
+    (tmp_path / name).write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    with pytest.raises(UserError, match=r"can't read it .*isn't what it was when it was written"):
+        timesformer.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch-export"])
+def test_a_full_disk_is_told(to: str, model: Predictor, tmp_path: Path) -> None:
+    """With the file's name, and nothing is left; a limit on sizes of files stands for it."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / ("a.onnx" if to == "onnx" else "a.pt2")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(UserError, match=rf"{path.name}: can't write this file: File too large"):
+            timesformer.export(model, path, to)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_pickles_are_refused(folder: Path, tmp_path: Path) -> None:

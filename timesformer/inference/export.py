@@ -106,7 +106,10 @@ def export(
     program = traced(graph, kind, about)
     clips = _calibrating(model, about, calibrate) if calibrate is not None else []
     with _staged(path) as place:
-        written(kind, program, place, about, clips)
+        try:
+            written(kind, program, place, about, clips)
+        except OSError as error:
+            raise UserError(f"{path}: can't write this file: {error.strerror or error}") from error
         found = open_exported(place)
         apart = differences(graph, found, about)
         _check(kind, about, apart)

@@ -10,11 +10,21 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from timesformer.inference.formats import seal
 from timesformer.inference.formats.base import BATCH, CLIPS, KEY, LOGITS, About, Format, Run
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import is_file
 
 LARGEST = 2_000_000_000
 """Bytes of weights in one file: protobuf ends at 2 GiB. More of them stand in a file beside it."""
+# One more of ModelProto.metadata_props (14): a key (1) and a value (2) of 64 characters.
+_SEAL_KEY = f"{KEY}-sha256".encode()
+SEAL = (
+    bytes([14 << 3 | 2, len(_SEAL_KEY) + 68, 1 << 3 | 2, len(_SEAL_KEY)])
+    + _SEAL_KEY
+    + bytes([2 << 3 | 2, 64]),
+    b"",
+)
 MATRICES = ("MatMul", "Gemm")
 LEAST = 0.25  # share of the weights; of the smallest transformers, patches and positions have half
 
@@ -47,6 +57,7 @@ class Onnx(Format):
                 file.unlink()
         else:
             self._save(made, path)
+        seal.append(path, _weights_of(path), SEAL)
 
     def _save(self, made: Any, path: Path) -> None:
         size = sum(v.const_value.nbytes for v in made.model.graph.initializers.values())
@@ -56,6 +67,7 @@ class Onnx(Format):
         """Read a file, for the CPU and as many threads as torch has."""
         import onnxruntime
 
+        seal.check(path, _weights_of(path), SEAL)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # its warnings are of graphs, not of what people can mend
         options.intra_op_num_threads = torch.get_num_threads()
@@ -68,6 +80,11 @@ class Onnx(Format):
             return torch.from_numpy(logits)
 
         return session.get_modelmeta().custom_metadata_map.get(KEY), run
+
+
+def _weights_of(path: Path) -> list[Path]:
+    beside = path.with_name(f"{path.name}.data")
+    return [beside] if is_file(beside) else []
 
 
 def _tidy(model: Any) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from timesformer.inference.formats import seal
 from timesformer.inference.formats.base import CLIPS, KEY, LOGITS, About, Format, Run
 
+SEAL = (f"<!-- {KEY}-sha256: ".encode(), b" -->\n")
 ATTENTION = ("ScaledDotProductAttention", "Softmax")
 """Steps of models that NNCF should take for transformers."""
 
@@ -44,11 +46,13 @@ class OpenVino(Format):
             model = _quantise(model, clips)
         model.set_rt_info(about.to_text(), [KEY])
         openvino.save_model(model, str(path), compress_to_fp16=about.precision == "fp16")
+        seal.append(path, [path.with_suffix(".bin")], SEAL)
 
     def open(self, path: Path) -> tuple[str | None, Run]:
         """Read a file, for the CPU and as many threads as torch has."""
         import openvino
 
+        seal.check(path, [path.with_suffix(".bin")], SEAL)
         core = openvino.Core()
         model = core.read_model(str(path))
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -34,7 +35,9 @@ class TorchExport(Format):
         self, program: ExportedProgram, path: Path, about: About, clips: Sequence[Tensor]
     ) -> None:
         """Write one file."""
-        torch.export.save(program, path, extra_files={EXTRA: about.to_text()})
+        buffer = io.BytesIO()  # torch itself ends the process where the disk is full
+        torch.export.save(program, buffer, extra_files={EXTRA: about.to_text()})
+        path.write_bytes(buffer.getbuffer())
 
     def open(self, path: Path) -> tuple[str | None, Run]:
         """Read a file, unless code would run with it.
@@ -62,9 +65,11 @@ def refuse_objects(path: Path) -> None:
 
     Raises:
         WeightsError: it holds such.
-        zipfile.BadZipFile, ValueError: it is no such archive.
+        zipfile.BadZipFile, ValueError: it is no such archive, or damaged.
     """
     with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():  # torch doesn't look at the sums
+            raise zipfile.BadZipFile(f"{damaged} isn't what it was when it was written")
         for name in archive.namelist():
             inside = name.partition("/")[2]
             lists = inside.startswith("data/") and inside.endswith("_config.json")
