@@ -17,8 +17,10 @@ from small_run import complaint_of, small_model
 from video_fixtures import numbered_frames, write_video
 
 from timesformer.commands.watch import main
-from timesformer.inference.live import Live, source_of
+from timesformer.datasets.video.whole import WholeVideo
+from timesformer.inference.live import Live
 from timesformer.inference.predictor import Predictor
+from timesformer.inference.source import source_of
 from timesformer.inference.watch import Watch
 from timesformer.inference.windows import Windows, moments_of, places_from
 from timesformer.utils.errors import VideoError
@@ -141,7 +143,7 @@ def test_a_signal_ends_it_with_a_summary(predictor, tmp_path, capsys):
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines
-    assert {*lines[0]} == {"start", "end", "at", "topk", "latency", "fps", "dropped"}
+    assert {*lines[0]} == {"start", "end", "at", "topk", "latency", "fps", "dropped", "damage"}
     assert "latency" in err
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -163,6 +165,21 @@ def test_mistakes(words, said):
     told = complaint_of(main, *words, "--checkpoint", "x")
     assert said in told
     assert told.count("\n") == 1
+
+
+def test_the_damage_of_a_file_is_told(predictor, tmp_path, capsys):
+    """In the words of those who read it otherwise."""
+    predictor.model.save_pretrained(tmp_path / "weights")
+    path = write_video(tmp_path / "a.mkv", numbered_frames(90, 64, 80), fps=60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    video = WholeVideo(path)
+    assert [*video]
+    assert "ends after" in video.damage
+    words = [str(path), "--checkpoint", str(tmp_path / "weights"), "--device", "cpu", "--json"]
+    main([*words, "--every", "0.1"])
+    out, err = capsys.readouterr()
+    assert f"a.mkv: used as decoded: {video.damage}\n" in err
+    assert json.loads(out.splitlines()[-1])["damage"]
 
 
 @pytest.mark.parametrize("frames", [0, 3])

@@ -22,8 +22,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from timesformer.inference.live import source_of
 from timesformer.inference.options import ModelParser, load_asked
+from timesformer.inference.source import source_of
 from timesformer.inference.watch import EVERY, RECONNECT, TIMEOUT, Seen, Summary, Watch
 from timesformer.utils.errors import UserError, VideoError, in_one_line
 from timesformer.utils.files import expand_home
@@ -84,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         except VideoError as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
+    if watch.summary.damage:
+        print(f"{in_one_line(source.word)}: used as decoded: {watch.summary.damage}",
+              file=sys.stderr)  # fmt: skip
     summarise(watch.summary)
     if failed:
         sys.exit(1)

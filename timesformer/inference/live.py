@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -23,73 +22,17 @@ from timesformer.datasets.video.file import (
     complete_rate,
     typed_errors,
 )
-from timesformer.datasets.video.whole import DECODING
+from timesformer.datasets.video.whole import DECODING, WholeVideo
+from timesformer.inference.source import Source
 from timesformer.inference.windows import Window, Windows
-from timesformer.utils.errors import UserError, VideoError
-from timesformer.utils.files import is_file
+from timesformer.utils.errors import VideoError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.text import counted
 
 logger = get_logger(__name__)
 
-SCHEMES = (*("rtsp", "rtsps", "http", "https", "udp", "rtp", "tcp", "srt", "rtmp", "rtmps"),)
-PROTOCOLS = "udp,rtp,rtsp,tcp,tls,http,https,httpproxy,hls,crypto,srt,rtmp,rtmps"
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a stream is opened again
-SETTLES = 2.0  # seconds of a stream that are looked at for its format
 UNKNOWN_RATE = 30.0  # frames/s of a camera that doesn't say its rate
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where live pictures come from.
-
-    Attributes:
-        word: as it was given.
-        url: what is opened.
-        format: of FFmpeg, where the URL doesn't tell.
-        options: of FFmpeg.
-        again: it is opened again when it ends or fails.
-        paced: it is a file, which would come faster than it plays.
-    """
-
-    word: str
-    url: str
-    format: str | None = None
-    options: dict[str, str] = field(default_factory=dict)
-    again: bool = False
-    paced: bool = False
-
-
-def source_of(word: str) -> Source:
-    """Return the source that a word means: a camera, a URL, a file, or "-" for stdin.
-
-    Raises:
-        UserError: there is no such thing.
-    """
-    if word == "-":
-        return Source("stdin", "pipe:0")
-    scheme = word.partition("://")[0].lower()
-    if "://" in word:
-        if scheme not in SCHEMES:
-            raise UserError(f"{word:.200}: a URL begins with {', '.join(SCHEMES)}")
-        options = {
-            "protocol_whitelist": PROTOCOLS,  # a playlist mustn't reach files
-            "analyzeduration": str(round(SETTLES * 1e6)),
-        }
-        if scheme.startswith("rtsp"):
-            options["rtsp_transport"] = "tcp"
-        return Source(word, word, options=options, again=True)
-    if word.isdecimal() and sys.platform == "darwin":
-        return Source(word, word, "avfoundation", {"framerate": "30"}, again=True)
-    camera = f"/dev/video{word}" if word.isdecimal() else word
-    if camera.startswith("/dev/video"):
-        if not os.path.exists(camera):  # noqa: PTH110  (a device)
-            raise UserError(f"{camera}: there is no such camera")
-        return Source(word, camera, "v4l2", again=True)
-    if not is_file(word):
-        raise UserError(f"{word}: there is no such file or camera; a URL begins with rtsp://, …")
-    options = {"protocol_whitelist": "file"}
-    return Source(word, f"file:{word}", options=options, paced=True)
 
 
 @dataclass(frozen=True)
@@ -105,6 +48,29 @@ class Offer:
     arrived: float
 
 
+@dataclass
+class _Clock:
+    """Of a source that was just opened; times are timestamps.
+
+    Attributes:
+        fps: frames per second.
+        tick: seconds of a tick.
+        windows: in the making, since the clock last jumped.
+        number: of the next frame, since then.
+        first: when the first frame since then is shown.
+        last: when the one before is.
+        begun: when that first one came (`time.monotonic`).
+    """
+
+    fps: float
+    tick: float
+    windows: Windows | None = None
+    number: int = 0
+    first: int = 0
+    last: int = 0
+    begun: float = 0.0
+
+
 class Live:
     """Reads a source in a thread, and offers the newest window; older ones are dropped.
 
@@ -113,6 +79,7 @@ class Live:
         windows: that were complete so far.
         dropped: windows that nobody took before a newer one was there.
         opened: how often the source was opened again.
+        damage: what is wrong with a file, as far as it is read; "" if nothing is, or of others.
     """
 
     def __init__(
@@ -132,6 +99,7 @@ class Live:
         """
         self.source, self.timeout, self.attempts = source, timeout, attempts
         self.frames = self.windows = self.dropped = self.opened = 0
+        self.damage = ""
         self._make = make
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -227,6 +195,9 @@ class Live:
         Raises:
             VideoError: it can't be opened, or fails.
         """
+        if self.source.paced:
+            self._read_file()
+            return
         word = self.source.word
         with self._in_words():
             options: dict[str, Any] = {"options": self.source.options, **ANY_TAGS}
@@ -264,14 +235,23 @@ class Live:
                 reason = "not a video that can be read as it comes (an .mp4 often can't): try .ts"
                 raise VideoError(word, reason) from error
 
+    def _read_file(self) -> None:
+        """Read a file as others do that are asked about it, and keep what is wrong with it."""
+        video = WholeVideo(self.source.word)
+        clock = _Clock(video.info.fps, video.tick)
+        for frame in video:
+            if self._stop.is_set():
+                return
+            self.damage = video.damage
+            self._show(clock, frame.pts, frame.image)
+        self.damage = video.damage
+
     def _frames(self, container: InputContainer, stream: VideoStream) -> None:
-        """Feed windows with the frames of a source, at the pace of a file if it is one."""
+        """Feed windows with the frames of a source."""
         tick = float(stream.time_base or 0) or 1 / UNKNOWN_RATE
         said = float(stream.average_rate or stream.guessed_rate or UNKNOWN_RATE)
         fps, ticks = complete_rate(self.source.word, said, 0.0, tick)
-        to_rgb, windows, number = Converter(self.source.word), None, 0
-        first = last = 0
-        begun = time.monotonic()
+        to_rgb, clock = Converter(self.source.word), _Clock(fps, tick)
         for packet in container.demux(stream):
             try:
                 found = packet.decode()
@@ -280,19 +260,24 @@ class Live:
             for frame in found:
                 if self._stop.is_set():
                     return
-                pts = last + round(ticks) if frame.pts is None else frame.pts
-                # After a jump of the clock nothing that came before is near in time.
-                if windows is None or not 0 <= (pts - last) * tick <= self.timeout:
-                    windows, number, first = self._make(fps, tick, pts), 0, pts
-                    begun = time.monotonic()
-                last = pts
-                if self.source.paced:
-                    self._stop.wait(max(0.0, begun + (pts - first) * tick - time.monotonic()))
-                self._heard = time.monotonic()
-                self.frames += 1
-                for window in windows.feed(number, pts, lambda f=frame: to_rgb(f)):  # type: ignore[misc]
-                    self._put(Offer(window, self._heard))
-                number += 1
+                pts = clock.last + round(ticks) if frame.pts is None else frame.pts
+                self._show(clock, pts, lambda f=frame: to_rgb(f))  # type: ignore[misc]
+
+    def _show(self, clock: _Clock, pts: int, image: Callable[[], np.ndarray]) -> None:
+        """Feed windows with a frame, at the pace of a file if it is one."""
+        # After a jump of the clock nothing that came before is near in time.
+        if clock.windows is None or not 0 <= (pts - clock.last) * clock.tick <= self.timeout:
+            clock.windows = self._make(clock.fps, clock.tick, pts)
+            clock.number, clock.first, clock.begun = 0, pts, time.monotonic()
+        clock.last = pts
+        if self.source.paced:
+            due = clock.begun + (pts - clock.first) * clock.tick
+            self._stop.wait(max(0.0, due - time.monotonic()))
+        self._heard = time.monotonic()
+        self.frames += 1
+        for window in clock.windows.feed(clock.number, pts, image):
+            self._put(Offer(window, self._heard))
+        clock.number += 1
 
     def _put(self, offer: Offer) -> None:
         with self._changed:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from timesformer.inference.live import Live, Source
+from timesformer.inference.live import Live
 from timesformer.inference.prediction import TOPK, Prediction
 from timesformer.inference.predictor import Predictor
+from timesformer.inference.source import Source
 from timesformer.inference.timeline import testing_of
 from timesformer.inference.windows import Windows, moments_of, places_from, span_of
 from timesformer.utils.errors import UserError
@@ -54,6 +55,7 @@ class Seen:
             "latency": round(self.latency, 4),
             "fps": round(self.fps, 2),
             "dropped": self.dropped,
+            "damage": self.prediction.damage,
         }
 
 
@@ -69,6 +71,7 @@ class Summary:
         seconds: from the first to the last.
         latency: mean of the predictions, in seconds.
         longest: the longest of them.
+        damage: what is wrong with a file, as far as it was read; "" if nothing is, or of others.
     """
 
     predictions: int = 0
@@ -78,6 +81,7 @@ class Summary:
     seconds: float = 0.0
     latency: float = 0.0
     longest: float = 0.0
+    damage: str = ""
 
 
 class Watch:
@@ -106,7 +110,7 @@ class Watch:
 
         Args:
             predictor: the model.
-            source: see `live.source_of`.
+            source: see `source.source_of`.
             every: seconds from one window to the next; EVERY if frames aren't said either.
             every_frames: the same in frames.
             window: seconds that a window spans, for a model that takes frames of equal parts.
@@ -156,7 +160,7 @@ class Watch:
                     at=datetime.now().astimezone(),
                     prediction=Prediction(
                         self.source.word, joined, self.testing, self.predictor.class_names,
-                        topk=self.topk,
+                        damage=live.damage, topk=self.topk,
                     ),
                     latency=now - offer.arrived,
                     fps=(live_frames - frames) / max(now - before, 1e-9),
@@ -168,7 +172,7 @@ class Watch:
         finally:
             live.close()
             self.summary.frames, self.summary.dropped = live.frames, live.dropped
-            self.summary.opened = live.opened
+            self.summary.opened, self.summary.damage = live.opened, live.damage
             self.summary.seconds = time.monotonic() - begun
 
     def _add(self, latency: float) -> None:
