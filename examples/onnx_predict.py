@@ -31,7 +31,11 @@ def frame_numbers(i):
         edges = np.round((len(video) - 1) / T * np.arange(T + 1)).astype(int)
         return (edges[:-1] + edges[1:]) // 2
     span = p["sampling_rate"] * T * fps / p["target_fps"]
-    shares = {"legacy": i / n, "center": (i + 0.5) / n, "uniform": i / (n - 1) if n > 1 else 0.5}
+    tiled = p["clip_sampling"] == "tiled"  # as many as have room side by side, in turn
+    count = max(1, min(n, int(len(video) / span + 1e-6))) if tiled else n
+    i %= count
+    ends = i / (count - 1) if count > 1 else 0.5
+    shares = {"legacy": i / n, "center": (i + 0.5) / n, "uniform": ends, "tiled": ends}
     start = math.ceil(max(len(video) - span, 0) * shares[p["clip_sampling"]])
     steps = np.linspace(0, max(span - 1, 0), T, dtype=np.float32).astype(int)
     return np.minimum(start + steps, len(video) - 1)
@@ -63,8 +67,11 @@ if p["ensemble"] != "prob":
     logits = (
         logits.max(0, keepdims=True) if p["ensemble"] == "max" else logits.mean(0, keepdims=True)
     )
-chances = np.exp(logits - logits.max(1, keepdims=True))
-chances = (chances / chances.sum(1, keepdims=True)).mean(0)
+if p["multi_label"]:  # each class has a probability of its own
+    chances = np.exp(-np.logaddexp(0, -logits)).mean(0)
+else:
+    chances = np.exp(logits - logits.max(1, keepdims=True))
+    chances = (chances / chances.sum(1, keepdims=True)).mean(0)
 for label in (-chances).argsort(kind="stable")[:5]:
     name = about["class_names"][label] if about["class_names"] else f"class {label}"
     print(f"{name}  {100 * chances[label]:.1f} %")

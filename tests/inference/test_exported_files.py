@@ -141,6 +141,42 @@ def test_the_command_predicts_and_so_does_the_example(
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == lines
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"multi_label": True},
+        {"multi_label": True, "ensemble": "prob"},
+        {"multi_label": True, "ensemble": "max"},
+        {"clip_sampling": "tiled", "num_clips": 4},
+        {"clip_sampling": "tiled", "num_clips": 1},
+        {"clip_sampling": "legacy", "num_crops": 1, "ensemble": "prob"},
+        {"sampling": "segments"},
+    ],
+    ids=str,
+)
+def test_the_example_tests_as_the_file_says(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, object],
+) -> None:
+    import onnx
+
+    exported, video = onnx.load(str(folder / "a.onnx")), str(folder / "videos" / "1.mp4")
+    [said] = [entry for entry in exported.metadata_props if entry.key == "timesformer"]
+    about = json.loads(said.value)
+    about["preprocessing"] |= changes
+    said.value = json.dumps(about)
+    onnx.save(exported, str(tmp_path / "b.onnx"))
+    predict([video, "--checkpoint", str(tmp_path / "b.onnx")])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    monkeypatch.setattr(sys, "argv", ["onnx_predict.py", str(tmp_path / "b.onnx"), video])
+    runpy.run_path(str(EXAMPLE))
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in shown] == [line.split() for line in lines]
+
+
 def test_the_example_needs_three_packages() -> None:
     tree = ast.parse(EXAMPLE.read_text())
     names = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
