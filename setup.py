@@ -21,10 +21,12 @@ PARQUET = ["pyarrow>=18.0"]
 RAY = [*PARQUET, "ray[data]>=2.40"]
 MTEB = ["mteb[video]>=2.26"]
 REMOTE = ["fsspec>=2024.2", "aiohttp>=3.9"]  # http; s3fs brings s3, gcsfs gs
+CLUSTER = ["submitit>=1.5.2"]
 # Tried with gradio 5.40 and 6.31. Not in TEST nor in dev: it wants an older pillow than
 # constraints.txt has, so it is for an environment of its own.
 SERVE = [*VIZ, "gradio>=5.40"]
 TEST = [
+    *CLUSTER,
     *EMBED,
     *HUB,
     *PARQUET,
@@ -106,6 +108,7 @@ setup(
         "parquet": PARQUET,
         "ray": RAY,
         "remote": REMOTE,
+        "cluster": CLUSTER,
         "serve": SERVE,
         "torchcodec": TORCHCODEC,
         "test": TEST,

@@ -21,9 +21,19 @@ MAY_IMPORT = {
     "tools": {"commands", "engine", "utils.errors"},  # engine: the published modules' names
     "__main__": {"__version__", "commands", "utils"},
     "commands": {
-        *{"studies", "engine", "prepare", "explain", "embed", "inference", "visualization"},
+        *{
+            "cluster",
+            "studies",
+            "engine",
+            "prepare",
+            "explain",
+            "embed",
+            "inference",
+            "visualization",
+        },
         *{"models", "datasets", "clips", "config", "utils"},
     },
+    "cluster": {"utils"},
     "studies": {
         *{"__version__", "engine", "prepare", "visualization"},
         *{"models", "datasets", "clips", "config", "utils"},

@@ -67,7 +67,7 @@ def test_imports_are_required(arguments: dict[str, Any]) -> None:
     extras = {name: {plain(r) for r in some} for name, some in arguments["extras_require"].items()}
     optional = extras["embed"] | extras["hub"] | extras["torchcodec"] | extras["openvino"]
     optional |= extras["onnx"] | {"onnx-ir"}  # which onnxscript is made with
-    optional |= extras["ray"] | extras["mteb"] | extras["remote"]
+    optional |= extras["cluster"] | extras["ray"] | extras["mteb"] | extras["remote"]
     optional |= extras["serve"] | {"fastapi", "uvicorn"}  # which gradio is made with
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))

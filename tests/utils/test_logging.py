@@ -9,11 +9,10 @@ import sys
 
 import pytest
 
-from timesformer.utils import distributed
-from timesformer.utils import logging as logging_module
+from timesformer.utils import distributed, files
 from timesformer.utils.distributed import World
+from timesformer.utils.files import append_line
 from timesformer.utils.logging import (
-    append_line,
     get_logger,
     log_json_stats,
     progress,
@@ -65,7 +64,7 @@ def test_json_lines_are_appended_and_hold_only_json(tmp_path, capsys):
 @pytest.mark.parametrize("torn", [b"", b'{"a": ', b"x" * 50, b"x" * 47])
 @pytest.mark.parametrize("whole", [b"", b'{"a": 1}\n', b"{}\n" * 40])
 def test_a_line_is_not_joined_to_a_torn_one(whole, torn, tmp_path, monkeypatch):
-    monkeypatch.setattr(logging_module, "BLOCK", 16)
+    monkeypatch.setattr(files, "BLOCK", 16)
     (tmp_path / "stats.jsonl").write_bytes(whole + torn)
     append_line(tmp_path / "stats.jsonl", "{}")
     assert (tmp_path / "stats.jsonl").read_bytes() == whole + b"{}\n"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.torch_file import check_digest
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +66,9 @@ def get_last_checkpoint(path_to_job: str | Path) -> Path | None:
     Raises:
         WeightsError: storage doesn't give the newest; that says nothing about what is in it.
     """
+    # Who only looks which there are doesn't wait for torch.
+    from timesformer.utils.torch_file import check_digest
+
     for path in numbered_checkpoints(path_to_job):
         try:
             check_digest(path, required=True)

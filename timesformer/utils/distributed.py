@@ -23,14 +23,13 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from timesformer.utils.errors import Stopped, UserError
+from timesformer.utils.errors import ANOTHER_ENDED, Stopped, UserError
 from timesformer.utils.launchers import job_in_words, tasks
 from timesformer.utils.stopping import noting_signals
 from timesformer.utils.text import counted
 
 T = TypeVar("T")
 
-ANOTHER_ENDED = "another rank has ended; its own message says why"
 _LOST = re.compile(
     r"gloo.*(Connection closed by peer|Connection reset by peer|Broken pipe)"
     r"|ncclRemoteError|Connection was likely closed",

@@ -106,11 +106,13 @@ DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 }
 INTERRUPTED = "interrupted\n"
+ANOTHER_ENDED = "another rank has ended; its own message says why"
 # What an extra of setup.py installs, and the extra.
 _EXTRAS = {"matplotlib": "viz", "sklearn": "embed", "huggingface_hub": "hub", "gradio": "serve"}
 _EXTRAS |= {"torchcodec": "torchcodec", "openvino": "openvino", "nncf": "openvino"}
 _EXTRAS |= dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx")
 _EXTRAS |= {"pyarrow": "parquet", "ray": "ray", "fsspec": "remote", "aiohttp": "remote"}
+_EXTRAS |= {"submitit": "cluster"}
 
 
 @contextmanager

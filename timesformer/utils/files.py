@@ -21,6 +21,7 @@ from timesformer.utils.errors import UserError
 from timesformer.utils.processes import is_alive
 
 NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
+BLOCK = 1 << 16  # bytes of a log that are read at once
 LOCK_NAME = ".lock"  # of the file that `run_lock` holds a folder with
 RUN_HOLDS = "a run's folder holds stats.jsonl, run.log and checkpoints/"
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unnamed"
@@ -232,3 +233,21 @@ def written_whole(path: Path, synced: bool = False) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file; what a killed run left of its last line is cut off first."""
+    with path.open("ab+") as file:
+        file.truncate(_end_of_lines(file))
+        file.write(line.encode() + b"\n")
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Return how many bytes of a file are whole lines."""
+    start = file.seek(0, os.SEEK_END)
+    while start:
+        end, start = start, max(0, start - BLOCK)
+        file.seek(start)
+        if (newline := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + newline + 1
+    return 0

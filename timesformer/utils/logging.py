@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import simplejson
 from tqdm import tqdm
 
-from timesformer.utils.distributed import ANOTHER_ENDED, get_rank, is_main, is_of_another_rank
-from timesformer.utils.errors import ConfigError, UserError, to_nowhere
-from timesformer.utils.files import make_folder
+from timesformer.utils.distributed import get_rank, is_main, is_of_another_rank
+from timesformer.utils.errors import ANOTHER_ENDED, ConfigError, UserError, to_nowhere
+from timesformer.utils.files import append_line, make_folder
 
 T = TypeVar("T")
 
 ROOT = "timesformer"
-BLOCK = 1 << 16  # bytes of stats.jsonl that are read at once
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -152,24 +150,6 @@ def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:
 def rounded(value: float) -> float:
     """Return the seven significant digits that `log_json_stats` writes."""
     return float(f"{value:.7g}")
-
-
-def append_line(path: Path, line: str) -> None:
-    """Append a line to a file; what a killed run left of its last line is cut off first."""
-    with path.open("ab+") as file:
-        file.truncate(_end_of_lines(file))
-        file.write(line.encode() + b"\n")
-
-
-def _end_of_lines(file: BinaryIO) -> int:
-    """Return how many bytes of a file are whole lines."""
-    start = file.seek(0, os.SEEK_END)
-    while start:
-        end, start = start, max(0, start - BLOCK)
-        file.seek(start)
-        if (newline := file.read(end - start).rfind(b"\n")) >= 0:
-            return start + newline + 1
-    return 0
 
 
 def progress(

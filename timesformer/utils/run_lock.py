@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import time
@@ -14,13 +15,12 @@ from typing import Any
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import LOCK_NAME
 from timesformer.utils.launchers import job
-from timesformer.utils.logging import get_logger
 from timesformer.utils.processes import is_alive
 
 PAUSE = 0.02  # seconds until the next attempt, where another one is taking a lock over
 UNWRITTEN = 60.0  # seconds after which a lock without content is of a process that died at once
 
-logger = get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 _SINCE = time.strftime("%Y-%m-%d %H:%M:%S")
 _held: dict[str, int] = {}  # folder -> how many times this process has it
