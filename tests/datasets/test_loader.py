@@ -24,7 +24,7 @@ from timesformer.datasets.loader import (
     worker_errors,
 )
 from timesformer.utils.distributed import World
-from timesformer.utils.errors import ConfigError, TrainingError, VideoError
+from timesformer.utils.errors import ConfigError, TrainingError, UserError, VideoError
 from timesformer.utils.processes import is_alive
 
 VIDEOS = 7
@@ -295,3 +295,27 @@ def test_workers_end_with_the_main_process(method: str, tmp_path: Path) -> None:
     while any(map(is_alive, workers)) and time.monotonic() < end:
         time.sleep(0.1)
     assert not any(map(is_alive, workers))
+
+
+def end_with_workers(cfg: CfgNode) -> None:
+    """Ends by an error that is kept, and with it the workers of a loader."""
+    cfg.DATA_LOADER.NUM_WORKERS = 1
+    loader = construct_loader(cfg, "train")
+    next(iter(loader))
+    kept.append(loader)
+    print("read", flush=True)
+    raise UserError("stop")
+
+
+kept: list[VideoLoader] = []
+
+
+def test_a_process_ends_though_its_workers_leave_signals_to_it(cfg: CfgNode, tmp_path: Path):
+    from children import Run  # which skips where there is no fork
+
+    run = Run(end_with_workers, cfg, output=tmp_path / "said")
+    try:
+        assert run.wait(60) == 2, run.said
+        assert run.said == "read\nerror: stop\n"
+    finally:
+        run.clear()
