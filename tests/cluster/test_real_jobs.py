@@ -24,7 +24,7 @@ from timesformer.cluster.attempts import progress_of
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 
 pytest.importorskip("submitit")
-pytestmark = [pytest.mark.slow, pytest.mark.dist]
+pytestmark = [pytest.mark.slow, pytest.mark.dist, pytest.mark.timeout(900)]
 
 OPTIONS: dict[str, Any] = {
     "SOLVER__MAX_EPOCH": 4,

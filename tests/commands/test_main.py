@@ -147,6 +147,7 @@ MISTAKES = {
     ),
     "make-synthetic": ([], "--output"),
     "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),
+    "submit": (["--cfg", str(RECIPE)], "--hours"),
     "predict": (["a.mp4", "--checkpoint", "b", "--amp", "tf32"], "'tf32'"),
     "prepare-data": (["--output", "x"], "one of the arguments --cfg --input is required"),
     "profile": (["--cfg", str(RECIPE), "NUM_GPUS"], "has no partner"),
@@ -226,6 +227,7 @@ WITH_PAIRS = {
     "prepare-data": (["--output", "copies"], ["--gop", "--crf", "--short-side", "--output"]),
     "profile": ([], ["--all-schemes"]),
     "run": ([], ["--num_shards", "--shard_id=1", "--init_method"]),
+    "submit": (["--hours", "1"], ["--nodes=1", "--gpus", "--seeds", "--sbatch=x=y", "--local"]),
     "test": ([], ["--num_shards", "--shard_id=1", "--init_method"]),
     "train": ([], ["--num_shards", "--shard_id=1", "--init_method"]),
 }

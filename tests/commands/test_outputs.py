@@ -44,6 +44,8 @@ FILES = {
 RUNS = {
     name: [name, "--cfg", str(RECIPE), "{options}", "OUTPUT_DIR", OUT] for name in ("run", "train")
 }
+here = ["submit", "--local", "--gpus", "0", "--hours", "1", "--cfg", str(RECIPE)]
+RUNS["submit"] = [*here, "OUTPUT_DIR", OUT]
 # test: its OUTPUT_DIR is that of the training; watch and serve only show
 WITHOUT = {"keys", "profile", "recipes", "test", "watch", "serve"}
 SUFFIXES = {"export": ".onnx", "predict": ".csv"}  # of what is written, which they insist on

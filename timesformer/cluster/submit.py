@@ -232,7 +232,7 @@ def run_here(resources: Resources, runs: Sequence[ClusterRun], folder: Path) -> 
 def _submitted(folder: Path) -> list[dict[str, Any]]:
     try:
         text = (folder / SUBMITTED).read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except OSError:  # none; or OUTPUT_DIR can't be, which is told where it is made
         return []
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 

@@ -1,4 +1,4 @@
-r"""Hand a run to SLURM: it goes on after preemption and when its time is over, until it is done.
+r"""Hand a run to SLURM: it goes on after each end of a job until it is done.
 
 The job runs `timesformer run` with the same words. When its time is over or its machine is wanted
 for another job, the run saves, the job is queued again, and the run goes on bit for bit. It is
