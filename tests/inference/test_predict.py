@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import sys
 from itertools import islice
 
 import numpy as np
@@ -119,6 +121,29 @@ def test_few_videos_start_no_processes_unless_they_are_asked_for(run, monkeypatc
     main(words)
     main([*words, "--workers", "2"])
     assert asked == [0, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text there")
+def test_lists_have_names_that_are_not_utf8(tmp_path, monkeypatch):
+    """As folders of videos may; other bytes that aren't UTF-8 are of a list in another encoding."""
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / name).touch()
+    (tmp_path / "frames\udce9").mkdir()
+    (tmp_path / "frames\udce9" / "0.png").touch()
+    (tmp_path / "other").mkdir()
+    header = "original_vido_id video_id frame_id path labels\n"
+    forms = {"a.txt": f"{name}\n", "b.csv": f"{name} 3\n", "c.csv": f"{name},my class\n"}
+    forms["d.csv"] = f"{header}0 0 0 frames\udce9/0.png 3\n"
+    for folder in (tmp_path, tmp_path / "other"):  # the list's is as good as the current one
+        monkeypatch.chdir(folder)
+        for form, text in forms.items():
+            path = tmp_path / form
+            path.write_text(text, errors="surrogateescape")
+            [found] = find([path])
+            assert os.path.lexists(found.path), form
+            path.write_text(text.replace("\udce9", "\udce8"), errors="surrogateescape")
+            with pytest.raises(UserError, match=rf"{form}, line [12]: not UTF-8 text"):
+                find([path])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz"])

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from timesformer.datasets.lists.records import Images, Records
+from timesformer.datasets.lists.text_file import NOT_TEXT, names_no_file
 from timesformer.utils.errors import AnnotationError
 from timesformer.utils.files import is_file, open_regular
 from timesformer.utils.retry import persistently
@@ -94,6 +95,8 @@ def read_frame_list(
         label = int(video.label) if labels is None else labels.get(video.video.decode(), -1)
         if label >= 0:
             place = str(media / video.folder)
+            if names_no_file(place, path):
+                raise AnnotationError(f"{video.where}: {NOT_TEXT}")
             records.append(place, label, line=video.line, images=images)
 
     for run in runs(path):
@@ -180,10 +183,10 @@ def _runs(path: Path, file: BinaryIO) -> Iterator[Run]:
             raise AnnotationError(f"{where}: must have {len(header)} columns")
         image, label = cells[header.index(b"path")], cells[header.index(b"labels")]
         try:
-            name, text = image.decode(), label.decode().strip('"')
+            name, text = image.decode(errors="surrogateescape"), label.decode().strip('"')
             cells[0].decode()
         except UnicodeDecodeError:
-            raise AnnotationError(f"{where}: not UTF-8 text") from None
+            raise AnnotationError(f"{where}: {NOT_TEXT}") from None
         folder = PurePosixPath(name).parent
         if not folder.name or ".." in folder.parts:
             raise AnnotationError(f"{where}: {name!r:.60} must be an image in a folder")

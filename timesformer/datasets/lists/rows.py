@@ -26,7 +26,7 @@ file's extension or the separator itself is in it.
 
 Labels are numbers from 0, in the digits 0-9; a number is never taken for a class name. Blank rows
 are ignored, and so is a first row such as `path,label`. Text is UTF-8, with or without byte order
-mark or CR; other control characters are refused.
+mark or CR, but for names of files that are there; other control characters are refused.
 
 The provider's files of Kinetics, with columns label, youtube_id, time_start and time_end, are read
 too. The videos are `<youtube_id>_%06d_%06d.mp4`, times in seconds, in folders of their classes, if
@@ -47,7 +47,7 @@ from timesformer.datasets.lists.provider_rows import ProviderParser, is_provider
 from timesformer.datasets.lists.records import Records
 from timesformer.datasets.lists.row_parser import Row, RowParser, is_header
 from timesformer.datasets.lists.row_paths import CONTROL, has_extension
-from timesformer.datasets.lists.text_file import read_text
+from timesformer.datasets.lists.text_file import NOT_TEXT, is_odd, names_no_file, read_text
 from timesformer.utils.errors import AnnotationError
 
 LONGEST = 100_000  # characters of a row; bounds the time that a hostile one can take
@@ -84,7 +84,7 @@ def read_list(
     folder = os.path.join(prefix, "") if prefix else ""  # noqa: PTH118
     line_of: dict[str, int] = {}
     files: dict[bool, int] = {}  # first line of a file with a number before its label, and without
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, names=True).split("\n"), start=1):
         try:
             if found := plain and plain(line):
                 video, label, images = found
@@ -110,6 +110,8 @@ def read_list(
                     raise _perhaps_labels(files)
             if folder:
                 video = _inside(prefix, folder, video)
+            if names_no_file(video, path):
+                raise BadRowError(NOT_TEXT)
             same = os.path.normpath(video) if "./" in video or "//" in video else video
             if images and images.first:  # several parts of a folder are several videos
                 same = f"{same} {images.first} {images.length}"
@@ -117,7 +119,8 @@ def read_list(
             if first != number:
                 raise BadRowError(f"{video!r:.200} is in line {first} already; remove one of them")
         except BadRowError as error:
-            raise AnnotationError(f"{path}, line {number}: {error}") from None
+            why = NOT_TEXT if is_odd(line) else error
+            raise AnnotationError(f"{path}, line {number}: {why}") from None
         records.append(video, label, line=number, images=images)
     if not records:
         what = "nothing but a header" if begun else "it is empty"

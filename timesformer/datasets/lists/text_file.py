@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from os import PathLike
 from pathlib import Path
 
@@ -12,11 +13,20 @@ from timesformer.utils.files import open_regular
 from timesformer.utils.remote import as_url, is_url, read_remote
 from timesformer.utils.retry import persistently
 
+NOT_TEXT = "not UTF-8 text"
 NO_DATA_DIR = "DATA.PATH_TO_DATA_DIR is empty: set it to the folder of the lists or annotations"
 
 
-def read_text(path: str | PathLike[str]) -> str:
+_ODD = re.compile("[\udc80-\udcff]")  # bytes that aren't UTF-8, as Python has names of files
+
+
+def read_text(path: str | PathLike[str], names: bool = False) -> str:
     """Read a UTF-8 text file, with or without byte order mark; its path may be a URL.
+
+    Args:
+        path: the file.
+        names: other bytes are taken as the system has them in names of files; `names_no_file` says
+            which of those are none.
 
     Raises:
         AnnotationError: it is missing, can't be read or isn't text; names the line.
@@ -47,10 +57,24 @@ def read_text(path: str | PathLike[str]) -> str:
     if nul >= 0:
         raise AnnotationError(f"{path}, line {_line(data, nul)}: a NUL character")
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig", "surrogateescape" if names else "strict")
     except UnicodeDecodeError as error:
         where = _line(data, error.start)
-        raise AnnotationError(f"{path}, line {where}: not UTF-8 text") from error
+        raise AnnotationError(f"{path}, line {where}: {NOT_TEXT}") from error
+
+
+def is_odd(text: str) -> bool:
+    """Tell whether text has bytes that aren't UTF-8."""
+    return not text.isascii() and _ODD.search(text) is not None
+
+
+def names_no_file(name: str, source: str | PathLike[str]) -> bool:
+    """Tell whether a name isn't UTF-8, and no file's either, here or beside its list.
+
+    A list in another encoding than UTF-8 has such.
+    """
+    beside = Path(source).parent / name
+    return is_odd(name) and not (os.path.lexists(name) or os.path.lexists(beside))
 
 
 def _advice(folder: Path) -> str:

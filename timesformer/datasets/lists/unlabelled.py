@@ -15,7 +15,7 @@ from timesformer.datasets.lists.records import Records
 from timesformer.datasets.lists.row_parser import LABEL_COLUMNS, QUOTED
 from timesformer.datasets.lists.row_paths import SUFFIX, is_video
 from timesformer.datasets.lists.rows import read_list
-from timesformer.datasets.lists.text_file import read_text
+from timesformer.datasets.lists.text_file import NOT_TEXT, is_odd, names_no_file, read_text
 from timesformer.utils.errors import AnnotationError
 
 NO_LABEL = -1
@@ -41,12 +41,15 @@ def read_videos(path: Path) -> Records:
     here = str(path.parent)
     if is_frame_list(path):
         return _from(_where_they_are(read_frame_list(path, MOST, Path(), _AnyLabel()), here), path)
-    rows = [row for line in read_text(path).split("\n") if (row := line.strip(" \t\r"))]
+    text = read_text(path, names=True)
+    rows = [row for line in text.split("\n") if (row := line.strip(" \t\r"))]
     if rows and is_provider_header(rows[0]):
         return _from(_of_provider(path, rows, here), path)
     if rows[1:] and rows[0].lower() in HEADERS:
         del rows[0]
     alone = [_alone(row) for row in rows]
+    if is_odd(text):
+        _check_names(path, text)
     if rows and all(is_video(p) or _is_there(p, here) for p in alone):
         return _from(_where_they_are(_whole(alone), here), path)
     try:
@@ -58,6 +61,20 @@ def read_videos(path: Path) -> Records:
             raise
         found = _whole([video for video in videos if video])
     return _from(_where_they_are(found, here), path)
+
+
+def _check_names(path: Path, text: str) -> None:
+    """Refuse rows that aren't UTF-8 where they begin with no file's name.
+
+    Raises:
+        AnnotationError: naming the line.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        row = line.strip(" \t\r")
+        if names_no_file(_alone(row), path):
+            video = _PATH.fullmatch(row)
+            if video is None or names_no_file(video[1] or video[2], path):
+                raise AnnotationError(f"{path}, line {number}: {NOT_TEXT}")
 
 
 class _AnyLabel(Mapping[str, int]):
