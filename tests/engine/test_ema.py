@@ -104,7 +104,7 @@ def test_a_step_that_is_left_out_is_not_followed(synthetic_dir, tmp_path, monkey
     assert read_checkpoint(get_last_checkpoint(tmp_path))["ema_updates"] == 5
 
 
-def test_who_takes_which(synthetic_dir, tmp_path, monkeypatch, capsys):
+def test_who_takes_which(synthetic_dir, tmp_path, monkeypatch):
     """A test as its config says; all others as the run was to be tested; convert can choose."""
     tested = list[State]()
     real = evaluate.perform_test
