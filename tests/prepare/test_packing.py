@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,11 @@ from dataset_layouts import write_kinetics_strings, write_ssv2_frames, write_tin
 from shard_fixtures import pack
 from small_run import ROOT, complaint_of, small_cfg, stats
 
+from timesformer.commands.check_data import main as check_data
 from timesformer.commands.prepare_data import main
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
-from timesformer.datasets.video.shards import UNFINISHED, open_shards
+from timesformer.datasets.video.shards import UNFINISHED, Member, open_shards
 from timesformer.engine.resume import list_digest
 from timesformer.engine.train import train
 from timesformer.prepare.packing import Limit, Packer
@@ -189,3 +192,47 @@ def test_training_is_equal(synthetic_dir: Path, tmp_path: Path) -> None:
         losses.append([{key: line.get(key) for key in kept} for line in lines])
     assert len(losses[0]) == 4
     assert losses[0] == losses[1]
+
+
+def test_check_data_knows_shards(tmp_path: Path) -> None:
+    options = write_kinetics_strings(tmp_path / "in")
+    pairs = [word for pair in options.items() for word in pair]
+    output = tmp_path / "out"
+    prepare(output, "--cfg", KINETICS, "--shards", 2, "--as-is", *pairs)
+    moved = options | {"DATA.PATH_TO_DATA_DIR": output, "DATA.PATH_PREFIX": output}
+    words = ["--cfg", str(KINETICS), "--workers", "0", "--splits", "train"]
+    words += [str(word) for pair in moved.items() for word in pair]
+
+    def problems(*more: str) -> list[list[str]]:
+        with contextlib.suppress(SystemExit):
+            check_data(["--output", str(tmp_path / "checked"), *more, *words])
+        with (tmp_path / "checked" / "problems.csv").open(newline="") as file:
+            return list(csv.reader(file))[1:]
+
+    assert problems("--digests") == []
+    assert (tmp_path / "checked" / "train.csv").read_text() == (output / "train.csv").read_text()
+    with (output / "train.csv").open("a") as file:
+        file.write('"my videos/absent.mp4" 0\n')
+    tar = output / "shard-000000.tar"
+    content = bytearray(tar.read_bytes())
+    shards = open_shards(str(output))
+    assert shards
+    member = shards.find(f"{output}/my videos/train clip 2.mp4")
+    assert isinstance(member, Member)
+    content[member.entry.offset + member.entry.size - 1] ^= 1
+    tar.write_bytes(content)
+    assert [row[3] for row in problems()] == ["missing"]
+    broken, missing = problems("--digests")
+    assert missing[1:] == [
+        f"{output}/my videos/absent.mp4", f"{output}/train.csv, line 9", "missing",
+        f"not in the shards' index, {shards.contents.index}",
+    ]  # fmt: skip
+    assert broken[3:] == [
+        "broken",
+        "its SHA-256 isn't that of the index: copy the shard again "
+        f"({tar}!my videos/train clip 2.mp4)",
+    ]
+    index = output / shards.contents.index
+    index.write_bytes(index.read_bytes().replace(b"\t1\t512\t", b"\t1\t513\t"))
+    said = [row for row in problems() if row[3] == "shard"]
+    assert [row[1] for row in said] == [str(index), str(output / "shard-000001.tar")]

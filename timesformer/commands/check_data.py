@@ -55,6 +55,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--decode", action="store_true", help="decode every frame of every file, not just the first"
     )
+    parser.add_argument(
+        "--digests", action="store_true",
+        help="of videos in shards, hold all their bytes against the SHA-256 of the index",
+    )  # fmt: skip
     parser.add_workers()
     parser.add_argument("--output", type=output_path, metavar="DIR", help="OUTPUT_DIR/check_data")
     parser.add_pairs()
@@ -80,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check(args: argparse.Namespace, cfg: CfgNode, output: Path) -> Checked:
     """Check, print and write into a folder that is this process's; return what was found."""
-    found = check_data(cfg, args.splits, args.decode, args.workers)
+    found = check_data(cfg, args.splits, args.decode, args.workers, args.digests)
     print_tables(found.reports, found.problems)
     for note in found.notes:
         print(f"- {note}")

@@ -19,6 +19,7 @@ from timesformer.datasets.lists.frame_rows import image_name
 from timesformer.datasets.lists.records import Images, Record
 from timesformer.datasets.lists.written import list_path, write_frame_list, write_list
 from timesformer.datasets.video_dataset import VideoDataset
+from timesformer.prepare.compare_shards import differences
 from timesformer.prepare.inspect import (
     MISSING,
     InspectOptions,
@@ -31,7 +32,7 @@ from timesformer.utils.processes import in_processes
 from timesformer.utils.text import counted
 
 PROBLEMS, CLASSES = "problems.csv", "classes.csv"
-LIST, OUTSIDE, LEAK, TWICE = "list", "link out", "leak", "twice"
+LIST, OUTSIDE, LEAK, TWICE, SHARD = "list", "link out", "leak", "twice", "shard"
 TOLERANCE = 0.03  # a smaller difference to the known sizes is nothing to speak of
 
 
@@ -80,7 +81,11 @@ class Checked(NamedTuple):
 
 
 def check_data(
-    cfg: CfgNode, splits: Sequence[str] | None = None, decode: bool = False, workers: int = 0
+    cfg: CfgNode,
+    splits: Sequence[str] | None = None,
+    decode: bool = False,
+    workers: int = 0,
+    digests: bool = False,
 ) -> Checked:
     """Inspect all files of a recipe's data sets, and compare the splits.
 
@@ -89,17 +94,22 @@ def check_data(
         splits: of train, val and test; none for all.
         decode: decode every frame of every file rather than the first one.
         workers: number of processes; 0: none but this one.
+        digests: hold what is in shards against the SHA-256 of their index.
 
     Raises:
         AnnotationError: no list can be read.
         ConfigError: there is no such data set, or it isn't one of video files.
+        ShardsError: the videos are in shards, of which one is missing.
     """
     datasets, unreadable = read_splits(cfg, splits)
+    shards = next(iter(datasets.values())).reader.shards
     options = InspectOptions(
         decode=decode,
         root=cfg.DATA.PATH_PREFIX,
         frames_fps=cfg.DATA.FRAMES_FPS,
         timeout=cfg.DATA.DECODE_TIMEOUT,
+        shards=shards,
+        digests=digests,
     )
     videos = inspect_all(datasets, options, workers)
     reports = [
@@ -109,6 +119,8 @@ def check_data(
         for split, data in datasets.items()
     ]
     problems = [Finding(split, "", "", LIST, why) for split, why in unreadable.items()]
+    if shards is not None:
+        problems += [Finding("", path, "", SHARD, why) for path, why in differences(shards)]
     for report in reports:
         problems += [*file_problems(report), *repeated(report)]
     problems += leaks(reports)

@@ -19,6 +19,7 @@ from timesformer.datasets.decoder import decode_all, probe
 from timesformer.datasets.lists.records import Images, Record, Records, class_counts
 from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video.index import CUT_SHORT
+from timesformer.datasets.video.shards import Member, MemberFolder, Shards, VideoPath
 from timesformer.datasets.video_dataset import VideoDataset
 from timesformer.prepare.transcode import read_folder
 from timesformer.utils.errors import AnnotationError, VideoError
@@ -63,12 +64,16 @@ class InspectOptions:
         root: folder that symbolic links must not leave; "" allows all.
         frames_fps: rate of videos that are folders of extracted frames.
         timeout: seconds for a file, unless all of it is decoded.
+        shards: where paths below their folder are looked up.
+        digests: hold what is in shards against the SHA-256 of their index.
     """
 
     decode: bool = False
     root: str = ""
     frames_fps: float = 30.0
     timeout: float = 120.0
+    shards: Shards | None = None
+    digests: bool = False
 
     def __call__(self, path: str, images: Images | None = None) -> VideoReport:
         """Inspect a video file or a folder of frames; raises nothing for any content.
@@ -77,6 +82,8 @@ class InspectOptions:
             path: the video.
             images: those of a folder that are meant; None for all.
         """
+        if self.shards and self.shards.holds(path):
+            return self._in_shards(path, images, self.shards)
         real = os.path.realpath(path)
         outside = bool(self.root) and _leaves(self.root, path, real)
         report = VideoReport(real, same=real, outside=outside)
@@ -90,12 +97,31 @@ class InspectOptions:
         same = real if Path(real).is_dir() else _fingerprint(real)
         return report._replace(same=same, fps=fps, short_side=short_side, duration=duration)
 
+    def _in_shards(self, path: str, images: Images | None, shards: Shards) -> VideoReport:
+        report = VideoReport(path, same=path)
+        try:
+            found = shards.find(path)
+        except VideoError as error:
+            return report._replace(kind=MISSING, reason=error.reason)
+        try:
+            if isinstance(found, Member):
+                report = report._replace(same=found.entry.digest)
+            if self.digests:
+                for member in (found,) if isinstance(found, Member) else found.members():
+                    member.check()
+            fps, short_side, duration = self._measure(found, images)
+        except VideoError as error:
+            return report._replace(kind=BROKEN, reason=f"{error.reason} ({error.path})")
+        return report._replace(fps=fps, short_side=short_side, duration=duration)
+
     def of_record(self, video: tuple[str, Images | None]) -> VideoReport:
         """Inspect a record's path and images."""
         return self(*video)
 
-    def _measure(self, path: str, images: Images | None) -> tuple[float, int, float]:
-        if Path(path).is_dir():
+    def _measure(
+        self, path: VideoPath | MemberFolder, images: Images | None
+    ) -> tuple[float, int, float]:
+        if isinstance(path, MemberFolder) or (isinstance(path, str) and Path(path).is_dir()):
             frames = read_folder(path, images)
             short_side = min(next(frames).shape[:2])
             if self.decode:

@@ -35,8 +35,9 @@ from timesformer.datasets.video.file import (
     read_info,
     typed_errors,
 )
-from timesformer.datasets.video.frame_folder import list_frames, read_image
+from timesformer.datasets.video.frame_folder import image_of, list_frames, read_image
 from timesformer.datasets.video.index import CUT_SHORT, Deadline
+from timesformer.datasets.video.shards import MemberFolder
 from timesformer.utils.errors import DISK_ERRORS, UserError, VideoError
 from timesformer.utils.files import written_whole
 
@@ -191,7 +192,7 @@ def _open_folder(
     return _Clock(1 / (fps * FRAME_TICKS), fps), frames
 
 
-def read_folder(folder: str, images: Images | None = None) -> Iterator[np.ndarray]:
+def read_folder(folder: str | MemberFolder, images: Images | None = None) -> Iterator[np.ndarray]:
     """Yield every image of a folder of frames, or those that are meant: uint8 RGB (H, W, 3).
 
     Raises:
@@ -199,7 +200,7 @@ def read_folder(folder: str, images: Images | None = None) -> Iterator[np.ndarra
     """
     shape: tuple[int, ...] = ()
     for name in list_frames(folder, images):
-        image = np.ascontiguousarray(read_image(Path(folder) / name))
+        image = np.ascontiguousarray(read_image(image_of(folder, name)))
         if shape not in ((), image.shape):
             raise VideoError(folder, "its frames differ in size")
         shape = image.shape

@@ -82,6 +82,7 @@ def remote_range(url: str, start: int, size: int) -> Callable[[int, int], bytes]
     system, path = _system(url)
 
     def fetch(i: int, j: int) -> bytes:
+        j = min(j, size)  # the last block would reach into what follows
         with _as_errors_of_system(url):
             found = bytes(system.cat_file(path, start=start + i, end=start + j))
         if len(found) > j - i:

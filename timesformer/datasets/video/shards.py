@@ -174,6 +174,10 @@ class MemberFolder:
         found = (name[skip:] for name, _ in self.shards.index.below(self.name))
         return [name for name in found if "/" not in name]
 
+    def members(self) -> Iterator[Member]:
+        """Yield the files of `names`."""
+        return (self / name for name in self.names())
+
     def __truediv__(self, name: str) -> Member:
         found = self.shards.find(f"{self}/{name}")
         assert isinstance(found, Member), f"{self}: {name} isn't one of its names"
