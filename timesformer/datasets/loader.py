@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
-import multiprocessing.util
 import os
 import re
 import shutil
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -134,7 +131,6 @@ class VideoLoader(DataLoader):
         Raises:
             VideoError: a file of a training batch can't be read, and no other in its place.
         """
-        _end_workers_with_us()
         for batch in super().__iter__():
             if isinstance(batch, VideoError):
                 raise batch
@@ -249,24 +245,6 @@ def _init_worker(worker: int) -> None:
     # A batch is handed over by a thread of the worker, which drops what it can't send, with a
     # traceback, and the main process would wait for it for ever.
     Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
-
-
-@cache
-def _end_workers_with_us() -> None:
-    """Let workers that are there when this process ends be killed, before it waits for them.
-
-    They are, where an error is kept with all that led to it. Python asks them to end by SIGTERM,
-    which they leave to the main process, and then waits for ever.
-    """
-
-    def kill() -> None:
-        with suppress(AttributeError, ValueError):  # Windows has none; not the main thread
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's would complain of their end
-        for worker in multiprocessing.active_children():
-            if worker.daemon:
-                worker.kill()
-
-    multiprocessing.util.Finalize(None, kill, exitpriority=0)
 
 
 def _end_with_main() -> None:
