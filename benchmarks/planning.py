@@ -63,6 +63,11 @@ def gain_of_copies() -> float:
     return float(copies[1]) / float(found[1])
 
 
+def rounded(number: float) -> str:
+    """Return two digits: no rate here is known better."""
+    return f"{float(f'{number:.2g}'):,.15g}"
+
+
 def plan(gpu: str, mfu: float, gpus: list[int]) -> str:
     """Return the table."""
     gain = gain_of_copies()
@@ -74,11 +79,8 @@ def plan(gpu: str, mfu: float, gpus: list[int]) -> str:
         cores = rate * job.frames * FRAME_MS / 1e3
         hours = job.videos * EPOCHS / rate / 3600
         for count in gpus:
-            rows.append((
-                job.name, count, f"{rate * count:,.0f}", f"{cores * count:,.0f}",
-                f"{cores * count / gain:,.0f}", f"{rate * count * job.megabytes:,.0f}",
-                f"{hours / count:,.1f}",
-            ))  # fmt: skip
+            needs = [count * need for need in (rate, cores, cores / gain, rate * job.megabytes)]
+            rows.append((job.name, count, *map(rounded, needs), rounded(hours / count)))
     return format_table(rows)
 
 
