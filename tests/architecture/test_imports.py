@@ -38,7 +38,7 @@ MAY_IMPORT = {
         *{"__version__", "engine", "prepare", "visualization"},
         *{"models", "datasets", "clips", "config", "utils"},
     },
-    "engine": {"models", "datasets", "clips", "visualization", "config", "utils"},
+    "engine": {"__version__", "models", "datasets", "clips", "visualization", "config", "utils"},
     "inference": {
         *{"__version__", "visualization", "models", "datasets", "clips", "utils"},
     },

@@ -159,6 +159,7 @@ MISTAKES = {
     "test": (["--cfg", str(RECIPE), "TEST.ENABLE", "False"], "use `timesformer train`"),
     "timeline": (["a.mp4", "--checkpoint", "b", "--out", "c", "--stride", "fast"], "'fast'"),
     "train": (["--cfg", str(RECIPE), "TRAIN.ENABLE", "no"], "use `timesformer test`"),
+    "verify": (["run", "--start", "first"], "'first'"),
     "watch": (["0", "--checkpoint", "b", "--every", "often"], "'often'"),
 }
 
@@ -236,8 +237,9 @@ WITH_PAIRS = {
 def test_every_command_with_pairs_is_tried(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         assert status(lambda name=name: dispatch([name, "--help"])) == 0  # type: ignore[misc]
-        # Those of reproduce are for the runs that it starts, which have recipes of their own.
-        tried = name in WITH_PAIRS or name == "reproduce"
+        # Those of reproduce are for the runs that it starts, which have recipes of their own, and
+        # those of verify for a run's own config; its options may stand after them.
+        tried = name in WITH_PAIRS or name in ("reproduce", "verify")
         assert ("KEY VALUE" in capsys.readouterr().out) == tried
 
 

@@ -22,6 +22,9 @@ _C.SHARD_ID = 0
 _C.OUTPUT_DIR = "."
 # Seed of initialisation, data order, augmentation and DropPath, >= 0.
 _C.RNG_SEED = 0
+# Use only operations that give the same numbers each time on the same machine, and refuse models
+# that have others; slower on a GPU (docs/reproducibility.md).
+_C.DETERMINISTIC = False
 # Iterations (micro-batches) between two lines of log.
 _C.LOG_PERIOD = 10
 # Print a table of the model and its parts at the start of training: parameters and the
@@ -60,6 +63,9 @@ _C.TRAIN.AUTO_RESUME = True
 # Go on from it even where the config or the list of videos has changed so that it is another run,
 # which is refused otherwise; weights have to fit. The log says it, and so does every checkpoint.
 _C.TRAIN.RESUME_ANYWAY = False
+# Steps after each start of which trace.jsonl says loss, gradient norm and digests of clips and
+# weights, for `timesformer verify`; 0 = none.
+_C.TRAIN.TRACE_STEPS = 20
 # Checkpoint to start from when there is nothing to resume; empty = none.
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""
 # Take all weights of that checkpoint, of the same task, and start at epoch 0 with a new optimizer.

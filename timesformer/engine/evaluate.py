@@ -20,6 +20,7 @@ from timesformer.datasets.build import build_views
 from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.ema import PREFIX
+from timesformer.engine.provenance import record
 from timesformer.engine.results import (
     Results,
     name_before,
@@ -187,6 +188,9 @@ def _test(cfg: CfgNode) -> Results | None:
     class_names = _agree(loader.dataset.class_names, weights)
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
     together(lambda: _rename_former_results(cfg))
+    source = {"source": weights.path, "sha256": weights.digest, "weights": cfg.TEST.WEIGHTS}
+    videos = {"test": list_digest(loader.dataset.records)}
+    record(cfg, "test", lists=videos, weights=source)
     start = time.perf_counter()
     with worker_errors():
         results = perform_test(cfg, model, loader, broken)

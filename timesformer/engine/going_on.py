@@ -40,6 +40,7 @@ class Start(NamedTuple):
     measured: Mapping[str, Any] = {}  # in them; see `TrainState`
     resumed_anyway: Sequence[Mapping[str, Any]] = ()  # likewise
     superseded: Sequence[Path] = ()  # likewise
+    source: str = ""  # likewise
 
 
 def go_on(
@@ -111,7 +112,7 @@ def go_on(
             if (place_of(path) or Place(0)) > Place(epoch)
         ]
     measured = measured if isinstance(measured, Mapping) else {}
-    return Start(epoch, own, step, measured, history, superseded)
+    return Start(epoch, own, step, measured, history, superseded, str(path))
 
 
 def _history(

@@ -9,10 +9,12 @@ from fvcore.common.config import CfgNode
 
 from timesformer.datasets.lists.records import per_class
 from timesformer.datasets.loader import VideoLoader
+from timesformer.engine.provenance import record, short
 from timesformer.engine.state import TrainState
+from timesformer.engine.trace import digest, fingerprints
 from timesformer.models.build import label, meta_model, view_shape
 from timesformer.models.profiling import cost_table, count_parameters
-from timesformer.utils.checkpoint import set_aside_checkpoints
+from timesformer.utils.checkpoint import bare, set_aside_checkpoints
 from timesformer.utils.distributed import is_main
 from timesformer.utils.logging import get_logger, log_json_stats
 from timesformer.utils.text import counted
@@ -32,6 +34,32 @@ def part_from_former_run(cfg: CfgNode, goes_on: bool) -> None:
         logger.warning(
             "%s holds a former run's checkpoints: this run %s, so they are in %s now",
             *(cfg.OUTPUT_DIR, f"goes on from {source}" if goes_on else "starts over", folder),
+        )
+
+
+def write_down(state: TrainState) -> None:
+    """Write where the run's numbers come from: environment.json, and the head of its trace."""
+    model = bare(state.model).state_dict()
+    prints = fingerprints(model) if is_main() else []
+    weights = {"source": state.source, "sha256": digest(prints)}
+    start = {
+        "first": [state.epoch, state.step],
+        "resumed": state.resumed,
+        "lists": {"train": state.train_list, "val": state.val_list},
+    }
+    facts = record(state.cfg, "train", **start, weights=weights)
+    state.environment = short(facts)
+    if state.trace:
+        state.trace.begin(
+            {
+                "start": facts["started"],
+                "config": state.cfg.dump(),
+                **start,
+                "source": state.source,
+                "layout": state.layout._asdict(),
+                "tensors": list(model),
+                "weights": prints,
+            }
         )
 
 

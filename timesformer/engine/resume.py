@@ -54,7 +54,7 @@ SILENT: frozenset[str] = frozenset(
         *("OUTPUT_DIR", "SHARD_ID", "LOG_PERIOD", "LOG_MODEL_INFO"),
         *("TRAIN.ENABLE", "TRAIN.AUTO_RESUME", "TRAIN.CHECKPOINT_FILE_PATH"),
         *("TRAIN.CHECKPOINT_EPOCH_RESET", "TRAIN.FINETUNE", "TIMESFORMER.PRETRAINED_MODEL"),
-        "TRAIN.RESUME_ANYWAY",
+        *("TRAIN.RESUME_ANYWAY", "TRAIN.TRACE_STEPS"),
         *(key for key, _ in get_cfg().leaves() if key.startswith("TEST.")),
     }
 )
@@ -84,7 +84,7 @@ APPLIED: frozenset[str] = frozenset(
         *("SOLVER.CLIP_GRAD_L2NORM", "SOLVER.LABEL_SMOOTHING"),
         *("MIXUP.ENABLED", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA", "MIXUP.PROB"),
         *("MIXUP.SWITCH_PROB", "DATA_LOADER.NUM_WORKERS", "DATA_LOADER.PIN_MEMORY"),
-        *("EMA.ENABLED", "EMA.DECAY", "EMA.WARMUP"),
+        *("DETERMINISTIC", "EMA.ENABLED", "EMA.DECAY", "EMA.WARMUP"),
         *("TENSORBOARD.ENABLE", "TENSORBOARD.LOG_DIR"),
     }
 )

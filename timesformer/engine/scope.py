@@ -10,8 +10,11 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from timesformer.engine.broken import FILE_NAME
+from timesformer.engine.provenance import NAME as ENVIRONMENT
 from timesformer.engine.results import result_files
+from timesformer.engine.trace import NAME as TRACE
 from timesformer.utils.checkpoint import former_checkpoints, get_checkpoint_dir
+from timesformer.utils.determinism import deterministic
 from timesformer.utils.distributed import gather_objects, how_started, is_main, together
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.files import LOCK_NAME, make_folder, make_place, require_place
@@ -57,7 +60,10 @@ def check_places(cfg: CfgNode) -> None:
     checkpoints = get_checkpoint_dir(folder)
     if os.path.lexists(checkpoints) and not checkpoints.is_dir():
         raise UserError(f"{checkpoints}: is there and is no folder; checkpoints go there")
-    written = [folder / name for name in ("run.log", "stats.jsonl", FILE_NAME, LOCK_NAME)]
+    written = [
+        folder / name
+        for name in ("run.log", "stats.jsonl", FILE_NAME, LOCK_NAME, ENVIRONMENT, TRACE)
+    ]
     if cfg.TRAIN.ENABLE:
         written += former_checkpoints(folder)
     if cfg.TEST.ENABLE:
@@ -99,7 +105,7 @@ def run_scope(cfg: CfgNode) -> Iterator[None]:
     together(lock.__enter__)
     problem: BaseException | None = None
     try:
-        with errors_in_log(), noting_signals():
+        with errors_in_log(), noting_signals(), deterministic(cfg.DETERMINISTIC):
             compare_configs(cfg)
             if how := how_started():
                 logger.info("%s", how)

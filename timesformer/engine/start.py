@@ -91,7 +91,8 @@ def begin(
     else:
         together(lambda: _refuse_own(cfg))
         together(lambda: _start(cfg, model, class_names))
-        start = Start(0, False)
+        source = cfg.TRAIN.CHECKPOINT_FILE_PATH or cfg.TIMESFORMER.PRETRAINED_MODEL
+        start = Start(0, False, source=source)
         if ema:
             ema.start_from(model)
     compare_ranks(model, optimizer, ema.module if ema else None)

@@ -18,6 +18,7 @@ from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.ema import Ema
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
+from timesformer.engine.trace import Trace
 from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_checkpoint
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import TrainingError
@@ -54,6 +55,9 @@ class TrainState:
             were done, and the changes in words.
         superseded: checkpoints of later steps of an epoch that begins again, which are in the way
             of its own as soon as there is one.
+        source: what its weights are from, or "".
+        environment: what checkpoints say of where it runs, see `provenance`.
+        trace: of its first steps, or None.
     """
 
     cfg: CfgNode
@@ -77,6 +81,9 @@ class TrainState:
     resumed: bool = False
     resumed_anyway: Sequence[Mapping[str, Any]] = ()
     superseded: Sequence[Path] = ()
+    source: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    trace: Trace | None = None
 
 
 def save(
@@ -124,6 +131,7 @@ def save(
             preprocessing=build_preprocessing(state.cfg, "train").to_json(),
             class_names=list(state.class_names),
             train_list=state.train_list,
+            environment=dict(state.environment),
             **within,
             **({"validation": dict(validation)} if validation is not None else {}),
         )

@@ -32,10 +32,12 @@ class StepResult(NamedTuple):
 
     Attributes:
         sums: summed loss, number of clips wrong at top-1, at top-5, number of clips.
+        norm: of the gradient, before clipping.
         save: whether the state is to be saved now (`Interruption`).
     """
 
     sums: list[float]
+    norm: float
     save: bool
 
 
@@ -100,7 +102,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
     state.scaler.update()
     if state.ema and not overflows:
         state.ema.update(state.model)
-    return StepResult(sums, state.interruption.agreed(stop, save))
+    return StepResult(sums, norm, state.interruption.agreed(stop, save))
 
 
 def clip_gradients(state: TrainState) -> float:

@@ -22,13 +22,14 @@ from timesformer.engine.ema import PREFIX, Ema
 from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import build_loss, build_mixup
-from timesformer.engine.opening import log_start, part_from_former_run
+from timesformer.engine.opening import log_start, part_from_former_run, write_down
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope, tensorboard_dir
 from timesformer.engine.start import begin
 from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.engine.step import train_step
+from timesformer.engine.trace import Enough, Trace
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import Place, is_checkpoint_epoch
 from timesformer.utils.distributed import (
@@ -49,8 +50,12 @@ from timesformer.visualization.tensorboard import TensorboardWriter
 logger = get_logger(__name__)
 
 
-def train(cfg: CfgNode) -> nn.Module:
+def train(cfg: CfgNode, steps: int | None = None) -> nn.Module:
     """Train as the config says, from where a former run left off, and return the model.
+
+    Args:
+        cfg: the config.
+        steps: end after so many optimizer steps, which are traced; None trains to the end.
 
     Raises:
         ConfigError: for a batch layout or model that can't be, or that a run can't go on with.
@@ -61,10 +66,10 @@ def train(cfg: CfgNode) -> nn.Module:
         Stopped: a signal asked for it; what was done is saved.
     """
     with run_scope(cfg):
-        return _train(cfg)
+        return _train(cfg, steps)
 
 
-def _train(cfg: CfgNode) -> nn.Module:
+def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     world = get_world()
     layout = batch_layout(cfg, world.local_size, world.size // world.local_size)
     seed_all("init", cfg.RNG_SEED)
@@ -89,6 +94,7 @@ def _train(cfg: CfgNode) -> nn.Module:
         interruption=Interruption(cfg),
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
+        trace=Trace(cfg.OUTPUT_DIR, ending or cfg.TRAIN.TRACE_STEPS, ending is not None),
     )
     same_everywhere("list of training videos", lambda: state.train_list)
     if val_loader is not None:
@@ -108,6 +114,7 @@ def _train(cfg: CfgNode) -> nn.Module:
     if not state.resumed:
         goes_on = bool(state.epoch or state.step or state.resumed_anyway)
         together(lambda: part_from_former_run(cfg, goes_on))
+    write_down(state)
     log_start(state, train_loader, counts)
     if is_main():
         log_balance(cfg, counts)
@@ -119,6 +126,7 @@ def _train(cfg: CfgNode) -> nn.Module:
             tensorboard = together(lambda: TensorboardWriter(str(tensorboard_dir(cfg))))
             stack.callback(tensorboard.close)
         stack.enter_context(worker_errors())
+        stack.enter_context(contextlib.suppress(Enough))
         run_epochs(state, train_loader, val_loader, tensorboard)
     return model
 
@@ -261,6 +269,8 @@ def train_epoch(
             state.broken.add(batch[3]["problems"])
         result = train_step(state, group, epoch, step)
         meter.update(result.sums, lr)
+        if state.trace:
+            state.trace.note(state.model, group, (epoch, step), result.sums[0], result.norm)
         if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:
             stats = meter.iter_stats(step)
             log_json_stats(stats, cfg.OUTPUT_DIR)

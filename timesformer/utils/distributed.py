@@ -23,6 +23,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from timesformer.utils.determinism import fix_workspace
 from timesformer.utils.errors import ANOTHER_ENDED, Stopped, UserError
 from timesformer.utils.launchers import job_in_words, tasks
 from timesformer.utils.stopping import noting_signals
@@ -312,6 +313,8 @@ def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], worl
     global _world
     on_gpu = cfg.NUM_GPUS > 0
     if on_gpu:
+        if cfg.DETERMINISTIC:
+            fix_workspace()
         torch.cuda.set_device(world.local_rank)
     elif world.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // world.local_size))
