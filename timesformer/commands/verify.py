@@ -95,13 +95,14 @@ def config_of(start: Start, args: argparse.Namespace, scratch: str) -> tuple[Cfg
     cfg = get_cfg()
     cfg.merge_from_string(start.head["config"], f"{args.run}: the config of {start}")
     before = dict(cfg.leaves())
-    cfg.merge_from_list(args.opts or [])
+    cfg.merge_from_list(args.opts or [])  # NUM_GPUS may be among them
     changed = [f"{k}: {before[k]} → {v}" for k, v in cfg.leaves() if before[k] != v]
     for key, value in OFF.items():
         group, _, name = key.rpartition(".")
         (cfg[group] if group else cfg)[name] = value
-    cfg.OUTPUT_DIR = scratch
     spread(cfg, start)
+    cfg.merge_from_list(args.opts or [])  # what is asked for holds
+    cfg.OUTPUT_DIR = scratch
     if start.head["resumed"]:
         place = Place(*start.head["first"])
         path = get_path_to_checkpoint(args.run, *place)
