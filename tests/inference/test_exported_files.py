@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from golden_recipe import fill_
+from small_cnns import NAMES as NAMES_OF_CNNS
+from small_cnns import scramble
 from small_run import complaint_of
 from video_fixtures import write_video
 
@@ -25,6 +27,7 @@ from timesformer.inference.formats.onnx import Onnx
 from timesformer.inference.formats.torch_export import TorchExport
 from timesformer.inference.given import records_of
 from timesformer.inference.predictor import Predictor
+from timesformer.models.build import MODEL_REGISTRY
 from timesformer.utils.errors import UserError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
@@ -406,6 +409,32 @@ def test_weights_beside_an_onnx_file(
     assert {p.name for p in tmp_path.iterdir()} == {"b.onnx", "b.onnx.data"}
     found = scores(timesformer.load(tmp_path / "b.onnx"), folder)
     torch.testing.assert_close(found, scores(model, folder), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name, _ in MODEL_REGISTRY])
+def test_every_model_as_onnx(name: str, tmp_path: Path) -> None:
+    """Narrow where a model can be; every weight is noise, and the largest logit 10."""
+    need_onnx()
+    sizes: dict[str, object] = {"num_frames": 8, "img_size": 32, "num_classes": 7}
+    if name in NAMES_OF_CNNS:
+        sizes |= {"width": 0.125, "img_size": 64}
+    elif name in ("vit_base_patch16_224", "TimeSformer", "vtn"):
+        sizes |= SMALL
+    elif name == "vivit_factorised_encoder":
+        sizes |= SMALL | {"tubelet_size": 2}
+    frames, side = sizes["num_frames"], sizes["img_size"]
+    model = scramble(timesformer.create_model(name, **sizes))
+    with torch.no_grad():
+        largest = model(torch.randn(2, 3, frames, side, side)).abs().max()
+        for value in model.get_classifier().parameters():
+            value.mul_(10 / largest)
+    model.preprocessing = SAID | {"num_frames": frames, "crop_size": side, "short_side": side}
+    done = timesformer.export(Predictor(model), tmp_path / "b.onnx", "onnx")
+    assert {*done.differences} == {1, 3, 8}
+    assert max(done.differences.values()) < 1e-4
 
 
 @pytest.mark.slow
