@@ -169,7 +169,10 @@ def test_each_start_adds_to_the_environment(trained, tmp_path, monkeypatch):
     cfg = small_cfg(tmp_path, tmp_path)
     path = tmp_path / "environment.json"
     path.write_text("[1, 2")
+    words = ["s3://me:hunter2@host/data?Signature=hunter2", "tcp://node0:9999", "a?b"]
+    monkeypatch.setattr("sys.argv", words)
     entry = provenance.record(cfg, "test")
+    assert entry["command"] == ["s3://…@host/data?…", *words[1:]]
     assert json.loads(path.read_text()) == [entry]
     assert (tmp_path / "environment.before.json").read_text() == "[1, 2"
     assert "hunter2" not in path.read_text()

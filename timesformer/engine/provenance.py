@@ -80,10 +80,20 @@ def environment(cfg: CfgNode) -> dict[str, Any]:
         "hosts": len({host for host, _ in ranks}),
         "deterministic": cfg.DETERMINISTIC,
         "folder": str(Path.cwd()),
-        "command": sys.argv,
+        "command": [without_keys(word) for word in sys.argv],
         "config_sha256": config_digest(cfg),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
+
+
+def without_keys(word: str) -> str:
+    """Return a word without what lets somebody in by a URL: name, password, signed query."""
+    return re.sub(r"(\w+://)([^/@\s]*@)?([^?\s]*)(\?\S*)?", _address, word)
+
+
+def _address(found: re.Match[str]) -> str:
+    scheme, who, rest, query = found.groups()
+    return f"{scheme}{'…@' if who else ''}{rest}{'?…' if query else ''}"
 
 
 def short(entry: Mapping[str, Any]) -> dict[str, Any]:
