@@ -120,7 +120,8 @@ def _history(
 ) -> list[Mapping[str, Any]]:
     """Say what of a run changes that is refused otherwise; return this and what did before."""
     before = content.get("resumed_anyway")
-    history = [*before] if isinstance(before, list) else []
+    before = before if isinstance(before, list) else []
+    history = [said for said in before if isinstance(said, Mapping)]
     if bending:
         lines = resume.in_words(bending)
         for line in lines if is_main() else ():
