@@ -7,6 +7,7 @@ from collections.abc import Callable
 CHOICES: dict[str, tuple[str, ...]] = {
     "DIST_BACKEND": ("auto", "nccl", "gloo"),
     "TRAIN.AMP": ("none", "bf16", "fp16"),
+    "TRAIN.NONFINITE": ("raise", "skip"),
     "TEST.AMP": ("none", "bf16", "fp16"),
     "TEST.CHECKPOINT": ("last", "best"),
     "TEST.WEIGHTS": ("raw", "ema"),

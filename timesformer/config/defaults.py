@@ -78,6 +78,10 @@ _C.TRAIN.FINETUNE = False
 _C.TRAIN.CLASS_BALANCE = 0.0
 # Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
 _C.TRAIN.AMP = "none"
+# A step whose loss or gradient is not finite on any rank: raise ends the run | skip leaves it out,
+# names its videos, counts it, and ends the run at the tenth in a row (since the run began, or went
+# on). Steps that fp16's loss scaling leaves out are no such ones.
+_C.TRAIN.NONFINITE = "raise"
 
 # ---------------------------------------------------------------------------- multi-view test
 _C.TEST = CfgNode()

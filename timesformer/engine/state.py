@@ -18,6 +18,7 @@ from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.ema import Ema
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
+from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.trace import Trace
 from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_checkpoint
 from timesformer.utils.distributed import gather_objects, is_main, together
@@ -42,6 +43,7 @@ class TrainState:
         augment: makes of a batch's pixels what the model takes.
         mixup: mixes clips and labels of a batch, or None.
         broken: the training videos that couldn't be read.
+        nonfinite: knows what to do with a step that isn't finite.
         ema: the moving average of the weights, or None.
         class_names: class names in label order, or ().
         interruption: says when to save within an epoch, and when to stop.
@@ -71,6 +73,7 @@ class TrainState:
     mixup: ClipMixup | None
     broken: BrokenVideos
     interruption: Interruption
+    nonfinite: NonFinite
     ema: Ema | None = None
     class_names: Sequence[str] = ()
     train_list: str = ""

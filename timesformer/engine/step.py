@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.datasets.loader import Batch
+from timesformer.engine.nonfinite import Part
 from timesformer.engine.state import TrainState
 from timesformer.models.attention.layers import set_batch_part
 from timesformer.utils.distributed import all_reduce_sum, get_world
-from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.metrics import topk_correct
 from timesformer.utils.precision import autocast
@@ -31,14 +31,17 @@ class StepResult(NamedTuple):
     """What a step found, the same on all ranks.
 
     Attributes:
-        sums: summed loss, number of clips wrong at top-1, at top-5, number of clips.
+        sums: summed loss, number of clips wrong at top-1, at top-5, number of clips; zeros where
+            the step is left out.
         norm: of the gradient, before clipping.
         save: whether the state is to be saved now (`Interruption`).
+        left_out: whether the step was left out, since something was not finite.
     """
 
     sums: list[float]
     norm: float
     save: bool
+    left_out: bool = False
 
 
 def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int) -> StepResult:
@@ -51,7 +54,8 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
         step: of the epoch, from 0. Both are keys of all that is random.
 
     Raises:
-        TrainingError: if loss or gradient are not finite; weights are as they were before the step.
+        TrainingError: if loss or gradient are not finite, unless TRAIN.NONFINITE says to leave the
+            step out; weights are as they were before it in any case.
         AnnotationError: if too many videos had to be replaced.
     """
     world = get_world()
@@ -59,6 +63,8 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
     state.optimizer.zero_grad(set_to_none=True)
     totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
     totals = totals.to(state.device)
+    state.nonfinite.before(state.model)
+    parts: list[Part] = []
     for i, (pixels, labels, index, meta) in enumerate(group):
         # Seeded by the step, DropPath and mixup need no saved generator state to resume; and alike
         # for all its parts, they depend on a clip's place in the step and not on who computes it.
@@ -75,6 +81,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
                 logits = state.model(inputs).float()
                 loss = state.loss(logits, targets)
             state.scaler.scale(loss / len(group)).backward()
+        parts.append(Part(logits.detach(), loss.detach(), index))
         totals += _totals(loss.detach(), logits.detach(), labels)
     norm = clip_gradients(state)
     overflow = 0.0 if math.isfinite(norm) else 1.0
@@ -90,14 +97,12 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
             logger.info("%s: the gradient overflows fp16, this step is left out", where)
             problem = ""
     if problem:
-        ids = [i for batch in group for i in batch[2].tolist()]
-        share = state.cfg.DATA.FRACTION < 1
-        of = "training list's DATA.FRACTION" if share else "training list"
-        raise TrainingError(
-            f"{problem} in {where} (this rank's videos: rows {ids} of the {of}); "
-            "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_EPOCHS, set SOLVER.CLIP_GRAD_L2NORM, "
-            "or look at these videos"
-        )
+        state.nonfinite.leave_out(problem, where, parts, state.model)
+        # Else it would complain of a step that wasn't taken; it changes neither scale nor count.
+        state.scaler.update(state.scaler.get_scale())
+        state.optimizer.zero_grad(set_to_none=True)
+        return StepResult([0.0] * len(sums), norm, state.interruption.agreed(stop, save), True)
+    state.nonfinite.in_a_row = 0
     state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
     state.scaler.update()
     if state.ema and not overflows:

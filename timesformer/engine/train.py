@@ -22,6 +22,7 @@ from timesformer.engine.ema import PREFIX, Ema
 from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import build_loss, build_mixup
+from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.opening import log_start, part_from_former_run, write_down
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
@@ -92,6 +93,7 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         augment=build_augment(cfg),
         broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
         interruption=Interruption(cfg),
+        nonfinite=NonFinite(cfg.TRAIN.NONFINITE, dataset.records),
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
         trace=Trace(cfg.OUTPUT_DIR, ending or cfg.TRAIN.TRACE_STEPS, ending is not None),
@@ -268,7 +270,7 @@ def train_epoch(
         for batch in group:
             state.broken.add(batch[3]["problems"])
         result = train_step(state, group, epoch, step)
-        meter.update(result.sums, lr)
+        meter.update(result.sums, lr, left_out=result.left_out)
         if state.trace:
             state.trace.note(state.model, group, (epoch, step), result.sums[0], result.norm)
         if (step + 1) % cfg.LOG_PERIOD == 0 or step + 1 == steps:

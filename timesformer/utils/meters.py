@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +11,15 @@ import torch
 
 
 class _Window:
-    """Sums over some steps: loss, clips wrong at top-1, at top-5, clips; and seconds."""
+    """Sums over some steps: loss, clips wrong at top-1, at top-5, clips; and seconds.
+
+    Steps that were left out have taken time, and no clips.
+    """
 
     def __init__(self) -> None:
         self.sums = [0.0] * 4
         self.seconds = self.data_seconds = 0.0
-        self.steps = 0
+        self.steps = self.left_out = 0
 
     def to_json(self) -> dict[str, Any]:
         return vars(self) | {"sums": list(self.sums)}
@@ -23,7 +27,7 @@ class _Window:
     def restore(self, said: Mapping[str, Any]) -> None:
         self.sums = [float(x) for x in said["sums"]]
         self.seconds, self.data_seconds = float(said["seconds"]), float(said["data_seconds"])
-        self.steps = int(said["steps"])
+        self.steps, self.left_out = int(said["steps"]), int(said["left_out"])
 
     def seconds_per_step(self) -> float:
         return self.seconds / max(self.steps, 1)
@@ -34,7 +38,7 @@ class _Window:
 
     def means(self) -> dict[str, float]:
         loss, top1, top5, clips = self.sums
-        clips = max(clips, 1.0)
+        clips = clips or math.nan  # every step was left out
         return {
             "loss": loss / clips,
             "top1_err": 100 * top1 / clips,
@@ -86,12 +90,13 @@ class TrainMeter:
         for window in (self._all, self._recent):
             window.data_seconds += waited
 
-    def update(self, sums: Sequence[float], lr: float) -> None:
+    def update(self, sums: Sequence[float], lr: float, *, left_out: bool = False) -> None:
         """Note that a step is done.
 
         Args:
             sums: over all ranks: summed loss, clips wrong at top-1, at top-5, number of clips.
             lr: learning rate of the step.
+            left_out: whether the step was left out, since something in it was not finite.
         """
         self.lr = lr
         now = time.perf_counter()
@@ -99,6 +104,7 @@ class TrainMeter:
             window.sums = [a + b for a, b in zip(window.sums, sums, strict=True)]
             window.seconds += now - self._last
             window.steps += 1
+            window.left_out += left_out
         self._last = now
 
     def iter_stats(self, step: int) -> dict[str, Any]:
@@ -122,6 +128,7 @@ class TrainMeter:
             "epoch": f"{self.epoch + 1}/{self.max_epoch}",
             "seconds": time.perf_counter() - self._start,
             **self._stats(self._all),
+            "skipped_steps": self._all.left_out,
         }
 
     def _stats(self, window: _Window) -> dict[str, Any]:

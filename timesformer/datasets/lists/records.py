@@ -173,3 +173,9 @@ def per_class(counts: np.ndarray) -> tuple[int, float, int]:
     """
     there = counts[counts > 0]
     return int(there.min()), float(np.median(there)), int(there.max())
+
+
+def named(records: Sequence[Record], index: int) -> str:
+    """Name a video by its file and, where that is known, its place in a list."""
+    where = getattr(records, "where", lambda _: "")(index)
+    return f"{records[index].path} ({where})" if where else records[index].path
