@@ -20,9 +20,8 @@ from timesformer.datasets.loader import (
     TrainBatches,
     VideoLoader,
     construct_loader,
-    exhausted,
-    worker_errors,
 )
+from timesformer.datasets.workers import exhausted, worker_errors
 from timesformer.utils.distributed import World
 from timesformer.utils.errors import ConfigError, TrainingError, UserError, VideoError
 from timesformer.utils.processes import is_alive
@@ -221,7 +220,7 @@ def test_several_clips_of_a_video_share_a_batch(cfg: CfgNode) -> None:
 
 
 def loads_to_the_end(loader: VideoLoader) -> None:
-    with worker_errors():
+    with worker_errors(loader):
         for _ in loader:
             pass
 
@@ -268,11 +267,11 @@ def test_other_errors_stay_what_they_are() -> None:
 ORPHANS = """
 import multiprocessing, os, signal, sys
 import torch
-from timesformer.datasets.loader import _init_worker
+from timesformer.datasets.workers import init_worker
 
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
-    data = torch.utils.data.DataLoader(range(100), num_workers=2, worker_init_fn=_init_worker)
+    data = torch.utils.data.DataLoader(range(100), num_workers=2, worker_init_fn=init_worker)
     batches = iter(data)
     next(batches)
     print(*[worker.pid for worker in multiprocessing.active_children()], flush=True)

@@ -24,7 +24,7 @@ from timesformer.utils.distributed import (
     is_main,
     launch,
 )
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import ANOTHER_ENDED, UserError
 from timesformer.utils.logging import errors_in_log, setup_logging
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
@@ -166,7 +166,7 @@ def test_a_rank_that_loses_another_says_so(ranks, text, tmp_path, monkeypatch):
             raise RuntimeError(text)
 
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda *args, **kwargs: None)
-    told = distributed.ANOTHER_ENDED if ranks == 2 and text == PEER else None
+    told = ANOTHER_ENDED if ranks == 2 and text == PEER else None
     cfg = cpu_cfg(tmp_path, NUM_SHARDS=ranks)
     with pytest.raises(UserError if told else RuntimeError, match=re.escape(told or text)):
         launch(cfg, "unused", fail)

@@ -82,6 +82,10 @@ _C.TRAIN.AMP = "none"
 # names its videos, counts it, and ends the run at the tenth in a row (since the run began, or went
 # on). Steps that fp16's loss scaling leaves out are no such ones.
 _C.TRAIN.NONFINITE = "raise"
+# Minutes without progress (no step, no batch, no video read) after which a run that hangs, training
+# or test, says where and ends with status 70; 0 = never. What it does for the first time may take
+# three times as long; and nothing is a hang within three times the longest wait before it.
+_C.TRAIN.WATCHDOG_MINUTES = 20.0
 
 # ---------------------------------------------------------------------------- multi-view test
 _C.TEST = CfgNode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from timesformer.config.node import CfgNode
@@ -66,7 +67,7 @@ def too_few_for_a_batch(cfg: CfgNode, videos: int, ranks_per_node: int, nodes: i
         return ""
     fitting = [
         clips
-        for clips in range(ranks_per_node * samples, batch, ranks_per_node * samples)
+        for clips in smaller_batches(cfg, "TRAIN", ranks_per_node)
         if clips * nodes <= videos * samples and cfg.GLOBAL_BATCH_SIZE % (clips * nodes) == 0
     ]
     what = f"set TRAIN.BATCH_SIZE {fitting[-1]}" if fitting else "add videos, or take fewer GPUs"
@@ -76,6 +77,34 @@ def too_few_for_a_batch(cfg: CfgNode, videos: int, ranks_per_node: int, nodes: i
         f"the training set has {counted(videos, 'video')}, fewer than the {wanted} of one batch: "
         f"{what} (TRAIN.BATCH_SIZE is {batch}, the clips of a node)"
     )
+
+
+def smaller_batches(cfg: CfgNode, part: str, ranks_per_node: int) -> list[int]:
+    """Return the values below that of TRAIN.BATCH_SIZE, or TEST's, that every process can share."""
+    step = ranks_per_node
+    if part == "TRAIN":
+        step *= math.lcm(cfg.DATA.NUM_SAMPLES, 2 if cfg.MIXUP.ENABLED else 1)
+    return list(range(step, cfg[part].BATCH_SIZE, step))
+
+
+def half_batch(cfg: CfgNode, part: str) -> str:
+    """Say what to set for forward passes of half as many clips or fewer; "" if nothing fits.
+
+    Args:
+        cfg: a config whose layout fits.
+        part: TRAIN, where the step stays what it is, or TEST.
+    """
+    batch, (local, nodes) = cfg[part].BATCH_SIZE, ranks(cfg)
+    whole = batch_layout(cfg, local, nodes).global_batch if part == "TRAIN" else 0
+    sizes = smaller_batches(cfg, part, local)
+    fitting = [clips for clips in sizes if 2 * clips <= batch and whole % (clips * nodes) == 0]
+    if not fitting:
+        return ""
+    said = f"{part}.BATCH_SIZE {fitting[-1]} instead of {batch}"
+    if part == "TEST":
+        return said
+    keeps = "keeps" if cfg.GLOBAL_BATCH_SIZE else "with it keeps"
+    return f"{said} (GLOBAL_BATCH_SIZE {whole} {keeps} the step, in more forward passes)"
 
 
 def per_rank(cfg: CfgNode, part: str, ranks_per_node: int) -> int:

@@ -9,17 +9,8 @@ exactly once, nothing is padded and nothing is dropped.
 
 from __future__ import annotations
 
-import errno
-import multiprocessing
-import os
-import re
-import shutil
-import sys
-import threading
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.queues import Queue
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from timesformer.config.layout import per_rank, too_few_for_a_batch
 from timesformer.datasets.balance import BalancedEpochs
 from timesformer.datasets.build import build_split
+from timesformer.datasets.video.held import Board
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
+from timesformer.datasets.workers import Crew, init_worker
 from timesformer.utils.distributed import World, get_world
-from timesformer.utils.errors import ConfigError, TrainingError, VideoError
+from timesformer.utils.errors import ConfigError, VideoError
 from timesformer.utils.rng import keyed_rng
-from timesformer.utils.stopping import leave_signals_to_main
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 
@@ -110,9 +102,20 @@ class EvalBatches(Sampler[list[int]]):
 
 
 class VideoLoader(DataLoader):
-    """A DataLoader that shuffles by epoch and raises the `VideoError` of a worker as it was."""
+    """A DataLoader that shuffles by epoch and raises the `VideoError` of a worker as it was.
+
+    Attributes:
+        crew: its worker processes, for `worker_errors`.
+    """
 
     dataset: VideoDataset
+
+    def __init__(self, dataset: Dataset, num_workers: int, **options: Any) -> None:
+        """Make a loader; the arguments are those of a DataLoader."""
+        board = Board(num_workers)
+        self.crew = Crew(board, getattr(dataset, "records", ()))
+        init = partial(init_worker, board=board)
+        super().__init__(dataset, num_workers=num_workers, worker_init_fn=init, **options)
 
     def set_epoch(self, epoch: int, first: int = 0) -> None:
         """Choose the shuffle and the random clips of the next pass.
@@ -131,7 +134,9 @@ class VideoLoader(DataLoader):
         Raises:
             VideoError: a file of a training batch can't be read, and no other in its place.
         """
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        self.crew.processes = list(getattr(batches, "_workers", ()))
+        for batch in batches:
             if isinstance(batch, VideoError):
                 raise batch
             yield batch
@@ -178,7 +183,6 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
         batch_sampler=_batches(cfg, split, dataset, get_world()),
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_init_worker,
         persistent_workers=workers > 0,
         # A test item holds all views of a video: gigabytes, if every worker kept two of them ready.
         prefetch_factor=(1 if split == "test" else 2) if workers else None,
@@ -213,7 +217,6 @@ def loader_of(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=join,
-        worker_init_fn=_init_worker,
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -235,78 +238,3 @@ def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sample
         labels = [record.label for record in dataset.records]  # type: ignore[attr-defined]
         balanced = BalancedEpochs(labels, cfg.TRAIN.CLASS_BALANCE, cfg.RNG_SEED)
     return TrainBatches(length, videos, world.rank, world.size, cfg.RNG_SEED, balanced)
-
-
-def _init_worker(worker: int) -> None:
-    """One thread a worker: the workers themselves fill the cores."""
-    torch.set_num_threads(1)
-    leave_signals_to_main()
-    threading.Thread(target=_end_with_main, daemon=True).start()
-    # A batch is handed over by a thread of the worker, which drops what it can't send, with a
-    # traceback, and the main process would wait for it for ever.
-    Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
-
-
-def _end_with_main() -> None:
-    """End this worker with the main process, however that one is killed.
-
-    torch looks whether a worker's parent has changed; under forkserver (from Python 3.14 on the
-    rule) that is another process, which stays, and so would the workers.
-    """
-    if main := multiprocessing.parent_process():
-        main.join()
-        os._exit(1)
-
-
-def _give_up(error: BaseException, batch: object) -> None:
-    print(f"loader worker {os.getpid()}: {error}", file=sys.stderr, flush=True)
-    os._exit(1)
-
-
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """Turn the end of a loader's worker into a line that says what to do.
-
-    It goes around all that is done while a loader is read: torch raises it from a signal handler,
-    wherever the main process happens to be.
-
-    Raises:
-        TrainingError: a worker process ended, or batches can't be handed over.
-    """
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        if advice := exhausted(error):
-            raise TrainingError(advice) from error
-        raise
-
-
-def _of_processes(error: Exception) -> bool:
-    """Tell whether an error comes out of what starts workers, or brings their batches."""
-    packages = ("multiprocessing.", "torch.multiprocessing.")
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_globals.get("__name__", "").startswith(packages) for frame, _ in frames)
-
-
-def exhausted(error: Exception) -> str:
-    """Say what to do if an error of the loader means that something has run out, else ""."""
-    text = str(error)
-    if isinstance(error, OSError):
-        # With a file's name it is about that file, and a full disk may be that of the output.
-        gone = error.filename is None and (
-            error.errno in (errno.EMFILE, errno.ENFILE)
-            or (error.errno == errno.ENOSPC and _of_processes(error))
-        )
-    else:
-        gone = re.match(r"DataLoader worker \(pid|.*shared memory|.*ancdata", text) is not None
-    if not gone:
-        return ""
-    free = ""
-    if os.path.isdir("/dev/shm"):  # noqa: PTH112
-        free = f" ({shutil.disk_usage('/dev/shm').free / 2**20:,.0f} MiB are free in /dev/shm)"
-    return (
-        f"a loader worker has ended, or can't hand over its batch ({text.splitlines()[0]:.200}). "
-        f"Where shared memory is full{free}, start the container with a larger --shm-size; where "
-        "too many files are open, raise `ulimit -n`; where memory is full, lower "
-        "DATA_LOADER.NUM_WORKERS, or --workers. NUM_WORKERS 0 needs none of them"
-    )

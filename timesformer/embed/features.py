@@ -18,9 +18,10 @@ from torch import Tensor
 from timesformer.clips.sampling import sampler_of
 from timesformer.clips.transform import to_pictures
 from timesformer.datasets.lists.records import Record
-from timesformer.datasets.loader import evaluation_loader, worker_errors
+from timesformer.datasets.loader import evaluation_loader
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, Problem, VideoDataset
+from timesformer.datasets.workers import worker_errors
 from timesformer.models.base import VideoModel
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import progress
@@ -101,7 +102,7 @@ def embed_videos(
     problems: list[Problem] = []
     model.eval()
     try:
-        with torch.no_grad(), worker_errors():
+        with torch.no_grad(), worker_errors(loader):
             for clips, _, places, meta in progress(loader, "embed", len(loader)):
                 problems += meta["problems"]
                 if not len(clips):

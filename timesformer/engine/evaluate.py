@@ -17,9 +17,11 @@ from torch import nn
 
 from timesformer.config.layout import per_rank
 from timesformer.datasets.build import build_views
-from timesformer.datasets.loader import VideoLoader, construct_loader, worker_errors
+from timesformer.datasets.loader import VideoLoader, construct_loader
+from timesformer.datasets.workers import worker_errors
 from timesformer.engine.broken import FILE_NAME, BrokenVideos
 from timesformer.engine.ema import PREFIX
+from timesformer.engine.memory import memory_errors
 from timesformer.engine.provenance import record
 from timesformer.engine.results import (
     Results,
@@ -173,10 +175,11 @@ def test(cfg: CfgNode) -> Results | None:
     Raises:
         WeightsError: if there are no trained weights for this model.
         ConfigError: if they are another model's than the config's.
-        TrainingError: if no video can be read, or scores are not finite; nothing is written.
+        TrainingError: if no video can be read, or scores are not finite; memory doesn't suffice; or
+            a process that reads has ended. Nothing is written.
         AnnotationError: if more than DATA.MAX_FAILED can't; scores and metrics are there.
     """
-    with run_scope(cfg):
+    with run_scope(cfg), memory_errors(cfg, "TEST"):
         return _test(cfg)
 
 
@@ -192,7 +195,7 @@ def _test(cfg: CfgNode) -> Results | None:
     videos = {"test": list_digest(loader.dataset.records)}
     record(cfg, "test", lists=videos, weights=source)
     start = time.perf_counter()
-    with worker_errors():
+    with worker_errors(loader):
         results = perform_test(cfg, model, loader, broken)
     seconds = time.perf_counter() - start
     together(lambda: _report_test(cfg, results, weights, class_names, seconds))

@@ -26,11 +26,11 @@ ADVICE = (
 
 
 class Part(NamedTuple):
-    """What a forward pass of a step gave: logits (B, K), the loss, and whose they are (B,)."""
+    """What a forward pass of a step gave: logits (B, K), its loss, and rows of the list (B,)."""
 
     logits: Tensor
     loss: Tensor
-    index: Tensor
+    rows: Tensor
 
 
 class NonFinite:
@@ -39,14 +39,18 @@ class NonFinite:
     Args:
         policy: TRAIN.NONFINITE, raise or skip.
         records: the training videos.
+        of: what they are called.
 
     Attributes:
         in_a_row: steps left out since the last one that was taken.
     """
 
-    def __init__(self, policy: str, records: Sequence[Record]) -> None:
+    def __init__(
+        self, policy: str, records: Sequence[Record], of: str = "the training list"
+    ) -> None:
         self.policy = policy
         self.records = records
+        self.of = of
         self.in_a_row = 0
         self._kept: list[Tensor] = []
 
@@ -72,7 +76,7 @@ class NonFinite:
         """
         for kept, buffer in zip(self._kept, model.buffers(), strict=True):
             buffer.copy_(kept)
-        told = gather_objects((suspects(parts), rows(parts)))
+        told = gather_objects((suspects(parts), _listed([p.rows for p in parts])))
         # A gradient is that of all ranks: it doesn't tell whose video spoilt it.
         found = [i for ours, _ in told for i in ours] or [i for _, ours in told for i in ours]
         whose = self._in_words(list(dict.fromkeys(found)))
@@ -93,19 +97,14 @@ class NonFinite:
         more = f" and {len(found) - LISTED} more" if len(found) > LISTED else ""
         names = ", ".join(named(self.records, i) for i in found[:NAMED])
         several = f", of {counted(len(found), 'video')} the first" if len(found) > NAMED else ""
-        return f"rows {list(found[:LISTED])}{more} of the training list{several}: {names}"
+        return f"rows {list(found[:LISTED])}{more} of {self.of}{several}: {names}"
 
 
 def suspects(parts: Sequence[Part]) -> list[int]:
     """Return the rows of the training list whose own scores are not finite, or else their loss."""
-    alone = [p.index[~p.logits.isfinite().all(1).cpu()] for p in parts]
-    whole = [p.index for p in parts if not bool(torch.isfinite(p.loss))]
+    alone = [p.rows[~p.logits.isfinite().all(1).cpu()] for p in parts]
+    whole = [p.rows for p in parts if not bool(torch.isfinite(p.loss))]
     return _listed(alone) or _listed(whole)
-
-
-def rows(parts: Sequence[Part]) -> list[int]:
-    """Return the rows of the training list of all that this rank has had of a step."""
-    return _listed([p.index for p in parts])
 
 
 def _listed(indices: Sequence[Tensor]) -> list[int]:

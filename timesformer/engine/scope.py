@@ -21,6 +21,7 @@ from timesformer.utils.files import LOCK_NAME, make_folder, make_place, require_
 from timesformer.utils.logging import errors_in_log, get_logger, setup_logging
 from timesformer.utils.run_lock import run_lock
 from timesformer.utils.stopping import noting_signals
+from timesformer.utils.watchdog import watching
 
 logger = get_logger(__name__)
 
@@ -93,7 +94,8 @@ def make_places_elsewhere(cfg: CfgNode) -> None:
 def run_scope(cfg: CfgNode) -> Iterator[None]:
     """Log into OUTPUT_DIR, which belongs to this run meanwhile; what ends the run is logged too.
 
-    Signals that ask it to stop are noted (`utils.stopping`); what runs has to ask for them.
+    Signals that ask it to stop are noted (`utils.stopping`); what runs has to ask for them, and to
+    say what it is doing (`utils.watchdog`).
 
     Raises:
         UserError: on all ranks, if the folder can't be written, or another run has it.
@@ -105,7 +107,8 @@ def run_scope(cfg: CfgNode) -> Iterator[None]:
     together(lock.__enter__)
     problem: BaseException | None = None
     try:
-        with errors_in_log(), noting_signals(), deterministic(cfg.DETERMINISTIC):
+        watch = watching(cfg.TRAIN.WATCHDOG_MINUTES, cfg.OUTPUT_DIR)
+        with errors_in_log(), noting_signals(), deterministic(cfg.DETERMINISTIC), watch:
             compare_configs(cfg)
             if how := how_started():
                 logger.info("%s", how)

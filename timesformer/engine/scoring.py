@@ -23,6 +23,7 @@ from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import progress
 from timesformer.utils.precision import autocast
 from timesformer.utils.stopping import asked, stopped
+from timesformer.utils.watchdog import doing
 
 
 class Table(NamedTuple):
@@ -93,18 +94,22 @@ def score_videos(
     several = isinstance(dataset.records[0].label, tuple)
     shape = (len(dataset), dataset.num_views, num_classes)
     rows = Rows(shape, method, several, keep_views)
-    for pixels, _, index, meta in progress(loader, desc=desc, total=len(loader)):
+    doing(desc)
+    batches = progress(loader, desc=desc, total=len(loader))
+    for i, (pixels, _, index, meta) in enumerate(batches):
         if asked():
             break
         broken.add(meta["problems"])
         if not len(index):
             continue
         with autocast(device, amp):
-            parts = [
-                model(dataset.normalize(x.to(device, non_blocking=True))).float()
-                for x in pixels.split(clips)
-            ]
+            parts = []
+            for x in pixels.split(clips):
+                doing("forward pass", f"{desc}, batch {i + 1}")
+                parts.append(model(dataset.normalize(x.to(device, non_blocking=True))).float())
         rows.add(index, meta["view"], torch.cat(parts).cpu())
+        doing("wait for videos", f"{desc}, batch {i + 2}")
+    doing("exchange of all ranks", desc)
     if any(gather_objects(bool(asked()))):
         raise stopped(f"{desc} was cut short: the same command takes it up again")
     broken.gather()

@@ -24,6 +24,7 @@ from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_ch
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import TrainingError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.watchdog import doing
 
 logger = get_logger(__name__)
 
@@ -109,6 +110,7 @@ def save(
     Raises:
         TrainingError: there are weights that are not finite; nothing is written.
     """
+    doing("checkpoint", f"after {Place(epoch + 1, step)}")
     check_finite(state, f"after {Place(epoch + 1, step)}")
     within: dict[str, Any] = {"measured": dict(measured)} if measured else {}
     if state.resumed_anyway:

@@ -20,6 +20,7 @@ from timesformer.utils.logging import get_logger
 from timesformer.utils.metrics import topk_correct
 from timesformer.utils.precision import autocast
 from timesformer.utils.rng import seed_all
+from timesformer.utils.watchdog import doing
 
 logger = get_logger(__name__)
 
@@ -68,6 +69,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
     for i, (pixels, labels, index, meta) in enumerate(group):
         # Seeded by the step, DropPath and mixup need no saved generator state to resume; and alike
         # for all its parts, they depend on a clip's place in the step and not on who computes it.
+        doing("forward pass", f"{i + 1} of {where}")
         seed_all("step", state.cfg.RNG_SEED, epoch, step)
         set_batch_part(state.model, i * world.size + world.rank, len(group) * world.size)
         pixels = pixels.to(state.device, non_blocking=True)
@@ -86,6 +88,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
     norm = clip_gradients(state)
     overflow = 0.0 if math.isfinite(norm) else 1.0
     flags = [overflow, state.broken.take_new(), *state.interruption.wishes()]
+    doing("exchange of all ranks", where)
     # Every rank sees the same sums, so all of them stop, or none.
     summed = all_reduce_sum(torch.cat([totals, totals.new_tensor(flags)])).tolist()
     *sums, overflows, replaced, stop, save = summed
@@ -103,6 +106,7 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
         state.optimizer.zero_grad(set_to_none=True)
         return StepResult([0.0] * len(sums), norm, state.interruption.agreed(stop, save), True)
     state.nonfinite.in_a_row = 0
+    doing("optimizer step", where)
     state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
     state.scaler.update()
     if state.ema and not overflows:

@@ -14,7 +14,8 @@ from timesformer.config.layout import batch_layout
 from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.records import class_counts
-from timesformer.datasets.loader import Batch, VideoLoader, construct_loader, worker_errors
+from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
+from timesformer.datasets.workers import worker_errors
 from timesformer.engine.balance import log_balance
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
@@ -22,6 +23,7 @@ from timesformer.engine.ema import PREFIX, Ema
 from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import build_loss, build_mixup
+from timesformer.engine.memory import memory_errors
 from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.opening import log_start, part_from_former_run, write_down
 from timesformer.engine.optimizer import construct_optimizer, set_lr
@@ -46,6 +48,7 @@ from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.rng import seed_all
 from timesformer.utils.stopping import stopped
+from timesformer.utils.watchdog import doing
 from timesformer.visualization.tensorboard import TensorboardWriter
 
 logger = get_logger(__name__)
@@ -63,10 +66,11 @@ def train(cfg: CfgNode, steps: int | None = None) -> nn.Module:
         WeightsError: if the weights to start from can't be read or don't fit.
         AnnotationError: if a list is malformed, or too many videos can't be read.
         VideoError: if a video can't be read, and no other in its place.
-        TrainingError: if the loss, a gradient or a weight is not finite.
+        TrainingError: if the loss, a gradient or a weight is not finite; memory doesn't suffice; or
+            a process that reads has ended.
         Stopped: a signal asked for it; what was done is saved.
     """
-    with run_scope(cfg):
+    with run_scope(cfg), memory_errors(cfg, "TRAIN"):
         return _train(cfg, steps)
 
 
@@ -93,7 +97,11 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         augment=build_augment(cfg),
         broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
         interruption=Interruption(cfg),
-        nonfinite=NonFinite(cfg.TRAIN.NONFINITE, dataset.records),
+        nonfinite=NonFinite(
+            cfg.TRAIN.NONFINITE,
+            dataset.records,
+            "the training list's DATA.FRACTION" if cfg.DATA.FRACTION < 1 else "the training list",
+        ),
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
         trace=Trace(cfg.OUTPUT_DIR, ending or cfg.TRAIN.TRACE_STEPS, ending is not None),
@@ -127,7 +135,7 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         if cfg.TENSORBOARD.ENABLE:
             tensorboard = together(lambda: TensorboardWriter(str(tensorboard_dir(cfg))))
             stack.callback(tensorboard.close)
-        stack.enter_context(worker_errors())
+        stack.enter_context(worker_errors(train_loader, val_loader))
         stack.enter_context(contextlib.suppress(Enough))
         run_epochs(state, train_loader, val_loader, tensorboard)
     return model
@@ -262,6 +270,7 @@ def train_epoch(
     if first:
         go_on_measuring(meter, measured)
     groups = in_groups(loader, state.layout.accumulation)
+    doing("wait for videos", f"epoch {epoch + 1}, step {first + 1}")
     bar = progress(groups, desc=f"epoch {epoch + 1}", total=steps, initial=first)
     for step, group in enumerate(bar, first):
         meter.data_ready()
@@ -283,5 +292,7 @@ def train_epoch(
                 )
         if result.save and step + 1 < steps:  # else the epoch is saved
             save_within(state, epoch, step + 1, meter)
+        doing("wait for videos", f"epoch {epoch + 1}, step {step + 2}")
+    doing("end of the epoch", epoch + 1)
     state.broken.gather()
     return meter.epoch_stats() | {"replaced_videos": len(state.broken.failed)}

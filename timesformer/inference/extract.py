@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from timesformer.datasets.lists.records import Record, Records
-from timesformer.datasets.loader import loader_of, worker_errors
+from timesformer.datasets.loader import VideoLoader, loader_of
 from timesformer.datasets.video.reader import VideoReader
+from timesformer.datasets.workers import worker_errors
 from timesformer.inference.encoder import Encoder, features_of
 from timesformer.inference.features import (
     FEATURES,
@@ -120,8 +121,9 @@ def extract(
     with Claims(folder / CLAIMS) as claims:
         threads = agree(folder, asked, claims, source)
         work = Work(folder, settings, look, dataset, claims, share)
-        with _threads(threads if predictor.device.type == "cpu" else 0), worker_errors():
-            width = _fill(encoder, work, workers)
+        loader = loader_of(dataset, work.passes(), workers, _only)
+        with _threads(threads if predictor.device.type == "cpu" else 0), worker_errors(loader):
+            width = _fill(encoder, work, loader)
         with claims.holding(MANIFEST_CLAIM):  # of runs that end at once, the last one lists all
             there = work.there()
             failed = write_failed(work, there)
@@ -155,11 +157,11 @@ def _check_format(settings: Settings, records: Records) -> None:
             )
 
 
-def _fill(encoder: Encoder, work: Work, workers: int) -> int:
+def _fill(encoder: Encoder, work: Work, loader: VideoLoader) -> int:
     """Write the parts of the work that are missing; return the width of their features, or 0."""
     width, settings = 0, work.settings
     missing = work.videos(work.numbers) - work.videos(work.there())
-    shown = progress(_videos(encoder, work, workers), "extract", missing)
+    shown = progress(_videos(encoder, work, loader), "extract", missing)
     for part, rows in groupby(shown, key=lambda found: found[0]):
         kept = [stored(row, settings.fp16) for _, row in rows]
         write_part(work.folder, part, kept, settings.file_format)
@@ -168,12 +170,14 @@ def _fill(encoder: Encoder, work: Work, workers: int) -> int:
     return width
 
 
-def _videos(encoder: Encoder, work: Work, workers: int) -> Iterator[tuple[int, VideoFeatures]]:
+def _videos(
+    encoder: Encoder, work: Work, loader: VideoLoader
+) -> Iterator[tuple[int, VideoFeatures]]:
     """Yield (part, features) of each video of the work, in the order of the list."""
     notice = ShortNotice()
     pieces: list[VideoFeatures] = []
     dataset, look = work.dataset, work.look
-    for decoded in loader_of(dataset, work.passes(), workers, _only):
+    for decoded in loader:
         assert isinstance(decoded, DecodedPass)
         crops, sliding = look.testing.num_crops, look.windows is not None
         for read, features, times in features_of(encoder, decoded, crops, sliding):

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from timesformer.clips.frames import as_frames
 from timesformer.clips.sampling import sampler_of
 from timesformer.datasets.lists.records import Records
-from timesformer.datasets.loader import evaluation_loader, worker_errors
+from timesformer.datasets.loader import evaluation_loader
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, USED, Problem
+from timesformer.datasets.workers import worker_errors
 from timesformer.inference.filling import filled
 from timesformer.inference.given import SHORT, GivenVideos, ShortNotice, records_of
 from timesformer.inference.prediction import TOPK, Prediction
@@ -192,7 +193,7 @@ class Predictor:
                         notice(problem.path, problem.reason)
                 yield (i, meta["problems"]), pixels
 
-        with worker_errors():
+        with worker_errors(loader):
             for (i, problems), scores in filled(self.score, read(), batch_size):
                 told = {problem.treatment: problem.reason for problem in problems}
                 if SHORT in told:

@@ -7,6 +7,7 @@ just this one.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -23,9 +24,18 @@ from fvcore.common.config import CfgNode
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from timesformer.utils.blame import (
+    Blame,
+    also_to,
+    end_of_lost,
+    of_silent,
+    rank_that_tells,
+    tell_error,
+)
 from timesformer.utils.determinism import fix_workspace
-from timesformer.utils.errors import ANOTHER_ENDED, Stopped, UserError
+from timesformer.utils.errors import UserError
 from timesformer.utils.launchers import job_in_words, tasks
+from timesformer.utils.processes import end_with_parent, end_with_torchrun, under_torchrun
 from timesformer.utils.stopping import noting_signals
 from timesformer.utils.text import counted
 
@@ -216,7 +226,9 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
 
     Raises:
         UserError: the first that a process of this node met; it stops the others. Of ranks that
-            were started one by one, each has its own, and those that lose another say so.
+            were started one by one, each has its own; of those of a node that lose one of another
+            node, or one that has said nothing, the first says so.
+        SystemExit: the others of them: there is nothing to add.
         torch.multiprocessing.ProcessRaisedException: with the traceback of any other exception in
             a spawned process.
     """
@@ -224,9 +236,12 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
     def blaming(cfg: CfgNode) -> None:
         try:
             func(cfg)
-        except RuntimeError as error:
+        except Exception as error:
             if is_of_another_rank(error):
-                raise UserError(ANOTHER_ENDED) from error
+                here = get_world()
+                place = (here.rank, here.local_rank, here.local_size)
+                raise end_of_lost(*place, one_screen=under_torchrun()) from error
+            tell_error(error)
             raise
 
     local_size = max(1, cfg.NUM_GPUS)
@@ -235,6 +250,7 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
     if found := tasks(cfg.NUM_GPUS, cfg.NUM_SHARDS):
         world = World(*found[1:5], how=str(found))
         if found.by == "torchrun":
+            end_with_torchrun()
             record(_run)(cfg, found.meeting, blaming, world)  # it then shows the first rank's error
         else:
             _run(cfg, init_method or found.meeting, blaming, world)
@@ -271,19 +287,25 @@ def _spawn(
     if not init_method:  # a port is free for sure only when something listens there already
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         init_method = f"{_HOSTED}127.0.0.1:{store.port}"
-    user_errors = mp.get_context("spawn").SimpleQueue()
-    args = (cfg, init_method, func, local_size, user_errors)
+    errors = mp.get_context("spawn").SimpleQueue()
+    args = (cfg, init_method, func, local_size, errors)
+    # It would say of each rank that it is told to end, once the first has ended.
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    ranks = mp.start_processes(_child, args, local_size, join=False, start_method="spawn")
     try:
-        ranks = mp.start_processes(_child, args, local_size, join=False, start_method="spawn")
         with noting_signals(ranks.pids()):  # they stop together, and then this process does
             while not ranks.join():
                 pass
-    except (mp.ProcessExitedException, mp.ProcessRaisedException):
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         # One rank's error makes the others fail too, by lost connections: show the cause, once.
-        if user_errors.empty():
-            raise
-        message, status = user_errors.get()
-        raise (UserError(message) if status == 2 else Stopped(message, status)) from None
+        if errors.empty():
+            raise (of_silent(ranks.processes) or error) from None
+        blame: Blame = errors.get()
+        if blame.trace:
+            index = blame.rank - cfg.SHARD_ID * local_size
+            text = f"\n\n-- rank {blame.rank}:\n{blame.trace}"
+            raise mp.ProcessRaisedException(text, index, ranks.pids()[index]) from None
+        raise blame.error() from None
     finally:
         del store  # it has to be there as long as the ranks are
 
@@ -294,19 +316,25 @@ def _child(
     init_method: str,
     func: Callable[[CfgNode], object],
     local_size: int,
-    user_errors: SimpleQueue[tuple[str, int]],
+    errors: SimpleQueue[Blame],
 ) -> None:
+    end_with_parent()
+
     def reporting(cfg: CfgNode) -> None:
         try:
             func(cfg)
-        except UserError as error:
-            # before the other ranks can notice that this one is gone
-            user_errors.put((str(error), error.status))
-            sys.exit(error.status)
+        except Exception as error:
+            if is_of_another_rank(error):
+                sys.exit(2)  # the other has told what it was, or can't
+            tell_error(error)  # before the other ranks can notice that this one is gone
+            if isinstance(error, UserError):
+                sys.exit(error.status)
+            raise
 
     rank, size = cfg.SHARD_ID * local_size + local_rank, cfg.NUM_SHARDS * local_size
     how = f"{counted(local_size, 'process', 'processes')} spawned here, one for each GPU"
-    _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size, how))
+    with also_to(errors.put):
+        _run(cfg, init_method, reporting, World(rank, size, local_rank, local_size, how))
 
 
 def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], world: World) -> None:
@@ -323,7 +351,8 @@ def _run(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object], worl
         if world.size > 1:
             backend = "nccl" if on_gpu else "gloo"
             _meet(backend if cfg.DIST_BACKEND == "auto" else cfg.DIST_BACKEND, init_method, world)
-        func(cfg)
+        with rank_that_tells(world.rank):
+            func(cfg)
         # Not after an error: it would wait for ranks that wait for this one.
         if world.size > 1:
             dist.destroy_process_group()

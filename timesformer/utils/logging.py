@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +15,9 @@ from typing import Any, TypeVar
 import simplejson
 from tqdm import tqdm
 
+from timesformer.utils.blame import another_ended, tell_error
 from timesformer.utils.distributed import get_rank, is_main, is_of_another_rank
-from timesformer.utils.errors import ANOTHER_ENDED, ConfigError, UserError, to_nowhere
+from timesformer.utils.errors import ConfigError, UserError, to_nowhere
 from timesformer.utils.files import append_line, make_folder
 
 T = TypeVar("T")
@@ -117,8 +120,10 @@ def errors_in_log() -> Iterator[None]:
             raise
         _logged[0] = error
         lost = is_of_another_rank(error)
+        if not lost:
+            tell_error(error)
         known = lost or isinstance(error, UserError | KeyboardInterrupt | SystemExit)
-        text = ANOTHER_ENDED if lost else str(error) or type(error).__name__
+        text = another_ended() if lost else str(error) or type(error).__name__
         record = logging.LogRecord(
             ROOT, logging.ERROR, "", 0, "%s", (text,), None if known else sys.exc_info()
         )
@@ -126,6 +131,29 @@ def errors_in_log() -> Iterator[None]:
             if isinstance(handler, _LogFile):
                 handler.handle(record)
         raise
+
+
+def add_to_log(folder: str | Path, text: str) -> None:
+    """Add to run.log from any rank and thread, past all locks of logging, if the file is there.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    descriptor = os.open(Path(folder) / "run.log", os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(descriptor, f"{stamp} ERROR {ROOT}: {text}\n".encode("utf-8", "backslashreplace"))
+    finally:
+        os.close(descriptor)
+
+
+def to_stderr(text: str) -> None:
+    """Write a text to stderr past its locks, which a thread that hangs may have.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    os.write(2, f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def log_json_stats(stats: Mapping[str, Any], output_dir: str) -> None:

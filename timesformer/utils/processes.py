@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,6 +15,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
 
+from timesformer.utils.ending import end_now
+
+POLL = 1.0  # seconds
 CRASHED = "the decoder crashes on it, or it takes all memory"
 
 Item = TypeVar("Item")
@@ -95,12 +99,36 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _follow_parent() -> None:
     """Let a worker end when its parent does, however that happens, and not by itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    end_with_parent()
 
+
+def end_with_parent() -> None:
+    """Let a process that multiprocessing has started end when its parent does, even by a kill."""
+    if parent := multiprocessing.parent_process():
+        _end_after(parent.join)
+
+
+def under_torchrun() -> bool:
+    """Tell whether torchrun itself has started this process, and not a script that says so."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def end_with_torchrun() -> None:
+    """Let a process that torchrun has started end when torchrun does, even by a kill."""
+    parent = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == parent:  # an orphan has another one
+            time.sleep(POLL)
+
+    if under_torchrun() and os.name != "nt":
+        _end_after(wait)
+
+
+def _end_after(wait: Callable[[], object]) -> None:
     def follow() -> None:
-        parent.join()
-        os._exit(1)
+        wait()
+        end_now(1)
 
     threading.Thread(target=follow, daemon=True).start()
 

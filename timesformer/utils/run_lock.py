@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from timesformer.utils.ending import at_sudden_end
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import LOCK_NAME
 from timesformer.utils.launchers import job
@@ -45,13 +46,18 @@ def run_lock(folder: str | Path, option: str = "OUTPUT_DIR") -> Iterator[None]:
         _take(path, option)
     _held[key] = _held.get(key, 0) + 1
     try:
-        yield
+        with at_sudden_end(lambda: _release(path)):
+            yield
     finally:
         _held[key] -= 1
         if not _held[key]:
             del _held[key]
-            if _read(path) == _me():
-                path.unlink(missing_ok=True)
+            _release(path)
+
+
+def _release(path: Path) -> None:
+    if _read(path) == _me():
+        path.unlink(missing_ok=True)
 
 
 def _take(path: Path, option: str) -> None:

@@ -14,6 +14,7 @@ from timesformer.clips.sampling import ClipPosition, sampler_of, view_start
 from timesformer.datasets.lists.records import Images
 from timesformer.datasets.video import decode, frame_folder, torchcodec
 from timesformer.datasets.video.decode import TIMEOUT, Clips, Place
+from timesformer.datasets.video.held import holding
 from timesformer.datasets.video.probe import length_of
 from timesformer.datasets.video.requests import Cut
 from timesformer.datasets.video.shards import Member, MemberFolder, Shards, VideoPath
@@ -66,7 +67,8 @@ class VideoReader:
             places[:] = places or place(frames, fps)
             return places
 
-        return persistently(lambda: self._read(path, place_once, cuts, images), path)
+        with holding(path):
+            return persistently(lambda: self._read(path, place_once, cuts, images), path)
 
     def length(self, path: str, images: Images | None = None) -> tuple[int, float]:
         """Return a video's number of frames and frames per second, as clips are placed by them.
@@ -78,10 +80,11 @@ class VideoReader:
         Raises:
             VideoError: it can't be read.
         """
-        found = self.find(path)
-        if isinstance(found, MemberFolder) or _is_folder(found):
-            return len(frame_folder.list_frames(found, images)), self.frames_fps
-        return persistently(lambda: length_of(found, self.timeout), path)
+        with holding(path):
+            found = self.find(path)
+            if isinstance(found, MemberFolder) or _is_folder(found):
+                return len(frame_folder.list_frames(found, images)), self.frames_fps
+            return persistently(lambda: length_of(found, self.timeout), path)
 
     def find(self, path: str) -> VideoPath | MemberFolder:
         """Return what is read of a path: itself, or what shards have of that name.
