@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def test_training_batches_do_not_depend_on_the_ranks(ranks: int, length: int) ->
     assert len({index for index, _ in keys}) == len(keys) == length // 6 * 6
     assert {epoch for _, epoch in keys} == {2}
     assert [i for i, _ in keys] != [i for ids in batches(0, 1, epoch=3) for i, _ in ids]
+
+
+def test_an_epoch_of_many_videos_takes_little_memory() -> None:
+    videos = 100_000
+    tracemalloc.start()
+    try:
+        batches = iter(TrainBatches(videos, 8, 1, 2, seed=4))
+        first = next(batches)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(first) == 8
+    assert peak < 20 * videos  # bytes: two arrays of them at most, and no tuple for each
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -70,18 +70,18 @@ class TrainBatches(Sampler[list[tuple[int, ...]]]):
         return self.length // (self.batch_size * self.size)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
-        keys = self._keys()
+        # Arrays of all ranks' ids; keys are made as they are needed, since they are much larger.
+        epoch, before = self.epoch, None
+        if self.balanced is None:
+            order = keyed_rng("order", self.seed, epoch).permutation(self.length)
+        else:
+            order, before = self.balanced.draw(epoch)
         for micro_batch in range(self.first, len(self)):
             first = (micro_batch * self.size + self.rank) * self.batch_size
-            yield keys[first : first + self.batch_size]
-
-    def _keys(self) -> list[tuple[int, ...]]:
-        """Return the keys of the epoch, of all ranks, in its order."""
-        if self.balanced is None:
-            rng = keyed_rng("order", self.seed, self.epoch)
-            return [(index, self.epoch) for index in rng.permutation(self.length).tolist()]
-        pairs = zip(*(part.tolist() for part in self.balanced.draw(self.epoch)), strict=True)
-        return [(i, self.epoch, before) if before else (i, self.epoch) for i, before in pairs]
+            mine = slice(first, first + self.batch_size)
+            drawn = [0] * self.batch_size if before is None else before[mine].tolist()
+            pairs = zip(order[mine].tolist(), drawn, strict=True)
+            yield [(i, epoch, n) if n else (i, epoch) for i, n in pairs]
 
 
 class EvalBatches(Sampler[list[int]]):

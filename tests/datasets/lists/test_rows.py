@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -374,3 +375,31 @@ def test_another_separator_is_seen(tmp_path: Path, row: str, separator: str) -> 
     with pytest.raises(AnnotationError, match=r"line 2: .* from the label 3: set DATA.PATH_LABEL"):
         rows(tmp_path, f"path{separator}label\n{text}\n")
     assert rows(tmp_path, text, separator=separator) == [("a/b c.mp4", 3)]
+
+
+def test_the_first_bad_row_is_told_whatever_is_wrong_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text("a.mp4 0\nb.mp4 1\n./a.mp4 1\nb.mp4 1\nc.mp4 9\n")
+    with pytest.raises(AnnotationError, match=r"line 3: './a.mp4' is in line 1 already"):
+        read_list(path, 2)
+    path.write_text("a.mp4 0\nc.mp4 9\na.mp4 1\n")
+    with pytest.raises(AnnotationError, match=r"line 2: label 9"):
+        read_list(path, 2)
+    path.write_text("f 1 9 0\nf 2 9 0\nf 1 9 1\n")
+    with pytest.raises(AnnotationError, match=r"line 3: 'f' is in line 1 already"):
+        read_list(path, 2)
+
+
+def test_a_long_list_takes_little_memory_while_it_is_read(tmp_path: Path) -> None:
+    """The bytes of its text twice, those of the records, and few more."""
+    rows, path = 20_000, tmp_path / "train.csv"
+    path.write_text("".join(f"class_{i % 9}/video_{i:09d}.mp4 {i % 9}\n" for i in range(rows)))
+    read_list(path, 9)
+    tracemalloc.start()
+    try:
+        records = read_list(path, 9)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(records) == rows
+    assert peak < 2 * path.stat().st_size + 1.5 * records.nbytes

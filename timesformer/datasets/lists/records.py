@@ -137,9 +137,17 @@ class Records(Sequence[Record]):
         arrays = (self._path_ends, self._labels, self._label_ends, self._lines, self._spans)
         return len(self._paths) + sum(len(a) * a.itemsize for a in arrays)
 
+    def line(self, index: int) -> int:
+        """Return the place of a record in its source, from 1; 0 if it has none."""
+        return self._lines[index]
+
+    def counts(self, num_classes: int) -> np.ndarray:
+        """Return how often each label occurs (K,)."""
+        return np.bincount(np.array(self._labels, np.int64), minlength=num_classes)
+
     def where(self, index: int) -> str:
         """Name the place of a record in its source: "train.csv, line 17"."""
-        line = self._lines[index]
+        line = self.line(index)
         return f"{self.source}, line {line}" if line else self.source
 
     def _record(self, index: int) -> Record:
@@ -159,6 +167,8 @@ class Records(Sequence[Record]):
 
 def class_counts(records: Sequence[Record], num_classes: int) -> np.ndarray:
     """Return the videos of each class (K,); one with several labels counts for each of them."""
+    if isinstance(records, Records):
+        return records.counts(num_classes)
     counts = np.zeros(num_classes, np.int64)
     for record in records:
         counts[np.array(record.label, int)] += 1  # of one class or several

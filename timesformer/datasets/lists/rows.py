@@ -39,12 +39,15 @@ Paths are checked as text alone: a million rows load in seconds, and a missing v
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from timesformer.datasets.lists.label_reader import BadRowError, LabelReader
 from timesformer.datasets.lists.provider_rows import ProviderParser, is_provider_header
-from timesformer.datasets.lists.records import Records
+from timesformer.datasets.lists.records import Images, Records
 from timesformer.datasets.lists.row_parser import Row, RowParser, is_header
 from timesformer.datasets.lists.row_paths import CONTROL, has_extension
 from timesformer.datasets.lists.text_file import NOT_TEXT, is_odd, names_no_file, read_text
@@ -82,9 +85,9 @@ def read_list(
     plain: Callable[[str], Row | None] | None = rows.plain
     begun = False
     folder = os.path.join(prefix, "") if prefix else ""  # noqa: PTH118
-    line_of: dict[str, int] = {}
+    hashes = array("q")  # of the videos' names: a set of the names would take 200 bytes a row
     files: dict[bool, int] = {}  # first line of a file with a number before its label, and without
-    for number, line in enumerate(read_text(path, names=True).split("\n"), start=1):
+    for number, line in enumerate(_lines(read_text(path, names=True)), start=1):
         try:
             if found := plain and plain(line):
                 video, label, images = found
@@ -112,20 +115,55 @@ def read_list(
                 video = _inside(prefix, folder, video)
             if names_no_file(video, path):
                 raise BadRowError(NOT_TEXT)
-            same = os.path.normpath(video) if "./" in video or "//" in video else video
-            if images and images.first:  # several parts of a folder are several videos
-                same = f"{same} {images.first} {images.length}"
-            first = line_of.setdefault(same, number)
-            if first != number:
-                raise BadRowError(f"{video!r:.200} is in line {first} already; remove one of them")
         except BadRowError as error:
+            _check_repeats(path, records, hashes)  # the first bad row is told
             why = NOT_TEXT if is_odd(line) else error
             raise AnnotationError(f"{path}, line {number}: {why}") from None
+        hashes.append(hash(_known_by(video, images)))
         records.append(video, label, line=number, images=images)
+    _check_repeats(path, records, hashes)
     if not records:
         what = "nothing but a header" if begun else "it is empty"
         raise AnnotationError(f"{path}: the list has no videos: {what}")
     return records
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield what `split` would list: ten million lines are a gigabyte."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+
+
+def _known_by(video: str, images: Images | None) -> str:
+    """Return what tells videos apart; several parts of a folder are several videos."""
+    same = os.path.normpath(video) if "./" in video or "//" in video else video
+    return f"{same} {images.first} {images.length}" if images and images.first else same
+
+
+def _check_repeats(path: str | os.PathLike[str], records: Records, hashes: array[int]) -> None:
+    """Raise for the first row whose video another one has.
+
+    Args:
+        path: the list.
+        records: its rows.
+        hashes: of what `_known_by` says of each.
+
+    Raises:
+        AnnotationError: there is one.
+    """
+    keys = np.frombuffer(hashes, np.int64)
+    ordered = np.sort(keys)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    line_of: dict[str, int] = {}
+    for i in np.flatnonzero(np.isin(keys, repeated)).tolist() if len(repeated) else ():
+        video, _, _, _, images = records[i]
+        first, line = line_of.setdefault(_known_by(video, images), records.line(i)), records.line(i)
+        if first != line:
+            why = f"{video!r:.200} is in line {first} already; remove one of them"
+            raise AnnotationError(f"{path}, line {line}: {why}")
 
 
 def _perhaps_labels(files: dict[bool, int]) -> BadRowError:

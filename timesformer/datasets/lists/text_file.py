@@ -73,8 +73,9 @@ def names_no_file(name: str, source: str | PathLike[str]) -> bool:
 
     A list in another encoding than UTF-8 has such.
     """
-    beside = Path(source).parent / name
-    return is_odd(name) and not (os.path.lexists(name) or os.path.lexists(beside))
+    if not is_odd(name):  # millions of rows aren't
+        return False
+    return not (os.path.lexists(name) or os.path.lexists(Path(source).parent / name))
 
 
 def _advice(folder: Path) -> str:
