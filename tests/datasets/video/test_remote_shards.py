@@ -91,7 +91,8 @@ def test_frames_are_those_of_a_folder(local: Shards, memory: Any, own_cache: Pat
     assert same(opened(), local)
 
 
-def test_small_blocks(local: Shards, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("memory")
+def test_small_blocks(local: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "BLOCK", 1000)
     monkeypatch.setattr(remote, "BLOCKS", 2)
     assert same(opened(), local)
@@ -148,6 +149,7 @@ def test_what_is_missing_is_one_line(memory: Any, own_cache: Path) -> None:
         open_shards("nonsense://x")
 
 
+@pytest.mark.usefixtures("memory")
 @pytest.mark.parametrize(
     ("error", "times", "said"),
     [
@@ -163,8 +165,7 @@ def test_what_is_missing_is_one_line(memory: Any, own_cache: Path) -> None:
     ids=str,
 )
 def test_storage_that_fails(
-    error: Exception, times: int, said: str, local: Shards, memory: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    error: Exception, times: int, said: str, local: Shards, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """What may pass is tried again, in the middle of a video too; what won't isn't."""
     shards = opened()
