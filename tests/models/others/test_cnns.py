@@ -14,7 +14,7 @@ from timesformer.config.defaults import get_cfg
 from timesformer.models.build import make_model, meta_model
 from timesformer.models.create import create_model
 from timesformer.models.others.residual import ConvolutionalHead
-from timesformer.models.others.slowfast import SLOW, ResNet3d
+from timesformer.models.others.slowfast import SLOW, ResNet3d, slow_frames
 from timesformer.models.profiling import count_macs
 from timesformer.utils.errors import ConfigError
 
@@ -203,6 +203,13 @@ def test_a_width_that_would_cut_channels():
         create_model("slowfast_r50", width=0.2)
     with pytest.raises(ConfigError, match=r"width must be above 0"):
         create_model("slow_r50", width=0.0)
+
+
+def test_frames_of_the_slow_pathway_are_those_of_linspace():
+    for alpha in (1, 2, 4, 8):
+        for frames in range(alpha, 513, alpha):
+            taken = torch.linspace(0, frames - 1, frames // alpha).long()
+            assert slow_frames(frames, alpha) == taken.tolist(), (frames, alpha)
 
 
 def test_frames_that_the_pathways_cannot_share():

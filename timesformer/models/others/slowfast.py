@@ -13,6 +13,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
@@ -148,9 +149,8 @@ class ResNet3d(ResidualNetwork):
         """Return what each pathway takes of a clip (B, 3, T, H, W)."""
         if not self.two:
             return [x]
-        frames = x.shape[2]
-        taken = torch.linspace(0, frames - 1, frames // self.alpha, device=x.device).long()
-        return [x.index_select(2, taken), x]
+        frames = slow_frames(x.shape[2], self.alpha)
+        return [x.index_select(2, torch.tensor(frames, device=x.device)), x]
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Clip (B, 3, T, H, W) -> features (B, C, t, H/32, W/32) of each pathway."""
@@ -167,6 +167,20 @@ class ResNet3d(ResidualNetwork):
 
 
 ResNet3d.knobs = knobs_of(ResNet3d)
+
+
+def slow_frames(frames: int, alpha: int) -> list[int]:
+    """Return which of a clip's frames the slow pathway takes, one of `alpha`, from first to last.
+
+    They are torch.linspace(0, frames - 1, frames // alpha).long(), as PySlowFast's, with what its
+    float32 makes of them. In a graph that another program computes they have to be numbers:
+    OpenVINO rounds otherwise and would take other frames.
+    """
+    n, last = frames // alpha, np.float32(frames - 1)
+    step = last / np.float32(max(n - 1, 1))
+    first = [step * np.float32(i) for i in range(n // 2)]
+    rest = [last - step * np.float32(n - 1 - i) for i in range(n // 2, n)]
+    return [int(x) for x in first + (rest if n > 1 else [0])]
 
 
 def _stem(width: int, frames: int) -> dict[str, nn.Module]:
