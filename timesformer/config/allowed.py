@@ -9,6 +9,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "TRAIN.AMP": ("none", "bf16", "fp16"),
     "TRAIN.NONFINITE": ("raise", "skip"),
     "TEST.AMP": ("none", "bf16", "fp16"),
+    "TRAIN.SHARDING": ("none", "fsdp"),
+    "TRAIN.GRAD_COMPRESSION": ("none", "bf16"),
     "TEST.CHECKPOINT": ("last", "best"),
     "TEST.WEIGHTS": ("raw", "ema"),
     "DATA.TEST_CLIP_SAMPLING": ("legacy", "center", "uniform", "tiled"),

@@ -86,6 +86,12 @@ _C.TRAIN.NONFINITE = "raise"
 # or test, says where and ends with status 70; 0 = never. What it does for the first time may take
 # three times as long; and nothing is a hang within three times the longest wait before it.
 _C.TRAIN.WATCHDOG_MINUTES = 20.0
+# What ranks share between them: none (each has a copy of the model and of what the optimizer has
+# gathered) | fsdp (of each, and of the gradient, a rank has its part: for models that don't fit).
+# No effect with one process.
+_C.TRAIN.SHARDING = "none"
+# Send gradients between ranks as they are (none), or rounded to half the bytes (bf16).
+_C.TRAIN.GRAD_COMPRESSION = "none"
 
 # ---------------------------------------------------------------------------- multi-view test
 _C.TEST = CfgNode()

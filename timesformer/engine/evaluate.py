@@ -33,6 +33,7 @@ from timesformer.engine.results import (
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope
 from timesformer.engine.scoring import SideBySide, Table, score_videos
+from timesformer.engine.sharding import whole_models
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model, meta_model, view_shape
 from timesformer.models.profiling import count_macs
@@ -92,17 +93,18 @@ def eval_epoch(
         buffers_from_main(one)  # statistics of BatchNorm, which each rank has of its own clips
     broken = broken or BrokenVideos(cfg.OUTPUT_DIR, "val", len(loader.dataset))
     broken.start_over()
-    table = score_videos(
-        SideBySide(models),
-        loader,
-        device_for(cfg),
-        broken,
-        num_classes=len(models) * cfg.MODEL.NUM_CLASSES,
-        clips=per_rank(cfg, "TRAIN", get_world().local_size),
-        keep_views=False,
-        amp=cfg.TRAIN.AMP,
-        desc=f"validation {epoch + 1}",
-    )
+    with whole_models(models):
+        table = score_videos(
+            SideBySide(models),
+            loader,
+            device_for(cfg),
+            broken,
+            num_classes=len(models) * cfg.MODEL.NUM_CLASSES,
+            clips=per_rank(cfg, "TRAIN", get_world().local_size),
+            keep_views=False,
+            amp=cfg.TRAIN.AMP,
+            desc=f"validation {epoch + 1}",
+        )
     return from_main(_report_validation(cfg, table, loader, broken, epoch))
 
 

@@ -8,6 +8,7 @@ import torch
 from fvcore.common.config import CfgNode
 from timm.optim import param_groups_layer_decay
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError
@@ -39,6 +40,8 @@ def construct_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer
     # fused: one kernel for all parameters, on the CPU too, where the default loops over them.
     options = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "fused": True}
     if solver.OPTIMIZING_METHOD == "sgd":
+        if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+            options |= {"fused": False, "foreach": True}  # torch has no fused SGD of parts
         return torch.optim.SGD(
             parameters,
             momentum=solver.MOMENTUM,

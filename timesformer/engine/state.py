@@ -20,6 +20,7 @@ from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
 from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.trace import Trace
+from timesformer.engine.sharding import gathered, local
 from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_checkpoint
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import TrainingError
@@ -37,7 +38,7 @@ class TrainState:
         cfg: its configuration.
         device: where the model lives.
         layout: how the global batch is split over ranks and forward passes.
-        model: the model, DDP-wrapped with several ranks.
+        model: the model, DDP-wrapped with several ranks unless they share it (`sharding`).
         optimizer: its optimizer.
         scaler: loss scaling; does nothing unless TRAIN.AMP is fp16.
         loss: (logits (B, K), targets) -> scalar.
@@ -118,6 +119,8 @@ def save(
 
     if state.ema:
         within |= state.ema.to_checkpoint()
+    # All ranks take part in this, and the main process alone in what follows.
+    within |= gathered(state.model, state.optimizer, state.ema.module if state.ema else None)
 
     def write() -> None:
         if not is_main():
@@ -172,7 +175,7 @@ def check_finite(state: TrainState, when: str) -> None:
         for name, tensor in tensors.items()
         if isinstance(tensor, torch.Tensor)
         and tensor.is_floating_point()
-        and not bool(tensor.isfinite().all())
+        and not bool(local(tensor).isfinite().all())
     ]
     if found := next(filter(None, gather_objects(bad)), None):
         raise TrainingError(

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.datasets.loader import Batch
 from timesformer.engine.nonfinite import Part
+from timesformer.engine.sharding import whole
 from timesformer.engine.state import TrainState
 from timesformer.models.attention.layers import set_batch_part
 from timesformer.utils.distributed import all_reduce_sum, get_world
@@ -118,7 +119,8 @@ def clip_gradients(state: TrainState) -> float:
     """Return the L2 norm of the whole gradient, and bring it down to SOLVER.CLIP_GRAD_L2NORM."""
     limit = state.cfg.SOLVER.CLIP_GRAD_L2NORM
     state.scaler.unscale_(state.optimizer)  # does nothing unless in fp16
-    norm = nn.utils.get_total_norm(p.grad for p in state.model.parameters() if p.grad is not None)
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    norm = whole(nn.utils.get_total_norm(gradients))
     if limit > 0:
         nn.utils.clip_grads_with_norm_(state.model.parameters(), limit, norm)
     return float(norm)

@@ -29,6 +29,7 @@ from timesformer.engine.opening import log_start, part_from_former_run, write_do
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
 from timesformer.engine.scope import run_scope, tensorboard_dir
+from timesformer.engine.sharding import share
 from timesformer.engine.start import begin
 from timesformer.engine.state import TrainState, check_finite, save
 from timesformer.engine.step import train_step
@@ -130,6 +131,8 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         log_balance(cfg, counts)
         for doubt in doubts(dataset.records, cfg.MODEL.NUM_CLASSES, dataset.class_names):
             logger.warning("the training list: %s", doubt)
+    average = state.ema.module if state.ema else None
+    state.optimizer = share(cfg, model, state.optimizer, average)
     with contextlib.ExitStack() as stack:
         tensorboard = None
         if cfg.TENSORBOARD.ENABLE:

@@ -8,15 +8,16 @@ from dataclasses import fields
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models import others, vit  # noqa: F401  (register models)
 from timesformer.models.architecture import KNOBS, NAMED_SIZES, Architecture
-from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock
 from timesformer.models.base import VideoModel
 from timesformer.models.registry import MODEL_REGISTRY
-from timesformer.utils.distributed import device_for, get_world
+from timesformer.utils.distributed import device_for, get_world, weights_from_main
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import not_known
 
@@ -46,17 +47,34 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
         gpu_id: CUDA device to use; None takes the one of this process (CPU if NUM_GPUS is 0).
 
     Returns:
-        The model, wrapped in DistributedDataParallel where several processes train.
+        The model, wrapped in DistributedDataParallel where several processes train, unless they
+        are to share it (TRAIN.SHARDING), which begins later.
 
     Raises:
-        ConfigError: for a model or attention scheme that isn't registered.
+        ConfigError: for a model or attention scheme that isn't registered, or a model that can't
+            be shared.
     """
     device = device_for(cfg) if gpu_id is None else torch.device("cuda", gpu_id)
     model = make_model(cfg).to(device)
-    if get_world().size > 1:
+    if cfg.TRAIN.SHARDING == "fsdp":
+        _require_blocks(cfg, model)
+        weights_from_main(model)  # as DistributedDataParallel does
+    elif get_world().size > 1:
+        # Not static_graph: accumulation with no_sync fails then, and a parameter that gets no
+        # gradient isn't told any more.
         devices = [device] if device.type == "cuda" else None
         model = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        if cfg.TRAIN.GRAD_COMPRESSION == "bf16":
+            model.register_comm_hook(None, bf16_compress_hook)
     return model
+
+
+def _require_blocks(cfg: CfgNode, model: nn.Module) -> None:
+    if not any(isinstance(module, SpaceTimeBlock) for module in model.modules()):
+        raise ConfigError(
+            f"TRAIN.SHARDING fsdp spreads a model block by block, and {cfg.MODEL.MODEL_NAME} has "
+            "none of the registered schemes' blocks: set it to none"
+        )
 
 
 def make_model(cfg: CfgNode, strict: bool = True) -> nn.Module:

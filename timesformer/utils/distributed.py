@@ -7,11 +7,12 @@ just this one.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from multiprocessing.queues import SimpleQueue
@@ -141,9 +142,19 @@ def from_main(value: T) -> T:
 
 def buffers_from_main(module: torch.nn.Module) -> None:
     """Give all ranks the main process's buffers of a module, if it has any."""
+    _tensors_from_main(module.buffers())
+
+
+def weights_from_main(module: torch.nn.Module) -> None:
+    """Give all ranks the main process's parameters and buffers of a module."""
+    _tensors_from_main(itertools.chain(module.parameters(), module.buffers()))
+
+
+@torch.no_grad()
+def _tensors_from_main(tensors: Iterable[Tensor]) -> None:
     if get_world_size() > 1:
-        for buffer in module.buffers():
-            dist.broadcast(buffer, src=0)
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def together(work: Callable[[], T]) -> T:
