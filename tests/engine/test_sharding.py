@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ OPTIONS: dict[str, Any] = RANDOM | {
     "SOLVER__MAX_EPOCH": 1,
     "SOLVER__WARMUP_EPOCHS": 0,
     "SOLVER__CLIP_GRAD_L2NORM": 0.5,
+    "TRAIN__TRACE_STEPS": 2,
     "SOLVER__OPTIMIZING_METHOD": "sgd",
 }
 ADAMW = {"SOLVER__OPTIMIZING_METHOD": "adamw"}
@@ -116,6 +118,8 @@ def test_it_is_the_run_of_copies(runs: Path, method: str) -> None:
             # The gradient of a key's bias is zero but for rounding, which Adam makes steps of.
             value, found[name] = (torch.cat([x[:24], x[48:]]) for x in (value, found[name]))
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-5, msg=name)
+    traced = (runs / f"{method}_fsdp" / "trace.jsonl").read_text().splitlines()
+    assert [len(json.loads(line)["weights"]) for line in traced] == 3 * [len(shared["model_state"])]
     for split in ("train_iter", "val"):
         losses = [[s["loss"] for s in stats(runs / f"{method}{x}", split)] for x in ("", "_fsdp")]
         assert losses[0] == pytest.approx(losses[1], abs=1e-5)

@@ -96,34 +96,36 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def whole_state(state: Any) -> Any:
+    """Return a state in which no tensor is in parts any more; all ranks have to take part.
+
+    They are brought together one by one, so a rank's device needs room for one more tensor, and the
+    main process's memory for all of them. In other ranks, None stands for a tensor that was in
+    parts. One that isn't is the same as before.
+    """
+    if isinstance(state, dict):
+        return {key: whole_state(value) for key, value in state.items()}
+    if not isinstance(state, DTensor):
+        return state
+    together = state.full_tensor().detach()
+    return together.cpu() if is_main() else None
+
+
 def gathered(
     model: nn.Module, optimizer: torch.optim.Optimizer, average: nn.Module | None = None
 ) -> dict[str, Any]:
-    """Return what a checkpoint holds of a shared model, brought together tensor by tensor.
-
-    All ranks have to take part. So a rank's device needs room for one more tensor, and the main
-    process's memory for all of them.
+    """Return what a checkpoint holds of a shared model; see `whole_state`.
 
     Returns:
-        `model_state`, `optimizer_state` and, with an average, `ema_state`, in the main process; {}
-        in the others, and for a model that isn't shared.
+        `model_state`, `optimizer_state` and, with an average, `ema_state`; {} for a model that
+        isn't shared.
     """
     if not is_shared(bare(model)):
         return {}
-
-    def collect(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: collect(inner) for key, inner in value.items()}
-        if not isinstance(value, Tensor):
-            return value
-        together = whole(value.detach())
-        return together.cpu() if is_main() else None
-
     states = {"model_state": bare(model).state_dict(), "optimizer_state": optimizer.state_dict()}
     if average is not None:
         states["ema_state"] = average.state_dict()
-    found = collect(states)
-    return found if is_main() else {}
+    return whole_state(states)
 
 
 @contextmanager

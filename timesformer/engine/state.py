@@ -19,8 +19,8 @@ from timesformer.engine.ema import Ema
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
 from timesformer.engine.nonfinite import NonFinite
-from timesformer.engine.trace import Trace
 from timesformer.engine.sharding import gathered, local
+from timesformer.engine.trace import Trace
 from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_checkpoint
 from timesformer.utils.distributed import gather_objects, is_main, together
 from timesformer.utils.errors import TrainingError

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from timesformer.datasets.loader import Batch
+from timesformer.engine.sharding import whole_state
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import is_main
 from timesformer.utils.logging import append_line, get_logger
@@ -93,11 +94,14 @@ class Trace:
         self.done += 1
         if self.done > self.steps:
             return
+        weights: Mapping[str, Tensor] = {}
+        if self.done == self.steps or not self.done & (self.done - 1):
+            weights = whole_state(bare(model).state_dict())  # all ranks take part
         if is_main():
             line = {"step": self.done, "at": [place[0] + 1, place[1] + 1], "clips": _clips(group)}
             line |= {"loss": loss.hex(), "norm": norm.hex()}
-            if self.done == self.steps or not self.done & (self.done - 1):
-                line["weights"] = fingerprints(bare(model).state_dict())
+            if weights:
+                line["weights"] = fingerprints(weights)
             self._write(line)
         if self.ending and self.done == self.steps:
             raise Enough
