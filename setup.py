@@ -21,7 +21,7 @@ PARQUET = ["pyarrow>=18.0"]
 RAY = [*PARQUET, "ray[data]>=2.40"]
 MTEB = ["mteb[video]>=2.26"]
 REMOTE = ["fsspec>=2024.2", "aiohttp>=3.9"]  # http; s3fs brings s3, gcsfs gs
-CLUSTER = ["submitit>=1.5.2"]
+CLUSTER = ["submitit>=1.5.4"]  # earlier ones want pkg_resources, which setuptools has no more
 # Tried with gradio 5.40 and 6.31. Not in TEST nor in dev: it wants an older pillow than
 # constraints.txt has, so it is for an environment of its own.
 SERVE = [*VIZ, "gradio>=5.40"]

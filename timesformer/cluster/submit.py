@@ -221,7 +221,7 @@ def run_here(resources: Resources, runs: Sequence[ClusterRun], folder: Path) -> 
             attempts = Attempts(run.output_dir, run.submission)
             then, why = attempts.outcome()
             if then != FINISHED:
-                failed[run.output_dir] = why
+                failed[run.output_dir] = why if then else f"{why}; see {job.paths.stderr}"
             print(
                 f"{run.output_dir}: {then or 'ended'} after attempt {attempts.count()}", flush=True
             )
