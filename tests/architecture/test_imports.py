@@ -213,18 +213,29 @@ def test_an_opened_room_is_seen(text: str) -> None:
     assert not rooms_opened(ast.parse(text.replace("datasets", "x")))
 
 
-def test_the_model_needs_torch_and_little_more() -> None:
-    """No video or plotting library, no compiler, no other models: these take seconds to import."""
-    heavy = {"av", "cv2", "tensorboard", "matplotlib", "timm", "torchvision", "huggingface_hub"}
+def heavy_imports(module: str) -> list[str]:
+    """Which packages that take seconds to import a module imports, beyond what torch does."""
+    heavy = {"cv2", "tensorboard", "matplotlib", "timm", "torchvision", "huggingface_hub"}
     heavy |= {"transformers", "triton", "sympy", "torch._dynamo", "torch._inductor", "fvcore.nn"}
+    heavy |= {"av", "sklearn", "onnxruntime"}
     program = (
-        "import sys, torch; had = {*sys.modules}; import timesformer.models.vit; "
+        f"import sys, torch; had = {{*sys.modules}}; import {module}; "
         f"print(*({heavy} & sys.modules.keys()) - had)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == []
+    return done.stdout.split()
+
+
+def test_the_model_needs_torch_and_little_more() -> None:
+    """No video or plotting library, no compiler, no other models."""
+    assert heavy_imports("timesformer.models.vit") == []
+
+
+def test_to_predict_needs_torch_and_a_decoder() -> None:
+    """All registered models included: torchvision would double the time until a video is read."""
+    assert heavy_imports("timesformer.commands.predict, timesformer.models.build") == ["av"]
 
 
 def test_processes_that_write_videos_do_without_torch() -> None:

@@ -5,9 +5,10 @@ Letters: B clips, T frames, H×W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from timesformer.clips.training import seeded
 from timesformer.clips.transform import Normalize
@@ -38,12 +39,18 @@ class ClipAugment:
         self.normalize = normalize
         self.seed = seed
         operations, magnitude = rand_augment
-        self.photometric: list[v2.Transform] = []
+        self.photometric: list[Callable[[Tensor], Tensor]] = []
+        self.erasing: Callable[[Tensor], Tensor] | None = None
+        if not (operations or color_jitter or erasing):
+            return
+        from torchvision.transforms import v2  # takes seconds, and few need it
+
         if operations:
             self.photometric.append(v2.RandAugment(operations, magnitude))
         if color_jitter:
             self.photometric.append(v2.ColorJitter(color_jitter, color_jitter, color_jitter))
-        self.erasing = v2.RandomErasing(erasing) if erasing else None
+        if erasing:
+            self.erasing = v2.RandomErasing(erasing)
 
     def __call__(self, clips: Tensor, index: Tensor, view: Tensor, epoch: int) -> Tensor:
         """Augment and normalise clips (B, 3, T, H, W).

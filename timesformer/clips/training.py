@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.transforms import RandomResizedCrop
 
 from timesformer.clips.transform import resize, scaled_size
 
@@ -80,6 +79,8 @@ class TrainCut:
         """Draw a part of the image; or the size it gets, and the corner of the square in that."""
         how, rng = self.transform, self.rng
         if how.resized_crop:
+            from torchvision.transforms import RandomResizedCrop  # takes seconds, and few need it
+
             scale, ratio = how.resized_crop
             with seeded(int(rng.integers(2**63))):
                 y, x, height, width = RandomResizedCrop.get_params(image, [*scale], [*ratio])

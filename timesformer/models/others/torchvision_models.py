@@ -4,143 +4,77 @@ Names and shapes of weights are torchvision's, so `torchvision/NAME` weights loa
 added: a head for any number of classes, clips of other sizes, and a registry entry. TIMESFORMER.*
 says nothing about these models, PRETRAINED_MODEL apart.
 
-Shape letters: B batch, T frames, H×W pixels, C channels, K classes.
+The networks are in `of_torchvision`, and imported by whoever makes one: torchvision takes as long
+to import as torch itself, which a TimeSformer would pay for at every start.
 """
 
 from __future__ import annotations
 
-from functools import partial
-
-import torch.nn.functional as F
 from fvcore.common.config import CfgNode
-from torch import Tensor, nn
-from torchvision.models import video
-from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, R2Plus1dStem, VideoResNet
+from torch import nn
 
-from timesformer.models.others.classifier import Classifier, check_cfg, classes
+from timesformer.models.others.classifier import check_cfg, classes
 from timesformer.models.registry import MODEL_REGISTRY
 
 
-class SwinTransformer3d(Classifier, video.SwinTransformer3d):
-    """Video Swin Transformer (arXiv 2106.13230): attention in shifted windows of 8×7×7 tokens.
+def _mvit(cfg: CfgNode, version: int) -> nn.Module:
+    from timesformer.models.others.of_torchvision.mvit import MViT
 
-    Clips of any size work: windows shrink where the clip is smaller.
-
-    Args:
-        embed_dim: width C of the first stage; it doubles with each.
-        depths: blocks of the four stages.
-        num_heads: heads of the four stages.
-        num_classes: classes K.
-    """
-
-    classifier_name = "head"
-
-    def __init__(
-        self, embed_dim: int, depths: list[int], num_heads: list[int], num_classes: int = 400
-    ) -> None:
-        super().__init__(
-            patch_size=[2, 4, 4],
-            embed_dim=embed_dim,
-            depths=depths,
-            num_heads=num_heads,
-            window_size=[8, 7, 7],
-            stochastic_depth_prob=0.1,
-            num_classes=num_classes,
-        )
+    check_cfg(cfg, side=32)
+    data = cfg.DATA
+    return MViT(version, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, classes(cfg))
 
 
-class R2Plus1D(Classifier, VideoResNet):
-    """R(2+1)D-18 (arXiv 1711.11248): a ResNet of spatial, then temporal convolutions.
-
-    Clips of any size work.
-
-    Args:
-        num_classes: classes K.
-    """
-
-    classifier_name = "fc"
-    num_features = 512
-
-    def __init__(self, num_classes: int = 400) -> None:
-        super().__init__(
-            block=BasicBlock,
-            conv_makers=[Conv2Plus1D] * 4,
-            layers=[2, 2, 2, 2],
-            stem=R2Plus1dStem,
-            num_classes=num_classes,
-        )
+@MODEL_REGISTRY.register()
+def mvit_v1_b(cfg: CfgNode) -> nn.Module:
+    """MViT-B (Fan et al. 2021, arXiv 2104.11227); torchvision's weights are for 16 frames."""
+    return _mvit(cfg, 1)
 
 
-class S3D(Classifier, video.S3D):
-    """S3D (arXiv 1712.04851): Inception with separable space and time convolutions.
-
-    Clips of at least 5 frames of 17×17 pixels work, where torchvision's needs 14 of 224×224.
-
-    Running statistics of BatchNorm take a tenth of each batch, torch's default, where torchvision
-    takes a thousandth: short trainings would be evaluated with those of the start.
-
-    Args:
-        num_classes: classes K.
-    """
-
-    classifier_name = "classifier.1"
-    num_features = 1024
-    least_frames, least_side = 5, 17
-
-    def __init__(self, num_classes: int = 400) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            norm_layer=partial(nn.BatchNorm3d, eps=0.001, momentum=0.1),
-        )
-        self.avgpool = _AvgPoolThatFits(kernel_size=(2, 7, 7), stride=1)
-
-    def _make_head(self, num_classes: int) -> nn.Module:
-        return nn.Conv3d(self.num_features, num_classes, kernel_size=1)
+@MODEL_REGISTRY.register()
+def mvit_v2_s(cfg: CfgNode) -> nn.Module:
+    """MViTv2-S (Li et al. 2022, arXiv 2112.01526); torchvision's weights are for 16 frames."""
+    return _mvit(cfg, 2)
 
 
-class _AvgPoolThatFits(nn.AvgPool3d):
-    """Average pooling whose kernel shrinks to the input where that is smaller."""
+def _swin(cfg: CfgNode, embed_dim: int, depths: list[int], num_heads: list[int]) -> nn.Module:
+    from timesformer.models.others.of_torchvision.networks import SwinTransformer3d
 
-    def forward(self, x: Tensor) -> Tensor:
-        assert isinstance(self.kernel_size, tuple)
-        kernel = [min(k, size) for k, size in zip(self.kernel_size, x.shape[2:], strict=True)]
-        return F.avg_pool3d(x, kernel, self.stride)
-
-
-def _swin(
-    cfg: CfgNode, embed_dim: int, depths: list[int], num_heads: list[int]
-) -> SwinTransformer3d:
     check_cfg(cfg)
     return SwinTransformer3d(embed_dim, depths, num_heads, classes(cfg))
 
 
 @MODEL_REGISTRY.register()
-def swin3d_t(cfg: CfgNode) -> SwinTransformer3d:
+def swin3d_t(cfg: CfgNode) -> nn.Module:
     """Video Swin-T (Liu et al. 2022, arXiv 2106.13230)."""
     return _swin(cfg, 96, [2, 2, 6, 2], [3, 6, 12, 24])
 
 
 @MODEL_REGISTRY.register()
-def swin3d_s(cfg: CfgNode) -> SwinTransformer3d:
+def swin3d_s(cfg: CfgNode) -> nn.Module:
     """Video Swin-S (Liu et al. 2022, arXiv 2106.13230)."""
     return _swin(cfg, 96, [2, 2, 18, 2], [3, 6, 12, 24])
 
 
 @MODEL_REGISTRY.register()
-def swin3d_b(cfg: CfgNode) -> SwinTransformer3d:
+def swin3d_b(cfg: CfgNode) -> nn.Module:
     """Video Swin-B (Liu et al. 2022, arXiv 2106.13230)."""
     return _swin(cfg, 128, [2, 2, 18, 2], [4, 8, 16, 32])
 
 
 @MODEL_REGISTRY.register()
-def r2plus1d_18(cfg: CfgNode) -> R2Plus1D:
+def r2plus1d_18(cfg: CfgNode) -> nn.Module:
     """R(2+1)D-18 (Tran et al. 2018, arXiv 1711.11248)."""
+    from timesformer.models.others.of_torchvision.networks import R2Plus1D
+
     check_cfg(cfg)
     return R2Plus1D(classes(cfg))
 
 
 @MODEL_REGISTRY.register()
-def s3d(cfg: CfgNode) -> S3D:
+def s3d(cfg: CfgNode) -> nn.Module:
     """S3D (Xie et al. 2018, arXiv 1712.04851)."""
+    from timesformer.models.others.of_torchvision.networks import S3D
+
     check_cfg(cfg, S3D.least_frames, S3D.least_side)
     return S3D(classes(cfg))

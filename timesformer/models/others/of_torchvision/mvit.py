@@ -9,14 +9,12 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 from torchvision.models import video
 from torchvision.models.video.mvit import MSBlockConfig, PositionalEncoding
 
 from timesformer.models.network.input import check_clips
-from timesformer.models.others.classifier import Classifier, check_cfg, classes
-from timesformer.models.registry import MODEL_REGISTRY
+from timesformer.models.others.classifier import Classifier
 
 
 class MViT(Classifier, video.MViT):
@@ -147,21 +145,3 @@ def _resize_grid(table: Tensor, source: tuple[int, int], target: tuple[int, int]
         return table
     grid = table.T.unflatten(1, source)[None]
     return F.interpolate(grid, size=target, mode="bicubic")[0].flatten(1).T
-
-
-def _mvit(cfg: CfgNode, version: int) -> MViT:
-    check_cfg(cfg, side=32)
-    data = cfg.DATA
-    return MViT(version, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, classes(cfg))
-
-
-@MODEL_REGISTRY.register()
-def mvit_v1_b(cfg: CfgNode) -> MViT:
-    """MViT-B (Fan et al. 2021, arXiv 2104.11227); torchvision's weights are for 16 frames."""
-    return _mvit(cfg, 1)
-
-
-@MODEL_REGISTRY.register()
-def mvit_v2_s(cfg: CfgNode) -> MViT:
-    """MViTv2-S (Li et al. 2022, arXiv 2112.01526); torchvision's weights are for 16 frames."""
-    return _mvit(cfg, 2)
