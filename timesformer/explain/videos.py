@@ -117,10 +117,10 @@ def read_middle(path: Path, sampling: dict[str, Any]) -> tuple[torch.Tensor, lis
 
 @torch.no_grad()
 def _time_heads(model: VideoModel, clips: torch.Tensor) -> NDArray[np.float32] | None:
-    read: Callable[[torch.Tensor], dict[str, torch.Tensor]] | None
-    read = getattr(model, "attention_maps", None)
-    # Looked for first: to read all weights of joint attention for nothing takes much memory.
-    if read is None or not any(name.endswith(TIME_STEP) for name, _ in model.named_modules()):
+    read: Callable[..., dict[str, torch.Tensor]] | None = getattr(model, "attention_maps", None)
+    steps = [n for n, _ in model.named_modules() if n.endswith(TIME_STEP)]
+    if read is None or not steps:
         return None
-    steps = [weights for name, weights in read(clips).items() if name.endswith(TIME_STEP)]
-    return steps[-1][0].mean(0).cpu().numpy()
+    # The last one alone: all weights of a long clip take gigabytes.
+    [weights] = read(clips, [steps[-1].removeprefix("model.")]).values()
+    return weights[0].mean(0).cpu().numpy()

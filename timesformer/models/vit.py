@@ -6,7 +6,7 @@ K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,12 @@ class TimeSformer(VideoModel):
         """Clip (B, 3, T, H, W) -> logits (B, K)."""
         return self.model(x)
 
-    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the attention weights of every step, as `models.explain.attention_maps` has them.
+    def attention_maps(self, x: Tensor, layers: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Return the attention weights of every step, or of some layers: see `models.explain`.
 
         Attention is fused again afterwards, and everywhere else.
         """
-        return attention_maps(self.model, x)
+        return attention_maps(self.model, x, layers)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Clip (B, 3, T, H, W) -> normalised features (B, D)."""

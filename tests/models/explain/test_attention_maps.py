@@ -110,6 +110,18 @@ def test_rollout_is_the_product_of_its_matrices(scheme: str, sizes: tuple[int, i
     torch.testing.assert_close(shares[0], expected[1:].view(h, w, frames).permute(2, 0, 1))
 
 
+def test_one_layer_is_read_without_making_the_matrices_of_others() -> None:
+    model, x = model_of("divided_space_time"), clip()
+    wanted = "blocks.2.temporal_attn"
+    made = []
+    for name, part in model.named_modules():
+        if name.endswith("attn_drop"):
+            part.register_forward_hook(lambda *_, name=name: made.append(name))
+    found = attention_maps(model, x, [wanted])
+    assert (list(found), made) == ([wanted], [f"{wanted}.attn_drop"])
+    torch.testing.assert_close(found[wanted], attention_maps(model, x)[wanted])
+
+
 def test_rollout_of_space_only_is_that_of_each_frame() -> None:
     model, x = model_of("space_only"), clip()
     shares, _ = token_shares(model, x)

@@ -70,6 +70,16 @@ def test_a_true_map_is_faithful_and_a_wrong_one_says_so() -> None:
     assert moved.map.score < good.map.score
 
 
+def test_what_all_orders_have_in_common_is_asked_once() -> None:
+    model, asked = Looks(), []
+    model.register_forward_hook(lambda _, given, __: asked.append(given[0]))
+    faithfulness(model, clip()[0], torch.rand(T, 4, 4), 1)
+    assert max(map(len, asked)) <= 4
+    seen = torch.cat(asked)
+    assert len(seen) == 2 + 6 * 2 * 15  # grey, the clip; six orders of fifteen steps, both ways
+    assert sum(bool((one == clip()[0]).all()) for one in seen) == 1
+
+
 def test_a_draw_is_no_win() -> None:
     black = torch.zeros_like(clip()[0])
     some = torch.rand(T, 4, 4)

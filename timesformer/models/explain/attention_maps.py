@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from einops import rearrange
@@ -31,12 +31,15 @@ METHODS = ("rollout", "gradient")
 TINY = 1e-12  # padding has no mass
 
 
-def attention_maps(model: VisionTransformer, x: Tensor) -> dict[str, Tensor]:
+def attention_maps(
+    model: VisionTransformer, x: Tensor, layers: Collection[str] | None = None
+) -> dict[str, Tensor]:
     """Return the attention weights of every step.
 
     Args:
         model: in eval mode, or dropout acts on the weights too.
         x: clips (B, C, T, H, W), normalised.
+        layers: names of attention layers; the weights of no other are kept, nor made as a matrix.
 
     Returns:
         Name of the attention layer -> (B, R, A, L, M), rows summing to 1. R are the sequences that
@@ -45,7 +48,7 @@ def attention_maps(model: VisionTransformer, x: Tensor) -> dict[str, Tensor]:
         first, in its `blocks.0.attn`. A layer that averages twice, as factorised dot-product
         attention does, has `.0` and `.1` after its name.
     """
-    with recorded(model, lambda weights: weights) as found:
+    with recorded(model, lambda weights: weights, layers) as found:
         model(x)
     named = {}
     for name, weights in found.items():
@@ -112,7 +115,7 @@ def token_shares(
 
 @contextlib.contextmanager
 def recorded(
-    model: nn.Module, keep: Callable[[Tensor], Tensor]
+    model: nn.Module, keep: Callable[[Tensor], Tensor], layers: Collection[str] | None = None
 ) -> Iterator[dict[str, list[Tensor]]]:
     """Within it, attention makes its matrix, and what `keep` makes of (B·R, A, L, M) is kept.
 
@@ -129,7 +132,7 @@ def recorded(
 
     with contextlib.ExitStack() as stack:
         for name, module in model.named_modules():
-            if isinstance(module, Attention):
+            if isinstance(module, Attention) and (layers is None or name in layers):
                 listen(name, module)
         yield found
 

@@ -10,7 +10,9 @@ Shape letters: T frames, H×W pixels, h×w patches of a frame, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -101,8 +103,11 @@ def faithfulness(
     noise = [torch.rand(relevance.shape, generator=generator) for _ in range(RANDOM_ORDERS)]
     even = bool(relevance.min() == relevance.max())
     orders = [*noise, centre_prior(*relevance.shape), *([] if even else [relevance])]
+    grey = clip.mean((1, 2, 3), keepdim=True).expand_as(clip)
+    nothing, everything = _probabilities(model, iter((grey, clip)), label, batch)
     found = [
-        _curves(model, clip, each, label, batch) for each in progress(orders, "how far to believe")
+        _curves(model, clip, each, label, batch, (nothing, everything))
+        for each in progress(orders, "how far to believe")
     ]
     random = found[:RANDOM_ORDERS]
     chance = Curves(_mean([c.deletion for c in random]), _mean([c.insertion for c in random]))
@@ -116,19 +121,38 @@ def centre_prior(T: int, h: int, w: int) -> Tensor:
     return -(rows[:, None] ** 2 + columns**2).expand(T, h, w)
 
 
-def _curves(model: nn.Module, clip: Tensor, relevance: Tensor, label: int, batch: int) -> Curves:
+def _curves(
+    model: nn.Module,
+    clip: Tensor,
+    relevance: Tensor,
+    label: int,
+    batch: int,
+    ends: tuple[float, float],
+) -> Curves:
+    """Ask about the steps between the ends, which are alike in every order: all grey, the clip."""
     rank = relevance.flatten().argsort(descending=True, stable=True).argsort()
     share = (rank.view(relevance.shape).to(clip.device) + 0.5) / relevance.numel()
     grey = clip.mean((1, 2, 3), keepdim=True)
-    clips = []
-    for i in range(STEPS + 1):
-        gone = _to_pixels(share < i / STEPS, clip.shape)
-        clips += [torch.where(gone, grey, clip), torch.where(gone, clip, grey)]
-    logits = torch.cat(
-        [model(torch.stack(clips[i : i + batch])) for i in range(0, len(clips), batch)]
-    )
-    found = logits.softmax(1)[:, label].tolist()
-    return Curves(found[::2], found[1::2])
+
+    def steps() -> Iterator[Tensor]:
+        for i in range(1, STEPS):
+            gone = _to_pixels(share < i / STEPS, clip.shape)
+            yield torch.where(gone, grey, clip)
+            yield torch.where(gone, clip, grey)
+
+    found = _probabilities(model, steps(), label, batch)
+    nothing, everything = ends
+    return Curves([everything, *found[::2], nothing], [nothing, *found[1::2], everything])
+
+
+def _probabilities(
+    model: nn.Module, clips: Iterator[Tensor], label: int, batch: int
+) -> list[float]:
+    """Return the class's probability for each clip; only those of a forward pass are there."""
+    found: list[float] = []
+    while some := [*islice(clips, batch)]:
+        found += model(torch.stack(some)).softmax(1)[:, label].tolist()
+    return found
 
 
 def _to_pixels(patches: Tensor, shape: torch.Size) -> Tensor:

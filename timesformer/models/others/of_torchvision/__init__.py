@@ -1,1 +1,1 @@
-"""Networks that inherit from torchvision's, which takes seconds to import: opened when one is made."""
+"""Networks that inherit from torchvision's: imported when one is made, since that takes seconds."""
