@@ -1,4 +1,4 @@
-"""Reading from network storage, whose errors often pass."""
+"""Network storage, whose errors often pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def persistently(work: Callable[[], T], what: object) -> T:
-    """Do something that reads a file; if storage fails for a moment, wait and try again.
+    """Do something with a file; if storage fails for a moment, wait and try again.
 
     Args:
         work: may be done several times.

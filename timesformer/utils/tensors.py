@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,24 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     """Return the bytes of a tensor's numbers, row by row, e.g. for a digest."""
     flat = tensor.detach().cpu().contiguous().view(-1)
     return flat.view(torch.uint8).numpy().data
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors within mappings and lists, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from tensors_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from tensors_in(inner)
+
+
+def stored_bytes(value: Any) -> int:
+    """Return the bytes of all numbers that stand behind the tensors within a value, each once."""
+    storages = [tensor.untyped_storage() for tensor in tensors_in(value)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:

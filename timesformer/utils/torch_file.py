@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import io
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +22,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.files import open_regular, sweep, temporary_of
 from timesformer.utils.retry import persistently
+from timesformer.utils.tensors import stored_bytes
 
 _MARK = b"timesformer-sha256:"
 _COMMENT = len(_MARK) + 64
@@ -34,39 +34,39 @@ _HARMLESS: list[Any] = [argparse.Namespace]
 def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> None:
     """Write `payload` with a digest, so that `path` always is a whole file, the old or the new.
 
+    It goes to the disk as torch makes it, so that writing takes no memory of its size.
+
     Raises:
         WeightsError: if the file can't be written, e.g. on a full disk; an earlier file stays.
         TypeError: if `payload` holds what `read_checkpoint` would refuse, e.g. a numpy number.
     """
-    path, buffer = Path(path), io.BytesIO()
-    torch.save(dict(payload), buffer)
-    buffer.seek(0)
-    if refused := get_unsafe_globals_in_checkpoint(buffer):
-        raise TypeError(f"{path}: only tensors and plain Python values can be read back: {refused}")
-    # The archive ends in a 22-byte record whose last two bytes are the length of the comment.
-    buffer.seek(-2, os.SEEK_END)
-    buffer.write(struct.pack("<H", _COMMENT))
-    buffer.write(_MARK + hashlib.sha256(buffer.getbuffer()).hexdigest().encode())
+    path = Path(path)
     try:
-        _replace(path, buffer.getbuffer())
+        persistently(lambda: _replace(path, payload), path)
     except OSError as error:
         disk = next(folder for folder in path.absolute().parents if folder.is_dir())
         raise WeightsError(
-            f"{path}: can't write the checkpoint ({error.strerror}): it needs {buffer.tell():,} "
-            f"bytes, {shutil.disk_usage(disk).free:,} are free; earlier checkpoints are intact"
+            f"{path}: can't write the checkpoint ({error.strerror}): it needs "
+            f"{stored_bytes(payload):,} bytes, {shutil.disk_usage(disk).free:,} are free; earlier "
+            "checkpoints are intact"
         ) from error
 
 
-def _replace(path: Path, data: memoryview) -> None:
-    """Put `data` at `path`, durably and in one step."""
+def _replace(path: Path, payload: Mapping[str, Any]) -> None:
+    """Put `payload` at `path`, durably and in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.suffix)
     temporary = temporary_of(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with _descriptor(temporary) as descriptor:
+            stream = _Stream(descriptor)
+            torch.save(dict(payload), stream)
+            stream.end()
+            os.fsync(descriptor)
+        if refused := get_unsafe_globals_in_checkpoint(temporary):
+            raise TypeError(
+                f"{path}: only tensors and plain Python values can be read back: {refused}"
+            )
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,6 +76,91 @@ def _replace(path: Path, data: memoryview) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class _Stream:
+    """Where torch puts a file, piece by piece: the disk, with a digest of all that came.
+
+    The archive ends in a 22-byte record whose last two bytes are the length of a comment, so two
+    bytes are always held back. What the disk refuses is told at the end: torch would go on with the
+    archive, and raise something else.
+
+    Args:
+        descriptor: of the file. Python's own files keep a buffer, which a worker process that is
+            forked meanwhile would write too.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.digest = hashlib.sha256()
+        self.last = b""
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Take a piece, and return its bytes."""
+        size = memoryview(data).nbytes
+        if size < _CHUNK:
+            data, self.last = self.last + bytes(data), b""
+        else:
+            self._put(self.last)
+        view = memoryview(data).cast("B")
+        self._put(view[:-2])
+        self.last = bytes(view[-2:])
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: there is no buffer."""
+
+    def end(self) -> None:
+        """Write the end of the archive, with the digest.
+
+        Raises:
+            OSError: it, or what came before, can't be written.
+        """
+        self._put(struct.pack("<H", _COMMENT))
+        self._put(_MARK + self.digest.hexdigest().encode())
+        if self.error:
+            raise self.error
+
+    def _put(self, data: bytes | memoryview) -> None:
+        if self.error:
+            return
+        self.digest.update(data)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self.descriptor, view) :]
+        except OSError as error:
+            self.error = error
+
+
+_being_written: set[int] = set()
+
+
+@contextlib.contextmanager
+def _descriptor(path: Path) -> Iterator[int]:
+    """Open a file for writing, for this process alone.
+
+    Worker processes that are forked meanwhile would keep it open, and with it the disk's space
+    when the checkpoint is long deleted.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    _being_written.add(descriptor)
+    try:
+        yield descriptor
+    finally:
+        _being_written.discard(descriptor)
+        os.close(descriptor)
+
+
+def _close_all() -> None:
+    while _being_written:
+        os.close(_being_written.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)
 
 
 def stored_digest(path: str | Path) -> str:
