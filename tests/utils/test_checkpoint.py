@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from timesformer.config.defaults import get_cfg
-from timesformer.utils import checkpoint
+from timesformer.utils import checkpoint, retry, torch_file
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.files import HOST
 
@@ -111,6 +111,35 @@ def test_file_size_limit_keeps_the_earlier_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.pyth"]
     checkpoint.write_checkpoint(path, {"epoch": 2})  # space again
     assert checkpoint.read_checkpoint(path, require_digest=True) == {"epoch": 2}
+
+
+def test_storage_that_fails_for_a_moment_is_tried_again(tmp_path, monkeypatch):
+    real, failures = os.fsync, [errno.EIO, errno.ESTALE]
+
+    def sync(descriptor: int) -> None:
+        if failures:
+            raise OSError(failures.pop(), "for a moment")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(retry, "WAITS", (0.0, 0.0))
+    checkpoint.write_checkpoint(tmp_path / "a.pyth", {"epoch": 1})
+    assert checkpoint.read_checkpoint(tmp_path / "a.pyth", require_digest=True) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pyth"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
+def test_workers_that_are_forked_meanwhile_do_not_hold_the_file(tmp_path):
+    """Else a checkpoint takes space as long as they live, however long it is deleted."""
+    with torch_file._descriptor(tmp_path / "a.tmp") as descriptor:
+        if not (child := os.fork()):
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        os.write(descriptor, b"still ours")
 
 
 def test_folder_that_cannot_be_made_is_a_clear_error(tmp_path):

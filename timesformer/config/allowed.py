@@ -8,6 +8,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "DIST_BACKEND": ("auto", "nccl", "gloo"),
     "TRAIN.AMP": ("none", "bf16", "fp16"),
     "TRAIN.NONFINITE": ("raise", "skip"),
+    "TRAIN.ON_FAILED_SAVE": ("go_on", "stop"),
     "TEST.AMP": ("none", "bf16", "fp16"),
     "TRAIN.SHARDING": ("none", "fsdp"),
     "TRAIN.GRAD_COMPRESSION": ("none", "bf16"),

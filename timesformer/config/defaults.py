@@ -57,6 +57,12 @@ _C.TRAIN.CHECKPOINT_MINUTES = 0.0
 # Newest checkpoints that are kept beside the best one by validation (checkpoint_best.pyth);
 # 0 = all of them.
 _C.TRAIN.KEEP_CHECKPOINTS = 3
+# Write them while training goes on: it waits only until its state is copied to host memory, which
+# takes as much of it as a checkpoint is large, and for a checkpoint that is still being written.
+_C.TRAIN.CHECKPOINT_ASYNC = True
+# When a checkpoint can't be written, e.g. on a full disk: go_on | stop. Going on, training says so
+# and tries again after ten minutes or at the next checkpoint; the last one of a run must be there.
+_C.TRAIN.ON_FAILED_SAVE = "go_on"
 # Go on from the newest complete checkpoint in OUTPUT_DIR if there is one. False starts over, and
 # sets a former run's checkpoints aside.
 _C.TRAIN.AUTO_RESUME = True

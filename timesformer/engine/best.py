@@ -10,7 +10,7 @@ from timesformer.engine.ema import PREFIX
 from timesformer.engine.runs import read_stats, validations
 from timesformer.engine.state import TrainState, save
 from timesformer.utils.checkpoint import get_path_to_best, read_checkpoint
-from timesformer.utils.distributed import from_main, is_main
+from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import UserError, WeightsError
 from timesformer.utils.logging import get_logger, rounded
 
@@ -36,6 +36,7 @@ class Best:
         self.value = float("-inf")
         if state.epoch:  # one that goes on
             self.epoch, self.value = from_main(self._read() if is_main() else (None, self.value))
+        self.kept = self.before = self.value  # of the file, and of the file before
 
     def _read(self) -> tuple[int | None, float]:
         path = get_path_to_best(self.state.cfg.OUTPUT_DIR)
@@ -65,12 +66,20 @@ class Best:
             epoch: whose weights the run has.
             stats: as `eval_epoch` returns them, or as they stand in stats.jsonl.
         """
-        value = from_main(None if stats.get("overflowed_videos") else stats.get(self.metric))
-        if not isinstance(value, int | float) or (value := rounded(value)) <= self.value:
+        saver = self.state.saver
+        lost = together(lambda: saver.take_lost_best() if is_main() else False)
+        value = None if stats.get("overflowed_videos") else stats.get(self.metric)
+        value, lost = from_main((value, lost))
+        if lost:  # the best that can be kept of those to come is better than a former one
+            self.kept = self.before
+        if not isinstance(value, int | float):
             return
-        validation = {"epoch": epoch, self.metric: value, "list": self.state.val_list}
-        save(self.state, epoch, validation)
-        self.epoch, self.value = epoch, value
+        if (value := rounded(value)) > self.value:
+            self.epoch, self.value = epoch, value
+        if value > self.kept:
+            validation = {"epoch": epoch, self.metric: value, "list": self.state.val_list}
+            save(self.state, epoch, validation)
+            self.before, self.kept = self.kept, value
 
     def waited_enough(self, done: int) -> bool:
         """Tell whether `done` epochs are enough: SOLVER.EARLY_STOP_EPOCHS without a better one.

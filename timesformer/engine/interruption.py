@@ -6,6 +6,7 @@ what it wishes, and all do what any of them wished.
 
 from __future__ import annotations
 
+import math
 import time
 
 from fvcore.common.config import CfgNode
@@ -30,14 +31,16 @@ class Interruption:
         self.seconds = 60 * cfg.TRAIN.CHECKPOINT_MINUTES
         self.steps = 0  # since the last checkpoint
         self.saved_at = time.monotonic()
+        self.again_at = math.inf
         self.stopping = False
         self.due = False
 
     def wishes(self) -> list[float]:
         """Return what this rank wishes after the step under way: to stop, to save; 1 or 0."""
         # One clock decides: those of others would wish it a step earlier or later.
-        late = is_main() and 0 < self.seconds <= time.monotonic() - self.saved_at
-        return [float(bool(asked())), float(late)]
+        now = time.monotonic()
+        late = 0 < self.seconds <= now - self.saved_at or now >= self.again_at
+        return [float(bool(asked())), float(is_main() and late)]
 
     def agreed(self, stop: float, save: float) -> bool:
         """Take the sums of all ranks' wishes; return whether to save.
@@ -54,3 +57,8 @@ class Interruption:
     def saved(self) -> None:
         """Note that the run's state is on its way to the disk."""
         self.steps, self.saved_at, self.due = 0, time.monotonic(), False
+        self.again_at = math.inf
+
+    def save_again(self, seconds: float) -> None:
+        """Note that it couldn't be written, and is to be saved after so many seconds."""
+        self.again_at = time.monotonic() + seconds

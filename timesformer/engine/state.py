@@ -19,12 +19,15 @@ from timesformer.engine.ema import Ema
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
 from timesformer.engine.nonfinite import NonFinite
+from timesformer.engine.saving import LAST_PAUSE, LAST_TRIES, Saver, pause
 from timesformer.engine.sharding import gathered, local
 from timesformer.engine.trace import Trace
-from timesformer.utils.checkpoint import Place, bare, prune_checkpoints, save_checkpoint
-from timesformer.utils.distributed import gather_objects, is_main, together
-from timesformer.utils.errors import TrainingError
+from timesformer.utils.checkpoint import Place, bare, contents, path_to_save
+from timesformer.utils.distributed import from_main, gather_objects, is_main, together
+from timesformer.utils.errors import Stopped, TrainingError, WeightsError
 from timesformer.utils.logging import get_logger
+from timesformer.utils.meters import TrainMeter
+from timesformer.utils.stopping import stopped
 from timesformer.utils.watchdog import doing
 
 logger = get_logger(__name__)
@@ -49,6 +52,7 @@ class TrainState:
         ema: the moving average of the weights, or None.
         class_names: class names in label order, or ().
         interruption: says when to save within an epoch, and when to stop.
+        saver: writes checkpoints.
         train_list: digest of the training list.
         val_list: of that of validation, or "".
         epoch: the next epoch to train, counted from 0.
@@ -76,6 +80,7 @@ class TrainState:
     broken: BrokenVideos
     interruption: Interruption
     nonfinite: NonFinite
+    saver: Saver
     ema: Ema | None = None
     class_names: Sequence[str] = ()
     train_list: str = ""
@@ -99,7 +104,9 @@ def save(
     step: int = 0,
     measured: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the checkpoint of a finished epoch (counted from 0); all ranks wait for it.
+    """Save a finished epoch (counted from 0); all ranks wait until training may go on.
+
+    With TRAIN.CHECKPOINT_ASYNC the checkpoint is there later, see `settled`.
 
     Args:
         state: the run.
@@ -110,6 +117,8 @@ def save(
 
     Raises:
         TrainingError: there are weights that are not finite; nothing is written.
+        WeightsError: this checkpoint, or the one before, can't be written, and
+            TRAIN.ON_FAILED_SAVE is stop.
     """
     doing("checkpoint", f"after {Place(epoch + 1, step)}")
     check_finite(state, f"after {Place(epoch + 1, step)}")
@@ -121,19 +130,19 @@ def save(
         within |= state.ema.to_checkpoint()
     # All ranks take part in this, and the main process alone in what follows.
     within |= gathered(state.model, state.optimizer, state.ema.module if state.ema else None)
+    if validation is None:
+        state.interruption.saved()
 
     def write() -> None:
         if not is_main():
             return
         model: Any = bare(state.model)
-        path = save_checkpoint(
-            state.cfg.OUTPUT_DIR,
+        payload = contents(
             model,
             state.optimizer,
             epoch,
             state.cfg,
             step=step,
-            best=validation is not None,
             scaler_state=state.scaler.state_dict(),
             architecture=model.architecture.to_json(),
             preprocessing=build_preprocessing(state.cfg, "train").to_json(),
@@ -143,16 +152,59 @@ def save(
             **within,
             **({"validation": dict(validation)} if validation is not None else {}),
         )
-        logger.info("wrote %s", path)
-        if validation is None:
-            for former in state.superseded:
-                former.unlink(missing_ok=True)
-            state.superseded = ()
-            prune_checkpoints(state.cfg.OUTPUT_DIR, state.cfg.TRAIN.KEEP_CHECKPOINTS, path)
+        best = validation is not None
+        state.saver.save(path_to_save(state.cfg.OUTPUT_DIR, epoch, step, best), payload)
 
     together(write)
-    if validation is None:
-        state.interruption.saved()
+
+
+def settled(state: TrainState) -> str:
+    """Wait until nothing is being written; return why the newest checkpoint isn't there, or "".
+
+    Raises:
+        WeightsError: on all ranks, as `save`.
+    """
+    return from_main(together(lambda: state.saver.settled() if is_main() else ""))
+
+
+def finish(state: TrainState, epoch: int) -> None:
+    """Make sure that what a run leaves is there; a full disk gets some minutes' time.
+
+    Args:
+        state: the run.
+        epoch: the last one, from 0, which is saved.
+
+    Raises:
+        WeightsError: the last checkpoint can't be written.
+    """
+    tries = LAST_TRIES
+    while problem := settled(state):
+        tries -= 1
+        if tries == LAST_TRIES - 1:
+            minutes = LAST_TRIES * LAST_PAUSE / 60
+            logger.warning("the run's last checkpoint isn't there: waiting %g minutes", minutes)
+        if not from_main(tries > 0 and pause() if is_main() else False):
+            raise WeightsError(problem)
+        save(state, epoch)
+
+
+def save_within(state: TrainState, epoch: int, step: int, meter: TrainMeter) -> None:
+    """Save so many steps of an epoch (from 0), and stop if the run was asked to.
+
+    Raises:
+        Stopped: it was.
+    """
+    state.broken.gather()
+    save(state, epoch - 1, step=step, measured=meter.to_json())
+    if state.interruption.stopping:
+        raise stopped_after(state, Place(epoch, step))
+
+
+def stopped_after(state: TrainState, place: Place) -> Stopped:
+    """Return what ends a run that was asked to stop, once the checkpoint of that place is there."""
+    if problem := settled(state):
+        return stopped(f"not saved: {problem}: the same command goes on from the newest of them")
+    return stopped(f"saved after {place}: the same command goes on from there")
 
 
 def check_finite(state: TrainState, when: str) -> None:

@@ -28,10 +28,19 @@ from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.opening import log_start, part_from_former_run, write_down
 from timesformer.engine.optimizer import construct_optimizer, set_lr
 from timesformer.engine.resume import list_digest
+from timesformer.engine.saving import Saver, log_space, predicted_bytes
 from timesformer.engine.scope import run_scope, tensorboard_dir
 from timesformer.engine.sharding import share
 from timesformer.engine.start import begin
-from timesformer.engine.state import TrainState, check_finite, save
+from timesformer.engine.state import (
+    TrainState,
+    check_finite,
+    finish,
+    save,
+    save_within,
+    settled,
+    stopped_after,
+)
 from timesformer.engine.step import train_step
 from timesformer.engine.trace import Enough, Trace
 from timesformer.models.build import build_model
@@ -48,7 +57,6 @@ from timesformer.utils.logging import get_logger, log_json_stats, progress
 from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.rng import seed_all
-from timesformer.utils.stopping import stopped
 from timesformer.utils.watchdog import doing
 from timesformer.visualization.tensorboard import TensorboardWriter
 
@@ -85,6 +93,7 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     model = build_model(cfg)
     dataset = train_loader.dataset
     counts = class_counts(dataset.records, cfg.MODEL.NUM_CLASSES)
+    interruption = Interruption(cfg)
     state = TrainState(
         cfg=cfg,
         device=device_for(cfg),
@@ -97,7 +106,8 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         ema=Ema(cfg, model) if cfg.EMA.ENABLED else None,
         augment=build_augment(cfg),
         broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
-        interruption=Interruption(cfg),
+        interruption=interruption,
+        saver=Saver(cfg, interruption),
         nonfinite=NonFinite(
             cfg.TRAIN.NONFINITE,
             dataset.records,
@@ -122,6 +132,7 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     )
     for name, value in start._asdict().items():
         setattr(state, name, value)
+    state.saver.superseded = state.superseded
     if not state.resumed:
         goes_on = bool(state.epoch or state.step or state.resumed_anyway)
         together(lambda: part_from_former_run(cfg, goes_on))
@@ -129,11 +140,13 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     log_start(state, train_loader, counts)
     if is_main():
         log_balance(cfg, counts)
+        log_space(cfg, predicted_bytes(model, state.optimizer, state.ema))
         for doubt in doubts(dataset.records, cfg.MODEL.NUM_CLASSES, dataset.class_names):
             logger.warning("the training list: %s", doubt)
     average = state.ema.module if state.ema else None
     state.optimizer = share(cfg, model, state.optimizer, average)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(state.saver)
         tensorboard = None
         if cfg.TENSORBOARD.ENABLE:
             tensorboard = together(lambda: TensorboardWriter(str(tensorboard_dir(cfg))))
@@ -197,30 +210,22 @@ def run_epochs(
         if saved:
             save(state, epoch)
         if state.interruption.stopping:
-            raise stopped(f"saved after {Place(done)}: the same command goes on from there")
+            raise stopped_after(state, Place(done))
         if is_validated(epoch):
             try:
                 validate(epoch)
             except Stopped:
                 if not saved:
                     save(state, epoch)
+                if settled(state):
+                    raise stopped_after(state, Place(done)) from None
                 raise
         over = is_over(done)
         if over and not saved:
             save(state, epoch)
+    finish(state, done - 1)
 
 
-def save_within(state: TrainState, epoch: int, step: int, meter: TrainMeter) -> None:
-    """Save so many steps of an epoch (from 0), and stop if the run was asked to.
-
-    Raises:
-        Stopped: it was.
-    """
-    state.broken.gather()
-    save(state, epoch - 1, step=step, measured=meter.to_json())
-    if state.interruption.stopping:
-        place = Place(epoch, step)
-        raise stopped(f"saved after {place}: the same command goes on from there")
 
 
 def go_on_measuring(meter: TrainMeter, measured: Mapping[str, object]) -> None:

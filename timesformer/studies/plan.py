@@ -28,7 +28,7 @@ NAME_LENGTH = 150
 # Where a run happens, and how it is watched: not what it is.
 _ELSEWHERE = re.compile(
     r"OUTPUT_DIR|RNG_SEED|NUM_GPUS|NUM_SHARDS|SHARD_ID|DIST_BACKEND|LOG_\w+|DATA_LOADER\..*|"
-    r"TENSORBOARD\..*|TRAIN\.(AUTO_RESUME|KEEP_CHECKPOINTS|CHECKPOINT_\w+)|"
+    r"TENSORBOARD\..*|TRAIN\.(AUTO_RESUME|KEEP_CHECKPOINTS|CHECKPOINT_\w+|ON_FAILED_SAVE)|"
     r"TEST\.SAVE_RESULTS_PATH|DATA\.(PATH_TO_DATA_DIR|PATH_PREFIX|DECODE_TIMEOUT)"
 )
 # How long and in what portions, which may be changed from outside though a study says it.

@@ -40,6 +40,7 @@ __all__ = [
     "Place",
     "bare",
     "check_name",
+    "contents",
     "differences",
     "epoch_of",
     "former_checkpoints",
@@ -54,6 +55,7 @@ __all__ = [
     "load_train_checkpoint",
     "make_checkpoint_dir",
     "numbered_checkpoints",
+    "path_to_save",
     "place_of",
     "prune_checkpoints",
     "read_checkpoint",
@@ -113,19 +115,37 @@ def save_checkpoint(
 
     With `step`, of so many steps of the next epoch too: `epoch` is -1 within the first.
     """
-    path = get_path_to_checkpoint(path_to_job, epoch + 1, step)
-    if best:
-        path = get_path_to_best(path_to_job)
+    path = path_to_save(path_to_job, epoch, step, best)
+    write_checkpoint(path, contents(model, optimizer, epoch, cfg, step=step, **extra))
+    return path
+
+
+def path_to_save(path_to_job: str | Path, epoch: int, step: int = 0, best: bool = False) -> Path:
+    """Return where `save_checkpoint` writes."""
+    return (
+        get_path_to_best(path_to_job)
+        if best
+        else get_path_to_checkpoint(path_to_job, epoch + 1, step)
+    )
+
+
+def contents(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    cfg: CfgNode,
+    *,
+    step: int = 0,
+    **extra: Any,
+) -> dict[str, Any]:
+    """Return what `save_checkpoint` writes; its tensors are those that training changes."""
     payload = {
         "epoch": epoch,
         "model_state": bare(model).state_dict(),
         "optimizer_state": optimizer.state_dict(),
         "cfg": cfg.dump(),
     }
-    if step:
-        payload["step"] = step
-    write_checkpoint(path, payload | extra)
-    return path
+    return payload | ({"step": step} if step else {}) | extra
 
 
 def load_checkpoint(

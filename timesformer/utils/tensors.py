@@ -1,7 +1,8 @@
-"""Tensors as bytes; and whether those read from a file are what training makes."""
+"""Tensors as bytes, and copied; and whether those read from a file are what training makes."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,6 +39,47 @@ def stored_bytes(value: Any) -> int:
     """Return the bytes of all numbers that stand behind the tensors within a value, each once."""
     storages = [tensor.untyped_storage() for tensor in tensors_in(value)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+class HostCopies:
+    """Copies of states in host memory, which training doesn't change any more.
+
+    Tensors that share numbers go on sharing them, so a copy is stored as its original would be. The
+    memory is used again for the next one: getting it anew takes longer than the copying.
+    """
+
+    def __init__(self) -> None:
+        self._storages: dict[tuple[torch.device, int, int], torch.UntypedStorage] = {}
+
+    def of(self, value: Any) -> Any:
+        """Return a copy of mappings and lists with tensors; the one before is no longer valid."""
+        before, self._storages = self._storages, {}
+
+        def copied(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return tensor(value)
+            if isinstance(value, dict):
+                fresh = copy.copy(value)  # of its own type, with what is attached to it
+                for key, inner in value.items():
+                    fresh[key] = copied(inner)
+                return fresh
+            if isinstance(value, list | tuple):
+                return type(value)(copied(inner) for inner in value)
+            return value
+
+        def tensor(value: Tensor) -> Tensor:
+            storage = value.untyped_storage()
+            key = (value.device, storage.data_ptr(), storage.nbytes())
+            if key not in self._storages:
+                room = before.pop(key, None)
+                self._storages[key] = torch.UntypedStorage(key[2]) if room is None else room
+                self._storages[key].copy_(storage)
+            fresh = torch.empty(0, dtype=value.dtype)
+            return fresh.set_(
+                self._storages[key], value.storage_offset(), value.size(), value.stride()
+            )
+
+        return copied(value)
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:

@@ -59,7 +59,7 @@ def _replace(path: Path, payload: Mapping[str, Any]) -> None:
     temporary = temporary_of(path)
     try:
         with _descriptor(temporary) as descriptor:
-            stream = _Stream(descriptor)
+            stream: Any = _Stream(descriptor)  # of a file, what torch needs
             torch.save(dict(payload), stream)
             stream.end()
             os.fsync(descriptor)
