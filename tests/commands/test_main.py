@@ -145,6 +145,7 @@ MISTAKES = {
         ["a.mp4", "--checkpoint", "b", "--out", "c", "--shard", "0/4"],
         "--shard 0/4: i/n",
     ),
+    "inspect-checkpoint": (["a.pyth", "--weights"], "--weights: there is nothing to compare with"),
     "make-synthetic": ([], "--output"),
     "plot-predictions": (["--cfg", str(RECIPE)], "--results, --output"),
     "submit": (["--cfg", str(RECIPE)], "--hours"),

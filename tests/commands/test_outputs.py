@@ -46,8 +46,8 @@ RUNS = {
 }
 here = ["submit", "--local", "--gpus", "0", "--hours", "1", "--cfg", str(RECIPE)]
 RUNS["submit"] = [*here, "OUTPUT_DIR", OUT]
-# test: its OUTPUT_DIR is that of the training; watch, serve and verify only show
-WITHOUT = {"keys", "profile", "recipes", "test", "watch", "serve", "verify"}
+# test: its OUTPUT_DIR is that of the training; inspect-checkpoint, watch, serve, verify only show
+WITHOUT = {"inspect-checkpoint", "keys", "profile", "recipes", "test", "watch", "serve", "verify"}
 SUFFIXES = {"export": ".onnx", "predict": ".csv"}  # of what is written, which they insist on
 
 

@@ -156,6 +156,8 @@ class Installed:
     def check_models(self) -> None:
         """Weights and costs."""
         (weights,) = (self.home / "apart/checkpoints").glob("checkpoint_epoch_*.pyth")
+        said = self.run("inspect-checkpoint", "apart", str(weights))
+        expect(said.endswith("equal\n"), f"a run isn't its newest checkpoint\n{said}")
         where = [str(weights), "folder", "--to", "safetensors"]
         self.run("convert", *where, "--num-heads", "3", leaves=["folder/model.safetensors"])
         said = self.run("profile", "--cfg", "Kinetics/TimeSformer_divST_8x32_224")

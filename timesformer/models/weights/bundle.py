@@ -83,7 +83,11 @@ def read_bundle(source: str | Path, weights: str | None = None, **hints: Any) ->
     Raises:
         WeightsError: if it can't be read, or is no model that could be built here.
     """
-    content = read_weights(source, weights)
+    return bundle_of(read_weights(source, weights), source, **hints)
+
+
+def bundle_of(content: Mapping[str, Any], source: str | Path, **hints: Any) -> Bundle:
+    """Do what `read_bundle` does with what `read_weights` read; messages call it `source`."""
     googles = is_googles(content)
     try:
         state, _ = native_state(content)

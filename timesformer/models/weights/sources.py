@@ -6,6 +6,7 @@ Whatever the source, the content comes back as one mapping.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from timesformer.models.weights.formats import hugging_face
 from timesformer.models.weights.hubs import HUBS
 from timesformer.models.weights.said import completed
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.files import is_file, is_folder
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +48,9 @@ def read_weights(source: str | Path, which: str | None = None) -> Mapping[str, A
 
 def _read(name: str) -> Mapping[str, Any]:
     path = Path(name)
-    if path.is_dir():
+    if is_folder(name):
         return read_folder(path)
-    if path.is_file():
+    if is_file(name):
         content = read_file(path)
         if hugging_face.is_space_only(content):
             logger.warning("%s: %s", name, hugging_face.NOT_AVERAGED)
@@ -56,7 +58,7 @@ def _read(name: str) -> Mapping[str, Any]:
     hub, _, rest = name.partition("/")
     if hub in HUBS and rest:
         return HUBS[hub](rest)
-    if path.exists():
+    if os.path.exists(name):  # noqa: PTH110  (which doesn't raise for a name that is too long)
         raise WeightsError(f"{name}: not a regular file")
     raise WeightsError(
         f"{name}: no such weights file; weights are a file, a folder, timm/NAME, torchvision/NAME, "
