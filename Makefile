@@ -23,7 +23,7 @@ GPU_PLATFORMS := $(foreach p,_2_28 _2_27 _2_26 _2_24 _2_17 2014 _2_12 2010 _2_5 
 	--platform manylinux$(p)_x86_64)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test test-all test-lowest check fmt dist package gpu-wheels clean
+.PHONY: help setup demo demo-all test test-all test-faults test-lowest check fmt dist package gpu-wheels clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/'
@@ -61,6 +61,10 @@ test: $(VENV)/dev  ## the tests, a few minutes
 
 test-all: $(VENV)/dev  ## every test
 	$(PY) -m pytest -m ''
+
+# A tenth of it, in minutes: make test-faults FAULTS_SCALE=0.1. A busy machine: FAULTS_PATIENCE=3.
+test-faults: $(VENV)/dev  ## the fault campaigns (kills, full disks, damage) in full, an hour
+	$(PY) -m pytest -m '' tests/faults
 
 test-lowest:  ## the tests with the oldest versions that setup.py allows, in $(LOWEST)
 	@test -x $(LOWEST)/bin/python || $(LOWEST_PYTHON) -m venv $(LOWEST)

@@ -104,7 +104,7 @@ def test_a_file_is_a_command(
     (tmp_path / "say_it.py").write_text('"""Say it.\n\nLoudly."""\ndef main(argv): print(*argv)\n')
     monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
     dispatch(["--help"])
-    assert "  say-it            Say it.\n" in capsys.readouterr().out
+    assert "  say-it              Say it.\n" in capsys.readouterr().out
     for name in ("say-it", "say_it"):
         dispatch([name, "now", "--loud"])
         assert capsys.readouterr().out == "now --loud\n"
@@ -372,7 +372,7 @@ def test_a_broken_command_does_not_hide_the_others(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
     dispatch(["--help"])
     text = capsys.readouterr().out
-    assert "  half              (can't be read: " in text
+    assert "  half                (can't be read: " in text
     assert "  recipes " in text
     assert "  folder " not in text
 

@@ -17,6 +17,9 @@ from campaign import scaled, tell
 from children import command, finish, lines, running, words
 from small_run import read_npz
 
+from timesformer.config.defaults import get_cfg
+from timesformer.engine.interruption import Interruption
+from timesformer.engine.saving import Saver
 from timesformer.utils.checkpoint import get_checkpoint_dir, get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import UserError
 from timesformer.utils.torch_file import write_checkpoint
@@ -220,7 +223,22 @@ def save_for_ever(folder: str, megabytes: int) -> None:
             old.unlink()
 
 
-def test_kills_while_saving(tmp_path):
+def train_for_ever(folder: str, megabytes: int) -> None:
+    """Do so as training does, which changes its weights in place while a thread writes."""
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR, cfg.TRAIN.KEEP_CHECKPOINTS = str(Path(folder).parent), 3
+    saver = Saver(cfg, Interruption(cfg))
+    epoch = max([0, *(int(p.stem[-5:]) for p in Path(folder).glob("checkpoint_epoch_*.pyth"))])
+    weights = {"w": torch.zeros(megabytes << 18)}
+    while True:
+        epoch += 1
+        weights["w"].fill_(epoch)
+        path = Path(folder) / f"checkpoint_epoch_{epoch:05d}.pyth"
+        saver.save(path, {"epoch": epoch - 1, "model_state": weights})
+
+
+@pytest.mark.parametrize("save", [save_for_ever, train_for_ever])
+def test_kills_while_saving(tmp_path, save):
     """Whatever lies under a checkpoint's name is whole, and stumps go with the next save."""
     rng = random.Random(11)
     folder = get_checkpoint_dir(tmp_path)
@@ -228,7 +246,7 @@ def test_kills_while_saving(tmp_path):
     stumps = invalid = lost = within = 0
     newest = 0
     for kill in range(SAVE_KILLS):
-        with running(save_for_ever, str(folder), 4, output=tmp_path / "said.txt") as (run,):
+        with running(save, str(folder), 4, output=tmp_path / "said.txt") as (run,):
             deadline = time.monotonic() + 30
             seen = {p.name for p in folder.iterdir()}
             while {p.name for p in folder.iterdir()} == seen and time.monotonic() < deadline:
@@ -254,7 +272,8 @@ def test_kills_while_saving(tmp_path):
     write_checkpoint(folder / "checkpoint_epoch_99999.pyth", {"epoch": 99998, "model_state": {}})
     swept = not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
     tell(
-        "kills while saving", kills=SAVE_KILLS, left_a_stump=within, invalid_checkpoints=invalid,
+        f"kills while saving ({save.__name__})", kills=SAVE_KILLS, left_a_stump=within,
+        invalid_checkpoints=invalid,
         former_checkpoints_lost=lost, old_stumps_kept=stumps,
         stumps_after_the_last_save=0 if swept else 1, checkpoints_written=newest,
     )  # fmt: skip

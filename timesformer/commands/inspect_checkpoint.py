@@ -1,4 +1,4 @@
-"""Say what is in a checkpoint and whether it is sound, or how two of them differ.
+"""Verify a checkpoint and say what is in it, or in what two of them differ.
 
 Of a run's folder it verifies all checkpoints and describes the newest sound one. It also takes
 folders of save_pretrained and Hugging Face, and other people's files; of these only what torch
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             said["damaged"][source] = str(error).removeprefix(f"{source}: ")
     bad = bool(said["damaged"]) or any(map(_not_finite, said["sources"]))
     if args.other is not None and len(found) == 2:
-        said["differences"] = differences(*found, only_weights=args.weights)
+        said["differences"] = differences(found[0], found[1], args.weights)
         said["equal"] = are_equal(said["differences"])
         bad = bad or not said["equal"]
     try:
