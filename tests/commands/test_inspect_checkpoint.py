@@ -93,8 +93,8 @@ def test_two_are_compared(run, tmp_path, capsys):
     status, text = said(capsys, path, run)
     assert status == 0
     assert text.endswith(
-        "weights: the same to the bit\noptimizer: the same to the bit\nconfig: the same\n"
-        "all else: the same\nequal\n"
+        "weights: the same to the bit\nwhat the optimizer has gathered: the same to the bit\n"
+        "config: the same\nall else: the same\nequal\n"
     )
     assert said(capsys, first, path)[0] == 1
 
@@ -109,7 +109,7 @@ def test_two_are_compared(run, tmp_path, capsys):
     status, text = said(capsys, path, other)
     assert status == 1
     assert "weights: 1 differ\n  head.bias: max abs 0.5, 1 of 6 numbers\n" in text
-    assert "optimizer: the same to the bit" in text
+    assert "what the optimizer has gathered: the same to the bit" in text
     assert "all else: 1 differ\n  epoch\n" in text
     assert "numbers: 1 differ\n  LOG_PERIOD: 1 → 7\nthey differ" in text
     status, text = said(capsys, path, other, "--json")
@@ -120,7 +120,10 @@ def test_two_are_compared(run, tmp_path, capsys):
         return state
 
     other = changed(path, tmp_path / "b.pyth", optimizer_state=gathered)
-    assert "optimizer: 1 differ\n  state.0.exp_avg: max abs" in said(capsys, path, other)[1]
+    assert (
+        "gathered beside the weights: 1 differ\n  optimizer_state.state.0.exp_avg: max abs"
+        in said(capsys, path, other)[1]
+    )
     assert said(capsys, path, other, "--weights")[0] == 0
     elsewhere = changed(
         path, tmp_path / "c.pyth", cfg=lambda t: t.replace("LOG_PERIOD: 1\n", "LOG_PERIOD: 7\n")
@@ -143,6 +146,25 @@ def test_signs_of_zeros_and_numbers_that_are_none(run, tmp_path, capsys):
     status, text = said(capsys, nan)
     assert (status, "NOT FINITE: head.bias" in text) == (1, True)
     assert "head.bias: max abs not finite, 6 of 6" in said(capsys, zero, nan)[1]
+
+
+def test_a_moving_average_is_part_of_it(run, tmp_path, capsys):
+    path = get_path_to_checkpoint(run, 2)
+    content = read_checkpoint(path)
+    average = {name: value + 1 for name, value in content["model_state"].items()}
+    both = content | {"ema_state": average, "ema_updates": 1, "use_weights": "raw"}
+    write_checkpoint(tmp_path / "a.pyth", both)
+    bias = torch.full((6,), float("inf"))
+    for name, changes, wanted in (
+        ("same", {}, "equal"),
+        ("used", {"use_weights": "ema"}, "cls_token: max abs 1, 24 of 24"),
+        ("other", {"ema_state": average | {"model.head.bias": bias}}, "ema_state.model.head.bias"),
+    ):
+        write_checkpoint(tmp_path / "b.pyth", both | changes)
+        status, text = said(capsys, tmp_path / "a.pyth", tmp_path / "b.pyth")
+        assert (status, wanted in text) == (int(name != "same"), True), text
+        assert "there is a moving average" in text
+    assert "NOT FINITE: ema_state.model.head.bias" in text
 
 
 def test_layouts_are_compared_under_the_same_names(run, tmp_path, capsys):

@@ -253,3 +253,15 @@ def test_a_disk_without_room_is_told_at_the_start(tmp_path, monkeypatch, caplog)
     path.write_bytes(bytes(1_000))  # makes room for others
     log_space(cfg, 1_000)
     assert not caplog.text
+
+
+def test_superseded_checkpoints_go_but_not_the_new_one_of_that_name(tmp_path):
+    model, optimizer, _ = stepped()
+    superseded = [get_path_to_checkpoint(tmp_path, 1, step) for step in (5, 10)]
+    with saver(tmp_path) as writes:
+        for path in superseded:
+            writes.save(path, contents(model, optimizer, 0, get_cfg(), step=1))
+        writes.wait()
+        writes.superseded = superseded
+        writes.save(superseded[0], contents(model, optimizer, 0, get_cfg(), step=5))
+    assert [path.name for path in superseded[0].parent.iterdir()] == [superseded[0].name]

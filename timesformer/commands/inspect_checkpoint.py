@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             said["sources"].append(found[-1].about)
         except DamagedError as error:
             said["damaged"][source] = str(error).removeprefix(f"{source}: ")
-    bad = bool(said["damaged"]) or any(map(_not_finite, said["sources"]))
+    bad = bool(said["damaged"]) or any(about["not_finite"] for about in said["sources"])
     if args.other is not None and len(found) == 2:
         said["differences"] = differences(found[0], found[1], args.weights)
         said["equal"] = are_equal(said["differences"])
@@ -73,11 +73,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     if bad:
         sys.exit(1)
-
-
-def _not_finite(about: Mapping[str, Any]) -> list[str]:
-    optimizer = about.get("optimizer") or {}
-    return [*about["not_finite"], *optimizer.get("not_finite", ())]
 
 
 def _lines(said: Mapping[str, Any]) -> Iterator[str]:
@@ -95,7 +90,7 @@ def _part(part: str, differing: Mapping[str, Any] | Sequence[str]) -> Iterator[s
     """Say in what a part of two sources differs."""
     names = {
         "weights": "weights: the same to the bit",
-        "optimizer": "optimizer: the same to the bit",
+        "gathered": "what the optimizer has gathered: the same to the bit",
         "config": "config: the same",
         "rest": "all else: the same",
     }
@@ -103,7 +98,11 @@ def _part(part: str, differing: Mapping[str, Any] | Sequence[str]) -> Iterator[s
         if part in names:
             yield names[part]
         return
-    title = {"rest": "all else", "elsewhere": "config, which says nothing about the numbers"}
+    title = {
+        "gathered": "gathered beside the weights",
+        "rest": "all else",
+        "elsewhere": "config, which says nothing about the numbers",
+    }
     yield f"{title.get(part, part)}: {len(differing):,} differ"
     lines = [
         f"  {name}" + (f": {_both(differing[name])}" if isinstance(differing, Mapping) else "")
@@ -129,16 +128,17 @@ def _described(about: Mapping[str, Any], alone: bool) -> Iterator[str]:
         best = "".join(f", {k} {v}" for k, v in about.get("validation", {}).items() if k != "epoch")
         yield f"  of a run, after {about['after']}{best}"
     yield f"  model: {about['model']}"
+    average = "; there is a moving average" if about["average"] else ""
     yield (
         f"  weights: {about['parameters']:,} numbers in {counted(about['weights'], 'tensor')}, "
-        f"{about['dtype'] or 'none'}"
+        f"{about['dtype'] or 'none'}{average}"
     )
     if optimizer := about.get("optimizer"):
         yield (
             f"  optimizer: {optimizer['method'] or 'not said which'}, "
             f"{', '.join(optimizer['gathers'])}; {optimizer['bytes']:,} bytes"
         )
-    if bad := _not_finite(about):
+    if bad := about["not_finite"]:
         yield f"  NOT FINITE: {', '.join(bad[:5])}{', …' if len(bad) > 5 else ''}"
     else:
         yield "  all numbers are finite"

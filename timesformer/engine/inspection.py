@@ -12,10 +12,11 @@ from torch import Tensor
 
 from timesformer.config.defaults import get_cfg
 from timesformer.engine.resume import SILENT, stored_keys
+from timesformer.models.weights.averaged import chosen
 from timesformer.models.weights.bundle import bundle_of
 from timesformer.models.weights.folders import READ_OF_RUN
 from timesformer.models.weights.formats import native_state
-from timesformer.models.weights.sources import read_weights
+from timesformer.models.weights.sources import read_all
 from timesformer.utils.checkpoint import Place, former_checkpoints, numbered_checkpoints
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.files import is_file, is_folder
@@ -23,7 +24,8 @@ from timesformer.utils.tensors import raw_bytes, stored_bytes
 from timesformer.utils.torch_file import check_digest, stored_digest
 
 _APART = ("optimizer_state", "cfg", READ_OF_RUN)
-_OF_PLACE = ("measured",)  # has times, which two runs alike don't share
+_SETS = ("model_state", "ema_state", "optimizer_state")  # of tensors in a checkpoint of a run
+_OF_PLACE = ("measured", "environment")  # times and machines, which two runs alike don't share
 
 
 class DamagedError(WeightsError):
@@ -36,14 +38,15 @@ class Found(NamedTuple):
     Attributes:
         about: it in plain values, see `describe`.
         weights: by native names, where their layout is known.
-        optimizer: numbers and tensors that an optimizer has gathered, by place.
+        gathered: numbers and tensors beside the weights, by place: the optimizer's, and a moving
+            average or what it is of, whichever isn't taken for the weights.
         config: keys that it was trained with.
         rest: what else is in the file, by key.
     """
 
     about: dict[str, Any]
     weights: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    gathered: dict[str, Any]
     config: dict[str, Any]
     rest: dict[str, Any]
 
@@ -85,7 +88,7 @@ def find(source: str) -> Found:
         if len(wrong) == len(paths):
             raise DamagedError(f"{path}: all {len(paths)} checkpoints of this run are damaged")
     try:
-        content = read_weights(source)
+        content = read_all(source)
     except WeightsError as error:
         if is_file(source) and not isinstance(error.__cause__, OSError):
             raise DamagedError(str(error)) from error
@@ -104,12 +107,21 @@ def _sorted(source: str, content: Mapping[str, Any]) -> Found:
             f"{source}: carries no digest, as a run's checkpoint does: it is damaged, or another "
             "program wrote it"
         )
-    weights, _ = native_state(content)
+    taken = chosen(source, content, None)
+    weights, _ = native_state(taken)
+    beside = {
+        name: content[name]
+        for name in _SETS
+        if name in content and content[name] is not taken.get("model_state")
+    }
     rest = {key: value for key, value in content.items() if not _tensors(value)}
+    about = describe(source, content, weights) | {"average": "ema_state" in content}
+    gathered = dict(_leaves(beside))
+    about["not_finite"] += [name for name, value in gathered.items() if not _finite(value)]
     return Found(
-        describe(source, content, weights),
+        about,
         {str(name): value for name, value in weights.items() if isinstance(value, Tensor)},
-        dict(_leaves(content.get("optimizer_state"))),
+        gathered,
         stored_keys(content),
         {str(key): value for key, value in rest.items() if key not in _APART},
     )
@@ -145,13 +157,11 @@ def describe(
     }
     optimizer = content.get("optimizer_state")
     if isinstance(optimizer, Mapping) and _tensors(optimizer):
-        bad = [name for name, value in _leaves(optimizer) if not _finite(value)]
         about["optimizer"] = {
             "method": stored_keys(content).get("SOLVER.OPTIMIZING_METHOD"),
             "gathers": sorted({n.rpartition(".")[2] for n, v in _leaves(optimizer)
                                if isinstance(v, Tensor)}),
             "bytes": stored_bytes(optimizer),
-            "not_finite": bad,
         }  # fmt: skip
     about["class_names"] = list(content.get("class_names") or ())
     about["train_list"] = content.get("train_list", "")
@@ -164,7 +174,7 @@ def describe(
 
 def _of_model(source: str, content: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        architecture = bundle_of(content, source).architecture
+        architecture = bundle_of(chosen(source, content, None), source).architecture
     except WeightsError as error:  # its weights may still be looked at
         return {"model": f"not known ({str(error).removeprefix(f'{source}: ')})"}
     name = f"{architecture.model}, {architecture.attention_type}"
@@ -180,7 +190,7 @@ def differences(a: Found, b: Found, only_weights: bool = False) -> dict[str, Any
         only_weights: of the weights alone.
 
     Returns:
-        `weights` and `optimizer`: a line for each name that differs; `config`: both values by key,
+        `weights` and `gathered`: a line for each name that differs; `config`: both values by key,
         and `elsewhere` those keys that say nothing about the numbers; `rest`: keys.
     """
     found: dict[str, Any] = {"weights": _differing(a.weights, b.weights)}
@@ -197,7 +207,7 @@ def differences(a: Found, b: Found, only_weights: bool = False) -> dict[str, Any
         if key not in _OF_PLACE and _differing(*({key: f.rest.get(key)} for f in (a, b)))
     ]
     return found | {
-        "optimizer": _differing(a.optimizer, b.optimizer),
+        "gathered": _differing(a.gathered, b.gathered),
         "config": {key: values for key, values in config.items() if key not in SILENT},
         "rest": rest,
         "elsewhere": {key: values for key, values in config.items() if key in SILENT},

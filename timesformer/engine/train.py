@@ -226,8 +226,6 @@ def run_epochs(
     finish(state, done - 1)
 
 
-
-
 def go_on_measuring(meter: TrainMeter, measured: Mapping[str, object]) -> None:
     """Take over what was measured of an epoch before the run was cut."""
     try:

@@ -37,17 +37,25 @@ def read_weights(source: str | Path, which: str | None = None) -> Mapping[str, A
     Raises:
         WeightsError: if there are no such weights, or they can't be read or fetched.
     """
-    if not isinstance(source, str | Path):
-        raise WeightsError(f"weights are the name of a file, a folder, …, not {source!r:.60}")
-    content = chosen(source, _read(str(source)), which)
+    return _completed(source, chosen(source, _read(source), which))
+
+
+def read_all(source: str | Path) -> Mapping[str, Any]:
+    """Do what `read_weights` does, and return both sets of weights where a file has an average."""
+    return _completed(source, _read(source))
+
+
+def _completed(source: str | Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         return completed(content)
     except ValueError as error:
         raise WeightsError(f"{source}: {error}") from error
 
 
-def _read(name: str) -> Mapping[str, Any]:
-    path = Path(name)
+def _read(source: str | Path) -> Mapping[str, Any]:
+    if not isinstance(source, str | Path):
+        raise WeightsError(f"weights are the name of a file, a folder, …, not {source!r:.60}")
+    name, path = str(source), Path(source)
     if is_folder(name):
         return read_folder(path)
     if is_file(name):
