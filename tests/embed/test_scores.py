@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from timesformer.embed import METHODS
 from timesformer.embed.projection import project
-from timesformer.embed.scores import knn_accuracy, nearest, probe_accuracy, score
+from timesformer.embed.scores import _greatest, knn_accuracy, nearest, probe_accuracy, score
 from timesformer.utils.errors import UserError
 
 
@@ -62,6 +62,20 @@ def test_nearest_never_finds_itself_and_not_by_length(monkeypatch: pytest.Monkey
     monkeypatch.setattr("timesformer.embed.scores.ROWS", 2)
     assert (nearest(features, 3) == expected).all()
     assert nearest(features, 9).shape == (5, 4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 39])
+def test_of_equals_the_first_are_nearest(count: int) -> None:
+    values = np.random.default_rng(0).integers(-2, 3, (7, 40)).astype(np.float64)
+    values[np.arange(7), np.arange(7)] = -np.inf
+    expected = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    assert (_greatest(values, count) == expected).all()
+
+
+def test_only_the_videos_that_are_asked_about() -> None:
+    features, _ = clusters(1.0)
+    asked = [40, 3, 7]
+    assert (nearest(features, 4, asked) == nearest(features, 4)[asked]).all()
 
 
 def test_silhouette_by_hand() -> None:

@@ -26,9 +26,9 @@ def jpeg(value: int) -> bytes:
         return file.getvalue()
 
 
-def panels(videos: int, count: int = 2) -> list[Panel]:
+def panels(videos: int, count: int = 2, queries: tuple[int, ...] = ()) -> list[Panel]:
     points = np.random.default_rng(0).normal(size=(videos, 2))
-    nearest = np.stack([np.roll(np.arange(videos), -i)[1:4] for i in range(videos)])
+    nearest = np.stack([np.roll(np.arange(videos), -i)[1:4] for i in queries or [0]])
     return [Panel(f"model {i}", points * (i + 1), ["a line"], nearest) for i in range(count)]
 
 
@@ -80,7 +80,12 @@ def test_frames_of_neighbours(labelled: bool) -> None:
     labels = np.array([0, 0, 1, 0, 1]) if labelled else np.full(5, -1)
     paths = [f"{i}.mp4" for i in range(5)]
     figure = neighbours_sheet(
-        panels(5), [0, 4], [jpeg(40 * i) for i in range(5)], paths, Classes(labels, ["a", "b"]), "t"
+        panels(5, queries=(0, 4)),
+        [0, 4],
+        [jpeg(40 * i) for i in range(5)],
+        paths,
+        Classes(labels, ["a", "b"]),
+        "t",
     )
     # of each of two videos itself once, and three neighbours for each of two models
     assert len(figure.axes) == 2 * (1 + 2 * 3)

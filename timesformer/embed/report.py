@@ -52,6 +52,7 @@ def write_report(
     labels = videos.labels[kept]
     classes, paths = Classes(labels, videos.names), [videos.records[i].path for i in kept]
     panels, table, means = [], {}, ""
+    queries = chosen(videos.records.take(kept.tolist()), QUERIES)
     for name, features in found.items():
         try:
             coordinates, means, plane = project(features.features, method, seed)
@@ -64,7 +65,7 @@ def write_report(
             table[name] = scored
             lines.insert(0, scored.text)
             print(f"{name}: {scored.text}")
-        panels.append(Panel(name, coordinates, lines, nearest(features.features)))
+        panels.append(Panel(name, coordinates, lines, nearest(features.features, of=queries)))
     title = f"{means.partition(',')[0]} of {videos.described(labels)} ({videos.source})"
     left_out = next((scored.left_out for scored in table.values()), 0)
     notes = remarks(means, videos.labelled, bool(table), left_out)
@@ -72,7 +73,6 @@ def write_report(
         notes.append(f"{counted(unread, 'video')} couldn't be read")
     notes += [f"{name} is left out: {why}" for name, why in (blind or {}).items()]
     first = next(iter(found.values()))
-    queries = chosen(videos.records.take(kept.tolist()), QUERIES)
     nearby = f"Nearest videos ({videos.source})"
     sheet = neighbours_sheet(panels, queries, first.thumbnails, short(paths), classes, nearby)
     write_png(folder / f"{method}.png", scatter(panels, classes, title, notes))

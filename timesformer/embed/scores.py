@@ -6,6 +6,7 @@ Shape letters: V videos, D features.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ NEIGHBOURS = 5
 FOLDS = 5
 LEAST = FOLDS  # videos of a class; each fold holds out one
 STEPS = 1_000  # of the probe's solver
-ROWS = 1_024  # whose similarities to all others are held at once
+ROWS = 1_024  # whose similarities to all others are held at once, or fewer:
+SIMILARITIES = 2**24  # 128 MiB
 
 Matrix = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -76,20 +78,44 @@ def score(features: Matrix, labels: Labels, seed: int = 0) -> Scores | None:
     )
 
 
-def nearest(features: Matrix, count: int = NEIGHBOURS) -> NDArray[np.int64]:
-    """Return of each video the most similar others by cosine, nearest first: (V, count).
+def nearest(
+    features: Matrix, count: int = NEIGHBOURS, of: Sequence[int] | None = None
+) -> NDArray[np.int64]:
+    """Return of videos the most similar others by cosine, nearest first: (Q, count).
 
     Of equals the first; where there are fewer others, all of them.
+
+    Args:
+        features: (V, D).
+        count: how many.
+        of: the videos (Q,); all when None.
     """
     rows = normalize(features.astype(np.float64))
+    asked = np.arange(len(rows)) if of is None else np.asarray(of, np.int64)
     count = min(count, len(rows) - 1)
-    found = np.empty((len(rows), count), np.int64)
-    for start in range(0, len(rows), ROWS):
-        similar = rows[start : start + ROWS] @ rows.T
-        own = np.arange(len(similar))
-        similar[own, start + own] = -np.inf
-        found[start : start + ROWS] = np.argsort(-similar, axis=1, kind="stable")[:, :count]
+    found = np.empty((len(asked), count), np.int64)
+    block = max(1, min(ROWS, SIMILARITIES // len(rows)))
+    for start in range(0, len(asked), block):
+        own = asked[start : start + block]
+        similar = rows[own] @ rows.T
+        similar[np.arange(len(own)), own] = -np.inf
+        found[start : start + block] = _greatest(similar, count)
     return found
+
+
+def _greatest(values: Matrix, count: int) -> NDArray[np.int64]:
+    """Return where each row has its greatest: (Q, count), the greatest first, of equals the first.
+
+    Only those that may be among them are sorted: all that reach the count-th greatest.
+    """
+    if not count:
+        return np.empty((len(values), 0), np.int64)
+    place = values.shape[1] - count
+    least = np.partition(values, place, axis=1)[:, place]
+    row, column = np.nonzero(values >= least[:, None])
+    order = np.lexsort((column, -values[row, column], row))
+    first = np.searchsorted(row, np.arange(len(values)))
+    return column[order][first[:, None] + np.arange(count)]
 
 
 def knn_accuracy(features: Matrix, labels: Labels, count: int = NEIGHBOURS) -> float:

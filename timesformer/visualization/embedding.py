@@ -48,7 +48,7 @@ class Panel:
         name: what it is called.
         coordinates: where the videos lie (V, 2).
         lines: what stands below its name.
-        neighbours: of each video, the most similar first (V, k).
+        neighbours: of the videos that `neighbours_sheet` draws, the most similar first (Q, k).
     """
 
     name: str
@@ -219,7 +219,7 @@ def neighbours_sheet(
             if len(panels) > 1:
                 place = (MARGIN + step_x, top - CELL / 2)
                 _write(figure, place, panel.name, NAMES - 0.1, size=9, weight="bold")
-            for i, video in enumerate(map(int, panel.neighbours[query])):
+            for i, video in enumerate(map(int, panel.neighbours[number])):
                 place = (MARGIN + step_x + between + i * step_x, top)
                 _video(figure, place, thumbnails[video], _verdict(classes.labels, query, video))
                 _caption(figure, place, classes, video, paths)
