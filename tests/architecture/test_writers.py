@@ -23,6 +23,8 @@ EXEMPT = {
     ("utils/files.py", "written_whole"): "syncs what is written",
     ("utils/run_lock.py", "_take"): "a lock: it must be there at once, and only if it wasn't",
     ("utils/torch_file.py", "_replace"): "a temporary file of its own, synced, then renamed",
+    ("utils/sharded_file.py", "_save"): "into a temporary folder, which `_finish` renames",
+    ("utils/sharded_file.py", "_finish"): "into that folder, synced, then renamed",
     ("inference/formats/onnx.py", "_save"): "into a folder that `export` makes, checks and moves",
     ("inference/formats/torch_export.py", "write"): "into that folder",
     ("inference/formats/seal.py", "append"): "into that folder",

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from children import finish, running
+from children import command, finish, running
 from small_run import small_cfg, stats
 from test_within_epoch import RANDOM, Cut, same
 
+import timesformer
 from timesformer.config.defaults import get_cfg
 from timesformer.engine import train as module
 from timesformer.engine.sharding import is_shared, whole_models
 from timesformer.engine.train import train
 from timesformer.models.build import build_model
+from timesformer.models.vit import TimeSformer
 from timesformer.utils.checkpoint import (
     get_last_checkpoint,
     get_path_to_best,
+    get_path_to_checkpoint,
     load_checkpoint,
     numbered_checkpoints,
     read_checkpoint,
@@ -29,9 +33,11 @@ from timesformer.utils.errors import ConfigError
 
 pytestmark = pytest.mark.dist
 
-# Three steps of four forward passes, everything random, and three batches to validate.
+# Three steps of two forward passes, everything random, and three batches to validate.
 OPTIONS: dict[str, Any] = RANDOM | {
+    "GLOBAL_BATCH_SIZE": 8,
     "TRAIN__BATCH_SIZE": 4,
+    "DATA__NUM_SAMPLES": 1,
     "TRAIN__CHECKPOINT_STEPS": 0,
     "SOLVER__MAX_EPOCH": 1,
     "SOLVER__WARMUP_EPOCHS": 0,
@@ -48,7 +54,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "adamw_fsdp": ADAMW | FSDP | {"TIMESFORMER__ACT_CHECKPOINT": True},
     "bf16": BF16,
     "bf16_fsdp": BF16 | FSDP,
-    "cut": ADAMW | FSDP | {"TRAIN__CHECKPOINT_STEPS": 1},
+    "parts": ADAMW | FSDP | {"TRAIN__CHECKPOINT_STEPS": 1, "TRAIN__SHARDED_CHECKPOINTS": True},
 }
 
 
@@ -67,7 +73,7 @@ def train_all(data: Path, folder: Path) -> None:
     def work(cfg: Any) -> None:
         for name, options in RUNS.items():
             cfg = small_cfg(data, folder / name, **OPTIONS | options)
-            if name == "cut":
+            if name == "parts":
                 module.train_step = cut
                 with pytest.raises(Cut):
                     train(cfg)
@@ -126,10 +132,16 @@ def test_it_is_the_run_of_copies(runs: Path, method: str) -> None:
 
 
 def test_a_shared_run_that_is_cut_goes_on_to_the_bit(runs: Path) -> None:
-    straight, cut = left(runs / "adamw_fsdp"), left(runs / "cut")
-    assert stats(runs / "cut", "start")[-1]["first_step"] == 3
+    straight, cut = left(runs / "adamw_fsdp"), left(runs / "parts")
+    assert stats(runs / "parts", "start")[-1]["first_step"] == 3
     for key in ("model_state", "optimizer_state", "ema_state", "ema_updates", "epoch"):
         assert same(straight[key], cut[key]), key
+    assert straight.keys() == cut.keys()
+    names = [path.name for path in numbered_checkpoints(runs / "parts")]
+    assert names == ["checkpoint_epoch_00001", "checkpoint_epoch_00000_step_0000002"]
+    assert sorted(path.name for path in (runs / "parts" / "checkpoints").iterdir()) == sorted(
+        [*names, "checkpoint_best.pyth"]
+    )
 
 
 @pytest.mark.parametrize("how", ["bf16", "bf16_fsdp"])
@@ -159,8 +171,75 @@ def test_one_process_has_its_logits_and_goes_on(synthetic_dir: Path, runs: Path)
     assert len(numbered_checkpoints(run)) == 2
 
 
+def test_torchs_own_reader_reads_the_parts(runs: Path) -> None:
+    from torch.distributed import checkpoint
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+    newest = get_last_checkpoint(runs / "parts")
+    expected = {f"model_state.{k}": v for k, v in read_checkpoint(newest)["model_state"].items()}
+    found = {name: torch.empty_like(value) for name, value in expected.items()}
+    with pytest.warns(UserWarning, match="single process"):
+        checkpoint.load(found, storage_reader=HuggingFaceStorageReader(str(newest)), no_dist=True)
+    assert same(found, expected)
+
+
+def test_what_is_made_of_the_parts_has_the_logits(runs: Path, tmp_path: Path) -> None:
+    parts, logits = get_last_checkpoint(runs / "parts"), torch.load(runs / "logits.0")
+    sources = [parts, runs / "parts"]
+    for to, name in (("native", "full.pyth"), ("safetensors", "folder")):
+        command("convert", [str(parts), str(tmp_path / name), "--to", to])
+        sources.append(tmp_path / name)
+    for source in sources:
+        model = TimeSformer.from_pretrained(source).eval()
+        with torch.no_grad():
+            assert torch.equal(model(clips()), logits), source
+
+
+def test_a_config_and_a_test_are_taken_from_the_parts(runs: Path, tmp_path: Path) -> None:
+    parts = get_last_checkpoint(runs / "parts")
+    words = ["--cfg", str(parts), "OUTPUT_DIR", str(tmp_path), "TEST.SAVE_RESULTS_PATH", ""]
+    command("test", words)
+    (line,) = stats(tmp_path, "test_final")
+    assert line["checkpoint"] == str(parts)
+
+
+def test_a_run_goes_on_from_the_parts_before(
+    synthetic_dir: Path, runs: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(runs / "parts", tmp_path / "run"))
+    part = next(get_last_checkpoint(run).glob("*.safetensors"))
+    part.write_bytes(part.read_bytes()[:-1])
+    train(small_cfg(synthetic_dir, run, **OPTIONS | RUNS["parts"]))
+    assert f"damaged (the digest of {part.name} doesn't match it)" in (run / "run.log").read_text()
+    assert stats(run, "start")[-1]["first_step"] == 3
+    assert get_last_checkpoint(run) == get_path_to_checkpoint(run, 1)
+    assert not part.parent.exists()  # one process writes a file in its place
+
+
 def test_a_model_without_blocks_is_refused() -> None:
     cfg = get_cfg()
     cfg.NUM_GPUS, cfg.MODEL.MODEL_NAME, cfg.TRAIN.SHARDING = 0, "slowfast_r50", "fsdp"
     with pytest.raises(ConfigError, match=r"TRAIN\.SHARDING fsdp .* slowfast_r50 has none"):
         build_model(cfg)
+
+
+def test_sharded_checkpoints_need_shards(synthetic_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"set TRAIN\.SHARDING fsdp"):
+        small_cfg(synthetic_dir, tmp_path, TRAIN__SHARDED_CHECKPOINTS=True)
+
+
+@pytest.mark.slow
+def test_an_exported_file_of_the_parts_has_the_logits(runs: Path, tmp_path: Path) -> None:
+    parts = get_last_checkpoint(runs / "parts")
+    command("convert", [str(parts), str(tmp_path / "full.pyth"), "--to", "native"])
+    found = []
+    for source in (parts, tmp_path / "full.pyth"):
+        path = tmp_path / f"{source.stem}.pt2"
+        words = ["--checkpoint", str(source), "--to", "torch-export", "--out", str(path)]
+        command("export", words)
+        pixels = 255 * clips()
+        found.append(timesformer.load(path).model(pixels))
+    assert torch.equal(*found)
+    model = timesformer.load(parts).model
+    with torch.no_grad():
+        torch.testing.assert_close(found[0], model(model.normalize(pixels)), atol=1e-5, rtol=0)

@@ -96,6 +96,9 @@ _C.TRAIN.WATCHDOG_MINUTES = 20.0
 # gathered) | fsdp (of each, and of the gradient, a rank has its part: for models that don't fit).
 # No effect with one process.
 _C.TRAIN.SHARDING = "none"
+# Let each rank write its part of the checkpoints of epochs and of steps, which are folders then,
+# rather than the main process a file of all. Needs fsdp; with one process they are files.
+_C.TRAIN.SHARDED_CHECKPOINTS = False
 # Send gradients between ranks as they are (none), or rounded to half the bytes (bf16).
 _C.TRAIN.GRAD_COMPRESSION = "none"
 

@@ -177,6 +177,10 @@ def _check_training(cfg: CfgNode) -> None:
         raise ConfigError(
             "TEST.WEIGHTS ema needs the moving average that EMA.ENABLED True keeps while training"
         )
+    if cfg.TRAIN.SHARDED_CHECKPOINTS and cfg.TRAIN.SHARDING == "none":
+        raise ConfigError(
+            "TRAIN.SHARDED_CHECKPOINTS needs ranks that have parts: set TRAIN.SHARDING fsdp"
+        )
     _check_schedule(solver)
     _check_validation(cfg)
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV:

@@ -19,7 +19,7 @@ from timesformer.models.weights.formats import native_state
 from timesformer.models.weights.sources import read_all
 from timesformer.utils.checkpoint import Place, former_checkpoints, numbered_checkpoints
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.files import is_file, is_folder
+from timesformer.utils.files import is_file, is_folder, is_in_parts, stored_size
 from timesformer.utils.tensors import raw_bytes, stored_bytes
 from timesformer.utils.torch_file import check_digest, stored_digest
 
@@ -68,6 +68,10 @@ def damaged_checkpoints(run: Path) -> tuple[list[Path], dict[str, str]]:
     return paths, wrong
 
 
+def _is_stored(path: str) -> bool:
+    return is_file(path) or is_in_parts(path)
+
+
 def find(source: str) -> Found:
     """Read a source, whatever `read_weights` takes, and sort what is in it.
 
@@ -76,7 +80,7 @@ def find(source: str) -> Found:
         WeightsError: there is no such source, or it can't be read.
     """
     path = Path(source)
-    if is_file(source):
+    if _is_stored(source):
         try:
             check_digest(path, required=False)
         except WeightsError as error:
@@ -90,7 +94,7 @@ def find(source: str) -> Found:
     try:
         content = read_all(source)
     except WeightsError as error:
-        if is_file(source) and not isinstance(error.__cause__, OSError):
+        if _is_stored(source) and not isinstance(error.__cause__, OSError):
             raise DamagedError(str(error)) from error
         raise
     try:
@@ -101,7 +105,7 @@ def find(source: str) -> Found:
 
 def _sorted(source: str, content: Mapping[str, Any]) -> Found:
     read = str(content.get(READ_OF_RUN, source))
-    ours = is_file(read) and "architecture" in content and "epoch" in content
+    ours = _is_stored(read) and "architecture" in content and "epoch" in content
     if ours and not stored_digest(read):
         raise DamagedError(
             f"{source}: carries no digest, as a run's checkpoint does: it is damaged, or another "
@@ -140,8 +144,8 @@ def describe(
     read = str(content.get(READ_OF_RUN, source))
     file, epoch = Path(read), content.get("epoch")
     about: dict[str, Any] = {"file": read, "bytes": None, "digest": ""}
-    if is_file(read):
-        about |= {"bytes": file.stat().st_size, "digest": stored_digest(file)}
+    if _is_stored(read):
+        about |= {"bytes": stored_size(file), "digest": stored_digest(file)}
     if isinstance(epoch, int):
         about["after"] = str(Place(epoch + 1, content.get("step", 0)))
     if isinstance(validation := content.get("validation"), Mapping):

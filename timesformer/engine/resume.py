@@ -64,7 +64,7 @@ SILENT: frozenset[str] = frozenset(
 APPLIED: frozenset[str] = frozenset(
     {
         *("NUM_GPUS", "NUM_SHARDS", "DIST_BACKEND", "TRAIN.BATCH_SIZE", "TRAIN.AMP"),
-        *("TRAIN.SHARDING", "TRAIN.GRAD_COMPRESSION"),
+        *("TRAIN.SHARDING", "TRAIN.SHARDED_CHECKPOINTS", "TRAIN.GRAD_COMPRESSION"),
         # Turned on late, when features have been learnt, they do well (Cao et al. 2019, LDAM-DRW).
         *("TRAIN.CLASS_BALANCE", "MODEL.CLASS_WEIGHTS"),
         *("TRAIN.EVAL_PERIOD", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.KEEP_CHECKPOINTS"),

@@ -11,7 +11,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,7 @@ from timesformer.utils.checkpoint import (
 )
 from timesformer.utils.checkpoint_files import WITHIN_EPOCH
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.files import remove, stored_size
 from timesformer.utils.logging import get_logger
 from timesformer.utils.stopping import asked
 from timesformer.utils.tensors import HostCopies, stored_bytes
@@ -133,16 +134,35 @@ class Saver:
                 raise
             logger.warning("%s", unwritten)
 
+    def written(self, path: Path, problem: WeightsError | None) -> None:
+        """Do what follows a checkpoint that all ranks have written, or couldn't write.
+
+        Raises:
+            WeightsError: they couldn't, and the run is to stop.
+        """
+
+        def work() -> None:
+            if problem:
+                raise problem
+
+        self._note(path, work)
+        self.wait()
+
     def _write(self, path: Path, payload: Mapping[str, Any]) -> None:
+        self._note(path, lambda: write_checkpoint(path, payload))
+
+    def _note(self, path: Path, write: Callable[[], object]) -> None:
         best = path.name == BEST
         try:
-            write_checkpoint(path, payload)
+            write()
             logger.info("wrote %s", path)
             if not best:
                 self.unsaved = ""
-                for former in self.superseded:
+                # Of the same place there may be a former one, a file for a folder or the reverse.
+                other = path.with_suffix("" if path.suffix else ".pyth")
+                for former in (other, *self.superseded):
                     if former != path:
-                        former.unlink(missing_ok=True)
+                        remove(former)
                 self.superseded = ()
                 prune_checkpoints(self.output, self.keep, path)
         except (WeightsError, OSError) as error:
@@ -211,7 +231,7 @@ def log_space(cfg: CfgNode, size: int) -> None:
     files += WITHIN_EPOCH * bool(train.CHECKPOINT_STEPS or train.CHECKPOINT_MINUTES)
     # One more, as the oldest goes when the newest is there; former ones are replaced.
     need = ROOM * size * (files + 1)
-    need -= sum(path.stat().st_size for path in former_checkpoints(cfg.OUTPUT_DIR))
+    need -= sum(map(stored_size, former_checkpoints(cfg.OUTPUT_DIR)))
     free = shutil.disk_usage(folder).free
     if free < need:
         logger.warning(

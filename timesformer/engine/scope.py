@@ -17,7 +17,7 @@ from timesformer.utils.checkpoint import former_checkpoints, get_checkpoint_dir
 from timesformer.utils.determinism import deterministic
 from timesformer.utils.distributed import gather_objects, how_started, is_main, together
 from timesformer.utils.errors import ConfigError, UserError
-from timesformer.utils.files import LOCK_NAME, make_folder, make_place, require_place
+from timesformer.utils.files import LOCK_NAME, is_in_parts, make_folder, make_place, require_place
 from timesformer.utils.logging import errors_in_log, get_logger, setup_logging
 from timesformer.utils.run_lock import run_lock
 from timesformer.utils.stopping import noting_signals
@@ -66,7 +66,7 @@ def check_places(cfg: CfgNode) -> None:
         for name in ("run.log", "stats.jsonl", FILE_NAME, LOCK_NAME, ENVIRONMENT, TRACE)
     ]
     if cfg.TRAIN.ENABLE:
-        written += former_checkpoints(folder)
+        written += [path for path in former_checkpoints(folder) if not is_in_parts(path)]
     if cfg.TEST.ENABLE:
         written += result_files(cfg)
     for path in written:

@@ -20,13 +20,14 @@ from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import ClipMixup
 from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.saving import LAST_PAUSE, LAST_TRIES, Saver, pause
-from timesformer.engine.sharding import gathered, local
+from timesformer.engine.sharding import gathered, is_shared, local
 from timesformer.engine.trace import Trace
 from timesformer.utils.checkpoint import Place, bare, contents, path_to_save
 from timesformer.utils.distributed import from_main, gather_objects, is_main, together
 from timesformer.utils.errors import Stopped, TrainingError, WeightsError
 from timesformer.utils.logging import get_logger
 from timesformer.utils.meters import TrainMeter
+from timesformer.utils.sharded_file import write_parts
 from timesformer.utils.stopping import stopped
 from timesformer.utils.watchdog import doing
 
@@ -128,34 +129,46 @@ def save(
 
     if state.ema:
         within |= state.ema.to_checkpoint()
-    # All ranks take part in this, and the main process alone in what follows.
-    within |= gathered(state.model, state.optimizer, state.ema.module if state.ema else None)
     if validation is None:
         state.interruption.saved()
+    else:
+        within["validation"] = dict(validation)
+    best, shared = validation is not None, is_shared(bare(state.model))
+    in_parts = shared and state.cfg.TRAIN.SHARDED_CHECKPOINTS and not best
+    if not in_parts:
+        # All ranks take part in this, and the main process alone in what follows.
+        within |= gathered(state.model, state.optimizer, state.ema.module if state.ema else None)
+    model: Any = bare(state.model)
+    payload = contents(
+        model,
+        state.optimizer,
+        epoch,
+        state.cfg,
+        step=step,
+        scaler_state=state.scaler.state_dict(),
+        architecture=model.architecture.to_json(),
+        preprocessing=build_preprocessing(state.cfg, "train").to_json(),
+        class_names=list(state.class_names),
+        train_list=state.train_list,
+        environment=dict(state.environment),
+        **within,
+    )
+    path = path_to_save(state.cfg.OUTPUT_DIR, epoch, step, best, in_parts)
+    if in_parts:
+        _save_parts(state, path, payload)
+    else:
+        together(lambda: state.saver.save(path, payload) if is_main() else None)
 
-    def write() -> None:
-        if not is_main():
-            return
-        model: Any = bare(state.model)
-        payload = contents(
-            model,
-            state.optimizer,
-            epoch,
-            state.cfg,
-            step=step,
-            scaler_state=state.scaler.state_dict(),
-            architecture=model.architecture.to_json(),
-            preprocessing=build_preprocessing(state.cfg, "train").to_json(),
-            class_names=list(state.class_names),
-            train_list=state.train_list,
-            environment=dict(state.environment),
-            **within,
-            **({"validation": dict(validation)} if validation is not None else {}),
-        )
-        best = validation is not None
-        state.saver.save(path_to_save(state.cfg.OUTPUT_DIR, epoch, step, best), payload)
 
-    together(write)
+def _save_parts(state: TrainState, path: Path, payload: Mapping[str, Any]) -> None:
+    """Let every rank write its part, while training waits."""
+    together(lambda: state.saver.wait() if is_main() else None)
+    problem = None
+    try:
+        write_parts(path, payload)
+    except WeightsError as error:  # on all ranks
+        problem = error
+    together(lambda: state.saver.written(path, problem) if is_main() else None)
 
 
 def settled(state: TrainState) -> str:

@@ -21,10 +21,15 @@ from timesformer.engine.agreement import (
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.said import PREPROCESSING_KEYS
 from timesformer.models.weights.sources import read_weights
-from timesformer.utils.checkpoint import bare, check_name, get_last_checkpoint, get_path_to_best
+from timesformer.utils.checkpoint import (
+    bare,
+    check_name,
+    get_last_checkpoint,
+    get_path_to_best,
+)
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import ConfigError, WeightsError
-from timesformer.utils.files import RUN_HOLDS
+from timesformer.utils.files import RUN_HOLDS, is_in_parts
 from timesformer.utils.logging import get_logger
 from timesformer.utils.torch_file import stored_digest
 
@@ -69,7 +74,7 @@ def choose_tested(cfg: CfgNode) -> str:
         WeightsError: what was asked for isn't there.
     """
     asked = cfg.TEST.CHECKPOINT_FILE_PATH
-    if asked and not Path(asked).is_dir():
+    if asked and (not Path(asked).is_dir() or is_in_parts(asked)):
         return asked
     run = asked or cfg.OUTPUT_DIR
     if cfg.TEST.CHECKPOINT == "best":

@@ -120,13 +120,13 @@ def save_checkpoint(
     return path
 
 
-def path_to_save(path_to_job: str | Path, epoch: int, step: int = 0, best: bool = False) -> Path:
-    """Return where `save_checkpoint` writes."""
-    return (
-        get_path_to_best(path_to_job)
-        if best
-        else get_path_to_checkpoint(path_to_job, epoch + 1, step)
-    )
+def path_to_save(
+    path_to_job: str | Path, epoch: int, step: int = 0, best: bool = False, in_parts: bool = False
+) -> Path:
+    """Return where `save_checkpoint` writes, or where a checkpoint in parts goes."""
+    if best:
+        return get_path_to_best(path_to_job)
+    return get_path_to_checkpoint(path_to_job, epoch + 1, step, in_parts)
 
 
 def contents(

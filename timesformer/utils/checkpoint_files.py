@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from timesformer.utils.errors import WeightsError
+from timesformer.utils.files import remove
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
+_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?(?:\.pyth)?")
 BEST = "checkpoint_best.pyth"
 WITHIN_EPOCH = 2  # the second newest is there should the newest be damaged
 
@@ -42,10 +43,13 @@ class Place(NamedTuple):
         return f"epoch {self.epochs}"
 
 
-def get_path_to_checkpoint(path_to_job: str | Path, epoch: int, steps: int = 0) -> Path:
-    """File of the checkpoint after `epoch` epochs and so many steps of the next."""
+def get_path_to_checkpoint(
+    path_to_job: str | Path, epoch: int, steps: int = 0, in_parts: bool = False
+) -> Path:
+    """File of the checkpoint after `epoch` epochs and so many steps of the next; or its folder."""
     within = f"_step_{steps:07d}" if steps else ""
-    return get_checkpoint_dir(path_to_job) / f"checkpoint_epoch_{epoch:05d}{within}.pyth"
+    name = f"checkpoint_epoch_{epoch:05d}{within}" + ("" if in_parts else ".pyth")
+    return get_checkpoint_dir(path_to_job) / name
 
 
 def get_path_to_best(path_to_job: str | Path) -> Path:
@@ -54,7 +58,7 @@ def get_path_to_best(path_to_job: str | Path) -> Path:
 
 
 def numbered_checkpoints(path_to_job: str | Path) -> list[Path]:
-    """Files of epochs and of steps within them, the newest first, sound or not."""
+    """Files, and folders, of epochs and of steps within them, the newest first, sound or not."""
     paths = get_checkpoint_dir(path_to_job).glob("*")
     found = [(place, path) for path in paths if (place := place_of(path)) is not None]
     return [path for _, path in sorted(found, reverse=True)]
@@ -94,7 +98,7 @@ def prune_checkpoints(path_to_job: str | Path, keep: int, newest: Path) -> None:
     epochs = [path for path in paths if epoch_of(path) is not None]
     within = [path for path in paths[WITHIN_EPOCH:] if epoch_of(path) is None]
     for path in within + (epochs[keep:] if keep else []):
-        path.unlink(missing_ok=True)
+        remove(path)
 
 
 def former_checkpoints(path_to_job: str | Path) -> list[Path]:

@@ -23,6 +23,7 @@ from timesformer.utils.processes import is_alive
 NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
 BLOCK = 1 << 16  # bytes of a log that are read at once
 LOCK_NAME = ".lock"  # of the file that `run_lock` holds a folder with
+MANIFEST = "checkpoint.json"  # of a checkpoint in parts, see `sharded_file`
 RUN_HOLDS = "a run's folder holds stats.jsonl, run.log and checkpoints/"
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "unnamed"
 _KEPT = 40  # characters of a name, at its end: with what is added it mustn't be too long
@@ -67,6 +68,27 @@ def sweep(folder: Path, suffix: str = "") -> None:
                 shutil.rmtree(path)
             elif stale:
                 path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Delete a file, or a folder with all in it, which loses its name first, if it is there."""
+    if not is_folder(path):
+        path.unlink(missing_ok=True)
+        return
+    doomed = temporary_of(path.with_name(f"{path.name}.old"))
+    shutil.rmtree(doomed, ignore_errors=True)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def sync_folder(path: Path) -> None:
+    """Let the disk have the names of a folder's files."""
+    with contextlib.suppress(OSError):  # some network file systems can't
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def make_folder(path: Path) -> Path:
@@ -177,6 +199,17 @@ def is_file(path: str | os.PathLike[str]) -> bool:
 def is_folder(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is that of a folder, as `is_file`."""
     return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_in_parts(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is that of a checkpoint in parts, which is a folder."""
+    return is_file(Path(path) / MANIFEST)
+
+
+def stored_size(path: Path) -> int:
+    """Return the bytes of a file, or of a folder's files."""
+    files = path.iterdir() if is_folder(path) else (path,)
+    return sum(file.stat().st_size for file in files)
 
 
 def is_inside(folder: str, path: str) -> bool:

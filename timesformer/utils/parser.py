@@ -15,7 +15,7 @@ from timesformer.config.node import CONFIG_SUFFIXES, CfgNode, check_dashes, chec
 from timesformer.config.recipes import find_recipe, recipe_names
 from timesformer.config.validate import check, check_devices
 from timesformer.utils.errors import ConfigError, UserError, in_one_line
-from timesformer.utils.files import expand_home, is_folder
+from timesformer.utils.files import expand_home, is_folder, is_in_parts
 from timesformer.utils.processes import cores
 
 _ABOUT = "Train a video model, test it, or both, as a recipe says."
@@ -209,6 +209,10 @@ def _is_run(path: str | Path) -> bool:
     return is_folder(Path(expand_home(path)) / "checkpoints")
 
 
+def _is_checkpoint(path: Path) -> bool:
+    return path.suffix == ".pyth" or is_in_parts(path)
+
+
 def _part_splits(
     words: Sequence[str], opts: list[str], splits: Sequence[str]
 ) -> tuple[list[str], list[str]]:
@@ -307,7 +311,7 @@ def _merge(
     cfg, path = get_cfg(), Path(expand_home(args.cfg_file or ""))
     if args.cfg_file is None:
         cfg.merge_from_string(*stored)
-    elif path.suffix == ".pyth" or _is_run(path):
+    elif _is_checkpoint(path) or _is_run(path):
         _merge_stored(cfg, path)
         if only:  # `timesformer train` stored that it doesn't test
             cfg[only.upper()].ENABLE = True
@@ -334,7 +338,7 @@ def _merge_stored(cfg: CfgNode, path: Path) -> None:
     # A recipe doesn't wait for torch.
     from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 
-    file = path if path.suffix == ".pyth" else get_last_checkpoint(path)
+    file = path if _is_checkpoint(path) else get_last_checkpoint(path)
     if file is None:
         raise ConfigError(f"--cfg {path}: this run has no checkpoint that can be read")
     text = read_checkpoint(file).get("cfg")

@@ -19,8 +19,9 @@ from typing import Any, BinaryIO
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from timesformer.utils import sharded_file
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.files import open_regular, sweep, temporary_of
+from timesformer.utils.files import is_folder, open_regular, sweep, temporary_of
 from timesformer.utils.retry import persistently
 from timesformer.utils.tensors import stored_bytes
 
@@ -165,6 +166,8 @@ if hasattr(os, "register_at_fork"):
 
 def stored_digest(path: str | Path) -> str:
     """Return the SHA-256 that a file carries, without checking it; "" if it carries none."""
+    if is_folder(path):
+        return sharded_file.stored_digest(Path(path))
     with contextlib.suppress(OSError), open_regular(path) as file:
         return _carried(file)
     return ""
@@ -183,6 +186,9 @@ def check_digest(path: str | Path, required: bool) -> None:
     Raises:
         WeightsError: if they differ, or the file can't be read.
     """
+    if is_folder(path):
+        sharded_file.check_parts(Path(path))
+        return
     try:
         stored, digest = persistently(lambda: _digests(path), path)
     except OSError as error:
@@ -214,12 +220,14 @@ def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str,
     """Read a torch file onto the CPU, weights only: code in it is refused, never run.
 
     Args:
-        path: the file.
+        path: the file, or the folder of a checkpoint in parts.
         require_digest: refuse files without a digest; one that is there is always checked.
 
     Raises:
         WeightsError: if the file is missing, damaged, or holds more than plain data.
     """
+    if is_folder(path):
+        return sharded_file.read_parts(Path(path))
     check_digest(path, require_digest)
     try:
         content = persistently(lambda: _load(path), path)

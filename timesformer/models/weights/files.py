@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from timesformer.models.weights.formats import google_npz
@@ -25,6 +23,7 @@ from timesformer.utils.checkpoint import read_checkpoint
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.npz import NPZ_DAMAGE
 from timesformer.utils.retry import persistently
+from timesformer.utils.safetensors_file import NO_SAFETENSORS, tensor_by_tensor
 
 HEADER = "timesformer"
 """Key of a .safetensors file's header that has what config.json has in a folder."""
@@ -36,11 +35,6 @@ _MOST_PACKED = 200
 """How many times as large as its file an .npz may become; weights hardly pack, zeros do."""
 
 _header_2 = np.lib.format.read_array_header_2_0
-
-# What json and safetensors raise for content that isn't what it says it is.
-_NO_SAFETENSORS = (
-    *(ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError),
-)
 
 
 def read_file(path: Path) -> Mapping[str, Any]:
@@ -94,43 +88,15 @@ def _read_plain(path: Path) -> Mapping[str, Any] | None:
 
 def _read_safetensors(path: Path, file: BinaryIO) -> Mapping[str, Any]:
     try:
-        header, state = _tensor_by_tensor(file)
+        header, state = tensor_by_tensor(file)
         said = (header.get("__metadata__") or {}).get(HEADER)
         if said is None:
             return state
         if not isinstance(said := json.loads(said), dict):
             raise ValueError(f"its header says {said!r:.60}, not an object")
-    except _NO_SAFETENSORS as error:
+    except NO_SAFETENSORS as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
     return {"state_dict": state} | {key: said[key] for key in SAID if key in said}
-
-
-def _tensor_by_tensor(file: BinaryIO) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return header and tensors of a safetensors file, whose parts stand one behind the other.
-
-    Not by a map of the file into memory, which ends the process where storage fails, nor by its
-    bytes as a whole, which would stand there beside the tensors: each is read as a small file.
-    """
-    size = file.seek(0, 2)
-    file.seek(0)
-    length = int.from_bytes(file.read(8), "little")
-    size -= 8 + length  # of all tensors
-    if size < 0:
-        raise ValueError("it is shorter than its header says")
-    header, at = json.loads(file.read(length)), 0
-    state: dict[str, Tensor] = {}
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    for name, entry in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
-        begin, end = entry["data_offsets"]
-        if not at == begin <= end <= size:
-            raise ValueError(f"{name:.80} doesn't follow the tensor before it")
-        alone = json.dumps({name: entry | {"data_offsets": [0, end - begin]}}).encode()
-        small_file = len(alone).to_bytes(8, "little") + alone + file.read(end - begin)
-        state |= safetensors.torch.load(small_file)
-        at = end
-    if at != size:
-        raise ValueError("there is something behind its tensors")
-    return header, state
 
 
 def _is_npz(file: BinaryIO) -> bool:

@@ -14,9 +14,13 @@ from typing import Any
 
 from timesformer.models.weights.files import SAID, read_file, read_json
 from timesformer.models.weights.formats import hf_processor, hugging_face
-from timesformer.utils.checkpoint import get_checkpoint_dir, get_last_checkpoint, read_checkpoint
+from timesformer.utils.checkpoint import (
+    get_checkpoint_dir,
+    get_last_checkpoint,
+    read_checkpoint,
+)
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.files import RUN_HOLDS
+from timesformer.utils.files import RUN_HOLDS, is_in_parts
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,8 @@ def read_folder(folder: Path) -> Mapping[str, Any]:
     Raises:
         WeightsError: it holds none, or can't be read, or says what its weights deny.
     """
+    if is_in_parts(folder):
+        return read_checkpoint(folder)
     path = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     index = next((p for n in _FILES if (p := folder / f"{n}.index.json").is_file()), None)
     if path:

@@ -28,9 +28,10 @@ def read_weights(source: str | Path, which: str | None = None) -> Mapping[str, A
 
     Args:
         source: a .pyth, .pth, .pt, .bin, .safetensors or .npz file (what is in it decides, not
-            its name); a folder of `save_pretrained`, ours or Hugging Face's; the folder of a run,
-            for its newest sound checkpoint; `timm/NAME`; `torchvision/NAME`, with the default
-            weights, or `torchvision/NAME.WEIGHTS`; or `hf/ORG/NAME`.
+            its name); a folder of `save_pretrained`, ours or Hugging Face's; a checkpoint in
+            parts; the folder of a run, for its newest sound checkpoint; `timm/NAME`;
+            `torchvision/NAME`, with the default weights, or `torchvision/NAME.WEIGHTS`; or
+            `hf/ORG/NAME`.
         which: of a run's checkpoint the weights of the last step (raw), or their moving average
             (ema); None takes those that the run was to be tested with (TEST.WEIGHTS).
 
