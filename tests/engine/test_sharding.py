@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from test_within_epoch import RANDOM, Cut, same
 
 import timesformer
 from timesformer.config.defaults import get_cfg
+from timesformer.engine import state
 from timesformer.engine import train as module
 from timesformer.engine.sharding import is_shared, whole_models
 from timesformer.engine.train import train
@@ -30,6 +33,7 @@ from timesformer.utils.checkpoint import (
 )
 from timesformer.utils.distributed import get_rank, launch
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.sharded_file import write_parts
 
 pytestmark = pytest.mark.dist
 
@@ -75,6 +79,7 @@ def train_all(data: Path, folder: Path) -> None:
             cfg = small_cfg(data, folder / name, **OPTIONS | options)
             if name == "parts":
                 module.train_step = cut
+                state.write_parts = full_once
                 with pytest.raises(Cut):
                     train(cfg)
                 module.train_step = real
@@ -85,6 +90,21 @@ def train_all(data: Path, folder: Path) -> None:
                     torch.save(model.eval()(clips()), folder / f"logits.{get_rank()}")
                 own = sum(p.to_local().numel() for p in model.parameters())
                 assert own < 0.6 * sum(p.numel() for p in model.parameters())
+
+    def full_once(path: Path, payload: Any) -> None:
+        """The disk is full, for one rank, when the first checkpoint is to be written."""
+        state.write_parts = write_parts
+
+        def fsync(descriptor: int) -> None:
+            if get_rank() == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(descriptor)
+
+        os.fsync, sync = fsync, os.fsync
+        try:
+            write_parts(path, payload)
+        finally:
+            os.fsync = sync
 
     real = module.train_step
     launch(small_cfg(data, folder, **OPTIONS), "unused", work)
@@ -201,6 +221,27 @@ def test_a_config_and_a_test_are_taken_from_the_parts(runs: Path, tmp_path: Path
     command("test", words)
     (line,) = stats(tmp_path, "test_final")
     assert line["checkpoint"] == str(parts)
+
+
+def test_parts_are_inspected_as_a_file_is(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = get_last_checkpoint(runs / "parts")
+    command("inspect-checkpoint", [str(parts)])
+    assert "sound, SHA-256 " in capsys.readouterr().out
+    copy = shutil.copytree(parts, tmp_path / "copy")
+    next(copy.glob("*.safetensors")).write_bytes(b"")
+    with pytest.raises(SystemExit) as end:
+        command("inspect-checkpoint", [str(copy)])
+    assert end.value.code == 1
+
+
+def test_a_disk_that_is_full_for_a_moment_is_trained_through(runs: Path) -> None:
+    """The first checkpoint, of a step, couldn't be written; those that follow could."""
+    said = (runs / "parts" / "run.log").read_text()
+    assert "can't write the checkpoint (No space left on device)" in said
+    assert "step_0000001: can't write" in said
+    assert "training goes on (TRAIN.ON_FAILED_SAVE)" in said
 
 
 def test_a_run_goes_on_from_the_parts_before(

@@ -21,7 +21,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from timesformer.utils import sharded_file
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.files import is_folder, open_regular, sweep, temporary_of
+from timesformer.utils.files import is_folder, open_regular, sweep, sync_folder, temporary_of
 from timesformer.utils.retry import persistently
 from timesformer.utils.tensors import stored_bytes
 
@@ -71,12 +71,7 @@ def _replace(path: Path, payload: Mapping[str, Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # some network file systems can't sync a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)
 
 
 class _Stream:
