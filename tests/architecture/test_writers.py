@@ -16,7 +16,7 @@ EXEMPT = {
     ("engine/train.py", "run_epochs"): "a checkpoint: torch_file",
     ("engine/state.py", "finish"): "a checkpoint: torch_file",
     ("engine/state.py", "save_within"): "a checkpoint: torch_file",
-    ("engine/state.py", "write"): "a checkpoint: torch_file",
+    ("engine/state.py", "save"): "a checkpoint: torch_file",
     ("studies/sweep.py", "_start"): "what a run says: it is added to the end",
     ("utils/files.py", "append_line"): "a log: lines are added to its end",
     ("utils/files.py", "open_regular"): "opens for reading",
