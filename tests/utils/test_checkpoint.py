@@ -154,6 +154,17 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_stump_is_damaged_whatever_torch_meets_in_it(tmp_path):
+    """It looks for parts before the beginning of some: to the system an invalid argument."""
+    path = tmp_path / "a.pyth"
+    checkpoint.write_checkpoint(path, {"w": torch.zeros(100_000)})
+    whole = path.read_bytes()
+    for size in range(0, len(whole), 4_000):
+        path.write_bytes(whole[:size])
+        with pytest.raises(WeightsError, match="not a readable weights file"):
+            checkpoint.read_checkpoint(path)
+
+
 def test_flip_in_a_run_is_noticed_without_asking(tmp_path, model, optimizer):
     """Resuming reads its own files with the digest they have."""
     path = checkpoint.save_checkpoint(tmp_path, model, optimizer, 0, get_cfg())

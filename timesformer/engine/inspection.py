@@ -21,7 +21,7 @@ from timesformer.utils.checkpoint import Place, former_checkpoints, numbered_che
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.files import is_file, is_folder, is_in_parts, stored_size
 from timesformer.utils.tensors import raw_bytes, stored_bytes
-from timesformer.utils.torch_file import check_digest, stored_digest
+from timesformer.utils.torch_file import check_digest, is_of_storage, stored_digest
 
 _APART = ("optimizer_state", "cfg", READ_OF_RUN)
 _SETS = ("model_state", "ema_state", "optimizer_state")  # of tensors in a checkpoint of a run
@@ -94,7 +94,7 @@ def find(source: str) -> Found:
     try:
         content = read_all(source)
     except WeightsError as error:
-        if _is_stored(source) and not isinstance(error.__cause__, OSError):
+        if _is_stored(source) and not is_of_storage(error):
             raise DamagedError(str(error)) from error
         raise
     try:

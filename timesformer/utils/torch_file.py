@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -227,14 +228,24 @@ def read_checkpoint(path: str | Path, require_digest: bool = False) -> dict[str,
     try:
         content = persistently(lambda: _load(path), path)
     except Exception as error:  # torch raises anything from UnpicklingError to KeyError here
-        if isinstance(error, OSError) and error.errno:  # the system's, not one of the content
-            why = f"can't read the checkpoint ({error.strerror})"
+        if _of_storage(error):
+            why = f"can't read the checkpoint ({getattr(error, 'strerror', error)})"
         else:
             why = _why_unreadable(path)
         raise WeightsError(f"{path}: {why}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a dict of weights")
     return content
+
+
+def is_of_storage(error: WeightsError) -> bool:
+    """Whether a file couldn't be read, which says nothing about what is in it."""
+    return _of_storage(error.__cause__)
+
+
+def _of_storage(error: BaseException | None) -> bool:
+    # A damaged archive sends its reader to places before its beginning: EINVAL.
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def _load(path: str | Path) -> Any:
