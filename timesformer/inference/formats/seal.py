@@ -49,7 +49,7 @@ def check(path: Path, beside: Iterable[Path], around: tuple[bytes, bytes]) -> No
         return
     found = _digest([(path, size), *((p, p.stat().st_size) for p in beside)])
     if end[len(around[0]) :][:_DIGITS] != found:
-        raise ValueError("its SHA-256 isn't what it was when it was written, or it was edited since")
+        raise ValueError("its SHA-256 isn't what it was when it was written: edited since")
 
 
 def _digest(files: Iterable[tuple[Path, int]]) -> bytes:
