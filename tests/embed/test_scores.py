@@ -5,10 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import silhouette_score
 
 from timesformer.embed import METHODS
 from timesformer.embed.projection import project
-from timesformer.embed.scores import _greatest, knn_accuracy, nearest, probe_accuracy, score
+from timesformer.embed.scores import (
+    _greatest,
+    knn_accuracy,
+    nearest,
+    probe_accuracy,
+    score,
+    silhouette,
+)
 from timesformer.utils.errors import UserError
 
 
@@ -76,6 +84,15 @@ def test_only_the_videos_that_are_asked_about() -> None:
     features, _ = clusters(1.0)
     asked = [40, 3, 7]
     assert (nearest(features, 4, asked) == nearest(features, 4)[asked]).all()
+
+
+def test_silhouette_is_scikit_learns() -> None:
+    features, labels = clusters(0.8)
+    features[5] = 0
+    features[labels == 3] = features[labels == 3][0]  # all at one spot
+    features[labels == 1] = features[labels == 3][0]  # and another class there
+    expected = silhouette_score(features.astype(np.float64), labels, metric="cosine")
+    assert silhouette(features.astype(np.float64), labels) == pytest.approx(expected, abs=1e-9)
 
 
 def test_silhouette_by_hand() -> None:
