@@ -12,6 +12,7 @@ from small_run import small_cfg, stats
 from timesformer.commands.run import run
 from timesformer.engine import train as module
 from timesformer.engine.results import Results
+from timesformer.engine.resume import list_digest
 from timesformer.engine.train import train
 from timesformer.utils.checkpoint import (
     get_path_to_best,
@@ -19,7 +20,6 @@ from timesformer.utils.checkpoint import (
     numbered_checkpoints,
     prune_checkpoints,
     read_checkpoint,
-    write_checkpoint,
 )
 from timesformer.utils.errors import ConfigError, WeightsError
 
@@ -33,8 +33,10 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
 
     def eval_epoch(cfg: Any, model: Any, loader: Any, epoch: int, *_: Any) -> dict[str, Any]:
         line = {"split": "val", "epoch": f"{epoch + 1}/{cfg.SOLVER.MAX_EPOCH}"}
+        line |= {"top1_acc": results.pop(0), "top5_acc": 0.0, "loss": 0.0}
+        line["list"] = list_digest(loader.dataset.records)
         module.log_json_stats(line, cfg.OUTPUT_DIR)
-        return line | {"top1_acc": results.pop(0), "top5_acc": 0.0, "loss": 0.0}
+        return line
 
     monkeypatch.setattr(module, "eval_epoch", eval_epoch)
     return results
@@ -107,19 +109,49 @@ def test_a_run_that_goes_on_knows_its_best(
     assert get_path_to_best(tmp_path).read_bytes() == before
 
 
-def test_a_best_of_another_validation_list_doesnt_count(
+def test_what_another_validation_list_gave_doesnt_count(
     synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
 ) -> None:
+    """Neither the best file nor the last line in stats.jsonl: the epoch is validated again."""
+    data, run_dir = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for path in synthetic_dir.iterdir():
+        (data / path.name).symlink_to(path)
+    options = OPTIONS | {"SOLVER__MAX_EPOCH": 1}
     validations += [50.0, 40.0]
-    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS | {"SOLVER__MAX_EPOCH": 1}))
-    path = get_path_to_best(tmp_path)
-    best = read_checkpoint(path)
-    assert len(best["validation"]["list"]) == 64
-    best["validation"]["list"] = "another"
-    write_checkpoint(path, best)
-    train(small_cfg(synthetic_dir, tmp_path, **OPTIONS | {"SOLVER__MAX_EPOCH": 2}))
-    assert read_checkpoint(path)["validation"]["top1_acc"] == 40.0
-    assert "the best on another validation list" in (tmp_path / "run.log").read_text()
+    train(small_cfg(data, run_dir, **options))
+    best = get_path_to_best(run_dir)
+    assert len(read_checkpoint(best)["validation"]["list"]) == 64
+    lines = (data / "val.csv").read_text().splitlines(keepends=True)
+    (data / "val.csv").unlink()
+    (data / "val.csv").write_text("".join(lines[:-1]))
+    train(small_cfg(data, run_dir, **options))
+    assert validations == []
+    assert read_checkpoint(best)["validation"]["top1_acc"] == 40.0
+    assert "the best on another validation list" in (run_dir / "run.log").read_text()
+
+
+def test_what_a_run_made_after_the_place_it_falls_back_to_is_forgotten(
+    synthetic_dir: Path, tmp_path: Path, validations: list[float | None]
+) -> None:
+    """Epoch 2 was the best, and is trained again otherwise, cut before it could be validated."""
+    validations += [10.0, 50.0]
+    options = OPTIONS | {"SOLVER__MAX_EPOCH": 2}
+    train(small_cfg(synthetic_dir, tmp_path, **options))
+    get_path_to_checkpoint(tmp_path, 2).unlink()
+    with pytest.raises(IndexError):  # no validation left
+        train(small_cfg(synthetic_dir, tmp_path, **options, SOLVER__WEIGHT_DECAY=0.5))
+    assert names(tmp_path) == ["2", "1"]
+    assert not get_path_to_best(tmp_path).exists()
+    validations += [20.0]
+    train(small_cfg(synthetic_dir, tmp_path, **options, SOLVER__WEIGHT_DECAY=0.5))
+    assert validations == []
+    best, last = map(
+        read_checkpoint, (get_path_to_best(tmp_path), get_path_to_checkpoint(tmp_path, 2))
+    )
+    assert best["validation"]["top1_acc"] == 20.0
+    assert all(torch.equal(x, last["model_state"][k]) for k, x in best["model_state"].items())
+    assert "the best of what was trained after epoch 1" in (tmp_path / "run.log").read_text()
 
 
 def test_scores_that_are_not_finite_are_no_best(

@@ -9,7 +9,7 @@ from typing import Any
 from timesformer.engine.ema import PREFIX
 from timesformer.engine.runs import read_stats, validations
 from timesformer.engine.state import TrainState, save
-from timesformer.utils.checkpoint import get_path_to_best, read_checkpoint
+from timesformer.utils.checkpoint import Place, get_path_to_best, read_checkpoint
 from timesformer.utils.distributed import from_main, is_main, together
 from timesformer.utils.errors import UserError, WeightsError
 from timesformer.utils.logging import get_logger, rounded
@@ -57,6 +57,14 @@ class Best:
         epoch, value = said.get("epoch"), said.get(self.metric)
         if not isinstance(epoch, int) or not isinstance(value, int | float):
             return None, self.value  # by another metric
+        if epoch >= self.state.epoch:
+            logger.warning(
+                "%s was the best of what was trained after %s, from where this run goes on: the "
+                "next validation makes another",
+                *(path, Place(self.state.epoch, self.state.step)),
+            )
+            self.state.saver.superseded = [*self.state.saver.superseded, path]
+            return None, self.value
         return epoch, float(value)
 
     def update(self, epoch: int, stats: Mapping[str, Any]) -> None:
@@ -106,7 +114,9 @@ def _logged_validation(state: TrainState, epoch: int) -> Mapping[str, Any] | Non
     if not state.resumed or not (folder / "stats.jsonl").is_file():
         return None
     try:
-        return validations(read_stats(folder)).get(str(epoch + 1))
+        logged = validations(read_stats(folder)).get(str(epoch + 1))
     except UserError as error:
         logger.warning("%s; so it isn't known whether epoch %d was validated", error, epoch + 1)
         return None
+    same = logged and logged.get("list", state.val_list) == state.val_list
+    return logged if same else None  # what another list gave says nothing of this one

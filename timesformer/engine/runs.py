@@ -90,9 +90,18 @@ def read_stats(run: Path) -> list[dict[str, Any]]:
 
 
 def validations(lines: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Return the validations in a run's lines, by epoch (from 1); of the same epoch the last."""
-    found = (line for line in lines if line.get("split") == "val")
-    return {str(line.get("epoch")).partition("/")[0]: line for line in found}
+    """Return the validations in a run's lines, by epoch (from 1); of the same epoch the last.
+
+    Where a run went on from an earlier epoch, since a checkpoint was damaged or gone, what it had
+    made after that isn't there any more, and what was said of it doesn't count.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for line in lines:
+        if line.get("split") == "val":
+            found[str(line.get("epoch")).partition("/")[0]] = line
+        elif line.get("split") == "start" and isinstance(first := line.get("first_epoch"), int):
+            found = {e: x for e, x in found.items() if not e.isdecimal() or int(e) < first}
+    return found
 
 
 def read_run(folder: Path) -> Run:

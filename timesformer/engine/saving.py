@@ -156,13 +156,13 @@ class Saver:
         try:
             write()
             logger.info("wrote %s", path)
+            self.superseded = [former for former in self.superseded if former != path]
             if not best:
                 self.unsaved = ""
                 # Of the same place there may be a former one, a file for a folder or the reverse.
                 other = path.with_suffix("" if path.suffix else ".pyth")
                 for former in (other, *self.superseded):
-                    if former != path:
-                        remove(former)
+                    remove(former)
                 self.superseded = ()
                 prune_checkpoints(self.output, self.keep, path)
         except (WeightsError, OSError) as error:
