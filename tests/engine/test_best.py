@@ -34,7 +34,7 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
     def eval_epoch(cfg: Any, model: Any, loader: Any, epoch: int, *_: Any) -> dict[str, Any]:
         line = {"split": "val", "epoch": f"{epoch + 1}/{cfg.SOLVER.MAX_EPOCH}"}
         line |= {"top1_acc": results.pop(0), "top5_acc": 0.0, "loss": 0.0}
-        line["list"] = list_digest(loader.dataset.records)
+        line["list"] = list_digest(loader.dataset.records)[:12]
         module.log_json_stats(line, cfg.OUTPUT_DIR)
         return line
 
@@ -142,7 +142,7 @@ def test_what_a_run_made_after_the_place_it_falls_back_to_is_forgotten(
     with pytest.raises(IndexError):  # no validation left
         train(small_cfg(synthetic_dir, tmp_path, **options, SOLVER__WEIGHT_DECAY=0.5))
     assert names(tmp_path) == ["2", "1"]
-    assert not get_path_to_best(tmp_path).exists()
+    assert read_checkpoint(get_path_to_best(tmp_path))["validation"]["epoch"] == 0
     validations += [20.0]
     train(small_cfg(synthetic_dir, tmp_path, **options, SOLVER__WEIGHT_DECAY=0.5))
     assert validations == []

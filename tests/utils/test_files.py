@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 from small_run import dead_process
 
@@ -75,6 +76,8 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(OSError, match="directory: '/nowhere/x'"), written_whole(path):
         Path("/nowhere/x").read_bytes()
+    with pytest.raises(OSError, match=r"No space left on device: .*list\.csv"), written_whole(path):
+        raise av.error.OSError(errno.ENOSPC, "No space left on device")  # has no name, takes none
 
 
 def test_is_inside() -> None:

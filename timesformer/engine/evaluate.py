@@ -137,7 +137,7 @@ def _report_validation(
         **{f"{PREFIX}{n}": x for one in averaged for n, x in said(one).items() if n not in counts},
         "views": "1x1",
         "protocol": "centre clip, centre crop",
-        "list": list_digest(loader.dataset.records),
+        "list": list_digest(loader.dataset.records)[:12],
     }
     if videos:
         stats["overflowed_videos"] = len(set(videos))

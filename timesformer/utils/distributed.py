@@ -36,6 +36,7 @@ from timesformer.utils.blame import (
 from timesformer.utils.determinism import fix_workspace
 from timesformer.utils.errors import UserError
 from timesformer.utils.launchers import job_in_words, tasks
+from timesformer.utils.meeting import own_part
 from timesformer.utils.processes import end_with_parent, end_with_torchrun, under_torchrun
 from timesformer.utils.stopping import noting_signals
 from timesformer.utils.text import counted
@@ -384,7 +385,13 @@ def _meet(backend: str, init_method: str, world: World) -> None:
         dist.init_process_group(backend, store=store, **how)
         return
     try:
-        dist.init_process_group(backend, init_method=init_method, **how)
+        if under_torchrun():
+            store, *_ = next(dist.rendezvous(init_method, world.rank, world.size, timeout=TIMEOUT))
+            store.set_timeout(TIMEOUT)
+            part = own_part(store, world.rank, world.size, TIMEOUT)
+            dist.init_process_group(backend, store=part, **how)
+        else:
+            dist.init_process_group(backend, init_method=init_method, **how)
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise

@@ -262,7 +262,10 @@ def written_whole(path: Path, synced: bool = False) -> Iterator[Path]:
         partial.replace(path)
     except OSError as error:  # writing itself doesn't say what it writes
         if error.errno is not None and error.filename is None:
-            error.filename = str(path)
+            try:
+                error.filename = str(path)
+            except AttributeError:  # PyAV's can't be told
+                raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
