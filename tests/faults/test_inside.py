@@ -22,7 +22,7 @@ ENV = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
 OPTIONS: dict[str, Any] = {
     "TIMESFORMER__DROP_PATH_RATE": 0.3,
     "MIXUP__ENABLED": True,
-    "TEST__ENABLE": False,
+    "TEST__SAVE_RESULTS_PATH": "scores.npz",
     "TRAIN__CHECKPOINT_STEPS": 1,
     "DATA_LOADER__NUM_WORKERS": 1,
 }
@@ -123,6 +123,41 @@ def test_ranks_end_with_torchrun(synthetic_dir, tmp_path):
     )  # fmt: skip
     assert not left
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+SPAWNED = """
+import os, signal, threading, time
+from multiprocessing import active_children
+from timesformer.config.defaults import get_cfg
+from timesformer.utils import distributed
+from timesformer.utils.errors import run_tool
+
+def shoot():
+    while len(active_children()) < 2:
+        time.sleep(0.01)
+    {kill}
+
+if __name__ == "__main__":
+    threading.Thread(target=shoot, daemon=True).start()
+    run_tool(lambda: distributed._spawn(get_cfg(), "", print, 2))
+"""
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(
+    ("kill", "status"),
+    [("os.killpg(0, signal.SIGINT)", 130), ("os.kill(os.getpid(), signal.SIGUSR1)", 75)],
+)
+def test_spawned_ranks_are_asked_to_stop_while_they_import(tmp_path, kill, status):
+    """The first as a terminal does it. Nothing is done yet: one line, and the usual status."""
+    path = tmp_path / "spawned.py"
+    path.write_text(SPAWNED.replace("{kill}", kill))
+    done = subprocess.run(
+        [sys.executable, path], env=ENV, capture_output=True, text=True, timeout=100 * PATIENCE,
+        start_new_session=True,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr[-3000:]
+    assert "it had hardly started: the same command begins, or goes on" in done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs namespaces")

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from timesformer.utils.ending import within
 from timesformer.utils.errors import ANOTHER_ENDED, Stopped, UserError
+from timesformer.utils.stopping import SIGNALS
 
 _KEY = "timesformer/first_error"
 _LONGEST = 4000  # characters of a traceback, the end of it: those of many ranks must fit a pipe
@@ -143,7 +144,7 @@ def of_silent(ranks: Sequence[BaseProcess]) -> UserError | None:
     for rank, process in enumerate(ranks):
         status = process.exitcode or 0
         # Those that lost it have ended with 2, or were told to end.
-        if status < 0 and -status not in (signal.SIGTERM, signal.SIGINT):
+        if status < 0 and -status not in SIGNALS:
             name = signal.Signals(-status).name
             memory = ": the system does that where memory is full" if name == "SIGKILL" else ""
             return UserError(f"process {rank} of this node was killed by {name}{memory}")

@@ -38,7 +38,7 @@ from timesformer.utils.errors import UserError
 from timesformer.utils.launchers import job_in_words, tasks
 from timesformer.utils.meeting import own_part
 from timesformer.utils.processes import end_with_parent, end_with_torchrun, under_torchrun
-from timesformer.utils.stopping import noting_signals
+from timesformer.utils.stopping import asked, noting_signals, stopped, without_interrupts
 from timesformer.utils.text import counted
 
 T = TypeVar("T")
@@ -303,23 +303,42 @@ def _spawn(
     args = (cfg, init_method, func, local_size, errors)
     # It would say of each rank that it is told to end, once the first has ended.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    ranks = mp.start_processes(_child, args, local_size, join=False, start_method="spawn")
+    with without_interrupts():
+        ranks = mp.start_processes(_child, args, local_size, join=False, start_method="spawn")
     try:
         with noting_signals(ranks.pids()):  # they stop together, and then this process does
-            while not ranks.join():
-                pass
+            _wait_for(ranks, errors, cfg.SHARD_ID * local_size)
+    finally:
+        del store  # it has to be there as long as the ranks are
+
+
+def _wait_for(ranks: mp.ProcessContext, errors: SimpleQueue[Blame], first: int) -> None:
+    """Wait for spawned ranks.
+
+    Args:
+        ranks: of this node.
+        errors: what they say of their ends.
+        first: number of the first of them.
+
+    Raises:
+        UserError: see `launch`.
+        torch.multiprocessing.ProcessRaisedException: likewise.
+    """
+    try:
+        while not ranks.join():
+            pass
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         # One rank's error makes the others fail too, by lost connections: show the cause, once.
         if errors.empty():
-            raise (of_silent(ranks.processes) or error) from None
+            early = stopped("it had hardly started: the same command begins, or goes on")
+            silent = of_silent(ranks.processes) or (early if asked() else error)
+            raise silent from None
         blame: Blame = errors.get()
         if blame.trace:
-            index = blame.rank - cfg.SHARD_ID * local_size
+            index = blame.rank - first
             text = f"\n\n-- rank {blame.rank}:\n{blame.trace}"
             raise mp.ProcessRaisedException(text, index, ranks.pids()[index]) from None
         raise blame.error() from None
-    finally:
-        del store  # it has to be there as long as the ranks are
 
 
 def _child(

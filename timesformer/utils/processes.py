@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from timesformer.utils.ending import end_now
+from timesformer.utils.stopping import without_interrupts
 
 POLL = 1.0  # seconds
 CRASHED = "the decoder crashes on it, or it takes all memory"
@@ -54,7 +55,9 @@ def in_processes(
             try:
                 while queue or running:
                     while queue and len(running) < ahead:
-                        running[pool.submit(function, queue[0])] = queue[0]
+                        with without_interrupts():  # it may start a worker
+                            future = pool.submit(function, queue[0])
+                        running[future] = queue[0]
                         queue.popleft()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         result = future.result()

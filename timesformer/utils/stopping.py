@@ -65,6 +65,8 @@ def noting_signals(hand_on_to: Sequence[int] = ()) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
         signal.signal(number, note)
+    if hasattr(signal, "pthread_sigmask"):  # see `without_interrupts`
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _noting += 1
     try:
         yield
@@ -73,6 +75,22 @@ def noting_signals(hand_on_to: Sequence[int] = ()) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         _asked.clear()
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Let processes that are started within not hear Ctrl-C until they note signals, or ignore it.
+
+    They are busy with imports first, and each would end with a traceback of that.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_signals_to_main() -> None:
