@@ -165,6 +165,7 @@ def test_what_sbatch_would_be_given(
         (["--gpus", "-1"], "--gpus -1: must be 0 or more"),
         (["--seeds", "1,1"], "--seeds: '1,1': different numbers, as 0,1,2"),
         (["--sbatch", "partition"], "--sbatch: 'partition': an option of sbatch, as partition=gpu"),
+        (["--sbatch", "time=3"], "--sbatch: 'time=3': --hours says it"),
         (["--local", "--nodes", "2"], "--nodes: is for SLURM; --local runs on this machine alone"),
     ],
 )

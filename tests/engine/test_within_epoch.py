@@ -30,7 +30,7 @@ from timesformer.utils.checkpoint import (
     write_checkpoint,
 )
 from timesformer.utils.distributed import get_rank, launch
-from timesformer.utils.errors import Stopped, WeightsError
+from timesformer.utils.errors import ConfigError, Stopped, WeightsError
 
 # 24 videos in steps of 8: 3 steps an epoch, 6 in all. Everything random is on.
 RANDOM: dict[str, Any] = {
@@ -218,6 +218,20 @@ def test_a_checkpoint_of_no_step_is_refused(synthetic_dir, tmp_path, step):
     write_checkpoint(path, read_checkpoint(path) | {"step": step})
     with pytest.raises(WeightsError, match=r"its step is .*, not a number of steps"):
         train(small_cfg(synthetic_dir, tmp_path))
+
+
+def test_a_last_epoch_that_is_lowered(synthetic_dir, tmp_path):
+    """The cosine would rise again after its end; whole epochs are there, and the log says so."""
+    options = {"SOLVER__MAX_EPOCH": 2, "SOLVER__WARMUP_EPOCHS": 0, "TRAIN__EVAL_PERIOD": 0}
+    train(small_cfg(synthetic_dir, tmp_path, **options, TRAIN__CHECKPOINT_STEPS=2))
+    lower = options | {"SOLVER__MAX_EPOCH": 1}
+    train(small_cfg(synthetic_dir, tmp_path, **lower))
+    said = "2 epochs are done, and SOLVER.MAX_EPOCH is 1: nothing is trained"
+    assert said in (tmp_path / "run.log").read_text()
+    get_path_to_checkpoint(tmp_path, 2).unlink()
+    with pytest.raises(ConfigError, match=r"is of step 2 of epoch 2, and .* is 1: set it to 2 or"):
+        train(small_cfg(synthetic_dir, tmp_path, **lower))
+    assert len(stats(tmp_path, "train_epoch")) == 2
 
 
 def test_ctrl_c_twice_ends_at_once(monkeypatch):

@@ -24,7 +24,7 @@ from timesformer.utils.distributed import (
     is_main,
     launch,
 )
-from timesformer.utils.errors import ANOTHER_ENDED, UserError
+from timesformer.utils.errors import ANOTHER_ENDED, Stopped, UserError
 from timesformer.utils.logging import errors_in_log, setup_logging
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS")
@@ -200,3 +200,16 @@ def test_a_bug_keeps_its_traceback(tmp_path):
         mp.ProcessRaisedException, match=r"in bug\n(.*\n)+KeyError: 'a key of ours'"
     ):
         distributed._spawn(cpu_cfg(tmp_path), "unused", bug, local_size=1)
+
+
+def test_torchrun_gets_no_traceback_of_what_is_one_line(tmp_path, monkeypatch):
+    said = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(said))
+
+    def ends(error):
+        with pytest.raises(type(error)):
+            distributed._shown_by_torchrun(lambda: (_ for _ in ()).throw(error))
+        return said.exists()
+
+    assert not ends(Stopped("SIGTERM: saved", 75))
+    assert ends(KeyError("a bug of ours"))

@@ -45,11 +45,19 @@ def seeds_of(word: str) -> list[int]:
     return [int(number) for number in numbers]
 
 
+OF_SBATCH = {
+    "time": "--hours", "nodes": "--nodes", "array": "--seeds and --parallel",
+    "job-name": "--name", "cpus-per-task": "--cpus", "ntasks-per-node": "--gpus",
+}  # fmt: skip
+
+
 def option_of_sbatch(word: str) -> tuple[str, str]:
     """Return key and value of `partition=gpu`."""
     key, equals, value = word.lstrip("-").partition("=")
     if not key or not equals or not word.isprintable():
         raise argparse.ArgumentTypeError(f"{word!r:.60}: an option of sbatch, as partition=gpu")
+    if said := OF_SBATCH.get(key.replace("_", "-")):
+        raise argparse.ArgumentTypeError(f"{word!r:.60}: {said} says it")
     return key, value
 
 

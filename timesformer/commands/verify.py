@@ -27,7 +27,7 @@ from timesformer.engine.train import train
 from timesformer.engine.verify import Start, differences, other_facts, read_trace, verdict
 from timesformer.utils.checkpoint import Place, get_path_to_checkpoint
 from timesformer.utils.distributed import launch
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import Stopped, UserError
 from timesformer.utils.parser import CommandParser, input_path
 from timesformer.utils.text import counted
 
@@ -138,7 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     steps = args.steps or min(STEPS, len(start.steps))
     with tempfile.TemporaryDirectory(prefix="timesformer-verify-") as scratch:
         cfg, changed = config_of(start, args, scratch)
-        launch(cfg, "", partial(train, steps=steps))
+        try:
+            launch(cfg, "", partial(train, steps=steps))
+        except Stopped as error:
+            raise Stopped("stopped before anything was compared", error.status) from None
         again = read_trace(Path(scratch))[0]
         here = entries_of(Path(scratch))
     same_spread = start.head["layout"] == again.head["layout"]

@@ -102,6 +102,7 @@ def go_on(
     step, measured = content.get("step", 0), content.get("measured", {})
     history = _history(path, content, bending, Place(epoch, step))
     logger.info("resuming from %s, after %s", path, Place(epoch, step))
+    _compare_end(path, Place(epoch, step), cfg.SOLVER.MAX_EPOCH, advice)
     superseded: list[Path] = []
     if step and bending.keys() & resume.OF_AN_EPOCH:
         logger.info("what an epoch's steps are has changed: epoch %d begins again", epoch + 1)
@@ -113,6 +114,23 @@ def go_on(
         ]
     measured = measured if isinstance(measured, Mapping) else {}
     return Start(epoch, own, step, measured, history, superseded, str(path))
+
+
+def _compare_end(path: Path, place: Place, last: int, advice: str) -> None:
+    """Say where there is nothing left to train.
+
+    Raises:
+        ConfigError: it is within an epoch after the last, for which there is no learning rate.
+    """
+    if place.epochs < last:
+        return
+    if place.steps:
+        raise ConfigError(
+            f"{path} is of {place}, and SOLVER.MAX_EPOCH is {last}: set it to {place.epochs + 1} "
+            f"or more; or, {advice}"
+        )
+    say = logger.warning if place.epochs > last else logger.info
+    say("%s epochs are done, and SOLVER.MAX_EPOCH is %s: nothing is trained", place.epochs, last)
 
 
 def _history(

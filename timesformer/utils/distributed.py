@@ -263,7 +263,7 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
         world = World(*found[1:5], how=str(found))
         if found.by == "torchrun":
             end_with_torchrun()
-            record(_run)(cfg, found.meeting, blaming, world)  # it then shows the first rank's error
+            _shown_by_torchrun(lambda: _run(cfg, found.meeting, blaming, world))
         else:
             _run(cfg, init_method or found.meeting, blaming, world)
     elif local_size > 1:
@@ -274,6 +274,21 @@ def launch(cfg: CfgNode, init_method: str, func: Callable[[CfgNode], object]) ->
         )
         how = alone if cfg.NUM_SHARDS == 1 else "nodes are started by hand (NUM_SHARDS)"
         _run(cfg, init_method, blaming, World(cfg.SHARD_ID, cfg.NUM_SHARDS, how=how))
+
+
+def _shown_by_torchrun(work: Callable[[], None]) -> None:
+    """Let torchrun show the traceback of what ends a rank, but not of what is one line anyway."""
+    said: list[UserError] = []
+
+    def quietly() -> None:
+        try:
+            work()
+        except UserError as error:
+            said.append(error)
+
+    record(quietly)()
+    if said:
+        raise said[0]
 
 
 def how_started() -> str:
