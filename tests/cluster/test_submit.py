@@ -70,7 +70,7 @@ def test_on_this_machine_a_job_goes_on_or_is_given_up(
     assert f"{tmp_path}: gave up after attempt 2\n" in capfd.readouterr().out
 
 
-def test_a_job_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_says_nothing(tmp_path: Path) -> None:
     """What submitit itself can't do is in its file."""
     (run,) = fakes(tmp_path)
     broken = replace(SMALL, setup=["export PYTHONPATH=/nonexistent PYTHONHOME=/nonexistent"])
