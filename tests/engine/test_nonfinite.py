@@ -20,7 +20,12 @@ from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import TrainingError
 
 ROW = 5  # of the training list; its clip is spoilt in the first epoch
-SKIP = {"TRAIN__NONFINITE": "skip", "TEST__ENABLE": False, "TRAIN__CHECKPOINT_STEPS": 1}
+SKIP = {
+    "TRAIN__NONFINITE": "skip",
+    "EMA__ENABLED": True,
+    "TEST__ENABLE": False,
+    "TRAIN__CHECKPOINT_STEPS": 1,
+}
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, *rows: int) -> None:
@@ -42,7 +47,8 @@ def name_of(data: Path, row: int) -> str:
 
 def everything(state: Any) -> list[torch.Tensor]:
     optimizer = [v for kept in state.optimizer.state.values() for v in kept.values()]
-    tensors = [*state.model.state_dict().values(), *optimizer]
+    average = state.ema.module.state_dict().values() if state.ema else ()
+    tensors = [*state.model.state_dict().values(), *optimizer, *average]
     return [t.clone() for t in tensors if isinstance(t, torch.Tensor)]
 
 

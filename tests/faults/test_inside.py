@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from campaign import tell
 from children import PATIENCE, command, finish, lines, running, words
 from small_run import PYTHONPATH
 from test_kills import differing, what_a_run_left
+
+from timesformer.datasets.video.reader import VideoReader
+from timesformer.engine import train as module
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ENV = os.environ | {"PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
@@ -123,6 +127,50 @@ def test_ranks_end_with_torchrun(synthetic_dir, tmp_path):
     )  # fmt: skip
     assert not left
     assert not (tmp_path / "run" / ".lock").exists()
+
+
+@dataclass(frozen=True)
+class Stopping(VideoReader):
+    """Stops its process when it comes to a video."""
+
+    at: str = ""
+
+    def _read(self, path: str, *args: Any) -> Any:
+        if path.endswith(self.at):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super()._read(path, *args)
+
+
+def with_a_worker_that_stops(argv: list[str], video: str) -> None:
+    """Train; a loader's worker is stopped when it comes to a video."""
+    real = module.construct_loader
+
+    def construct(cfg: Any, split: str) -> Any:
+        loader = real(cfg, split)
+        loader.dataset.reader = Stopping(at=video)
+        return loader
+
+    module.construct_loader = construct
+    command("run", argv)
+
+
+def test_a_worker_that_is_stopped_is_told_with_its_video(synthetic_dir, tmp_path):
+    """And is gone with the run, though it can't hear that it is to end."""
+    output = tmp_path / "run"
+    argv = words(synthetic_dir, output, **OPTIONS, TRAIN__WATCHDOG_MINUTES=0.05)
+    video = (synthetic_dir / "train.csv").read_text().splitlines()[7].split()[0]
+    args = (argv, video)
+    began = time.monotonic()
+    with running(with_a_worker_that_stops, *args, output=tmp_path / "said") as (run,):
+        assert run.wait(100) == 70, run.said[-3000:]
+        left = run.left_behind(20)
+    tell("worker stopped", seconds=round(time.monotonic() - began), left_behind=len(left))
+    assert not left
+    log = (output / "run.log").read_text()
+    assert "rank 0 has made no progress for 0." in log
+    assert "the last that it began: wait for videos, epoch 1, step " in log
+    assert f"{video} ({synthetic_dir}/train.csv, line 8); it ends with status 70" in log
+    assert not (output / ".lock").exists()
 
 
 SPAWNED = """

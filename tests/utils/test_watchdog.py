@@ -38,6 +38,7 @@ def test_what_is_a_hang():
     assert looks("step", 29, "step", 29) == []  # a compiler; and others may take as long then
     assert looks("step", 40) == [30]
     assert looks("step", 20, "step", 70) == [60]
+    assert looks("start", 29, "step", "step", 11) == [10]
     assert looks("step", "step", "batch", 29, "batch", 29) == []
 
 

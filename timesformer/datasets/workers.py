@@ -250,7 +250,8 @@ def _signal_name(number: int) -> str:
 
 
 def _free() -> str:
-    """Say how much shared memory is free, where that can be asked."""
+    """Say how much shared memory there is, where that can be asked."""
     if not os.path.isdir("/dev/shm"):  # noqa: PTH112
         return ""
-    return f" ({shutil.disk_usage('/dev/shm').free / 2**20:,.0f} MiB are free in /dev/shm)"
+    total, _, free = (size / 2**20 for size in shutil.disk_usage("/dev/shm"))
+    return f" (/dev/shm has {total:,.0f} MiB, {free:,.0f} of them free now)"

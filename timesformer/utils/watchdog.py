@@ -35,7 +35,8 @@ class _Doing:
         self.what, self.where, self.first = what, where, first
 
 
-_now = _Doing("start", "", True)
+START = "start"  # of weights that are fetched, lists that are read: it says nothing of steps
+_now = _Doing(START, "", True)
 _begun: set[str] = set()
 _witnesses: list[tuple[Callable[[], object], Callable[[], Sequence[str]]]] = []
 _watching = False
@@ -88,7 +89,7 @@ def watching(minutes: float, folder: str) -> Iterator[None]:
         return
     over = threading.Event()
     _begun.clear()
-    doing("start")
+    doing(START)
     thread = threading.Thread(target=_watch, args=(minutes, folder, over), daemon=True)
     thread.start()
     _watching = True
@@ -122,7 +123,7 @@ class _Patience:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.idle = self.longest = 0.0
-        self.seen: object = None
+        self.seen: tuple[_Doing, object] | None = None
 
     def is_over(self, now: _Doing, moved: object, passed: float) -> bool:
         """Look again.
@@ -135,7 +136,8 @@ class _Patience:
         if (now, moved) == self.seen:
             self.idle += passed
         else:
-            self.longest = max(self.longest, self.idle)
+            if self.seen and self.seen[0].what != START:
+                self.longest = max(self.longest, self.idle)
             self.seen, self.idle = (now, moved), 0.0
         return self.idle >= max(self.limit * (FACTOR if now.first else 1), FACTOR * self.longest)
 
