@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from timesformer.datasets.lists.records import Record, named
 from timesformer.datasets.video.held import Board, of_this_process
 from timesformer.utils.ending import at_sudden_end
 from timesformer.utils.errors import TrainingError
+from timesformer.utils.processes import end_with_parent
 from timesformer.utils.stopping import leave_signals_to_main
 from timesformer.utils.watchdog import witnessed
 
@@ -41,21 +41,12 @@ def init_worker(worker: int, board: Board | None = None) -> None:
     leave_signals_to_main()
     if board:
         board.take(worker)
-    threading.Thread(target=_end_with_main, daemon=True).start()
+    # torch looks whether a worker's parent has changed; under forkserver (from Python 3.14 on the
+    # rule) that is another process, which stays, and so would the workers.
+    end_with_parent()
     # A batch is handed over by a thread of the worker, which drops what it can't send, with a
     # traceback, and the main process would wait for it for ever.
     Queue._on_queue_feeder_error = staticmethod(_give_up)  # type: ignore[attr-defined]
-
-
-def _end_with_main() -> None:
-    """End this worker with the main process, however that one is killed.
-
-    torch looks whether a worker's parent has changed; under forkserver (from Python 3.14 on the
-    rule) that is another process, which stays, and so would the workers.
-    """
-    if main := multiprocessing.parent_process():
-        main.join()
-        os._exit(1)
 
 
 def _give_up(error: BaseException, batch: object) -> None:

@@ -10,17 +10,19 @@ from typing import NoReturn
 
 PATIENCE = 5.0  # seconds for each thing that is done before; storage and pipes may hang
 
-_acts: list[Callable[[], object]] = []
+# With the process that they are of: one that is forked has its parent's in memory.
+_acts: list[tuple[int, Callable[[], object]]] = []
 
 
 @contextmanager
 def at_sudden_end(act: Callable[[], object]) -> Iterator[None]:
     """Have something done if `end_now` ends this process within the block; at most for seconds."""
-    _acts.append(act)
+    entry = os.getpid(), act
+    _acts.append(entry)
     try:
         yield
     finally:
-        _acts.remove(act)
+        _acts.remove(entry)
 
 
 def end_now(status: int, *first: Callable[[], object]) -> NoReturn:
@@ -30,7 +32,8 @@ def end_now(status: int, *first: Callable[[], object]) -> NoReturn:
         status: 1 to 255.
         first: what else is done before, e.g. saying why.
     """
-    for act in (*first, *reversed(_acts)):
+    mine = [act for process, act in reversed(_acts) if process == os.getpid()]
+    for act in (*first, *mine):
         within(PATIENCE, act)
     os._exit(status)
 
