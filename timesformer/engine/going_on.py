@@ -39,8 +39,8 @@ class Start(NamedTuple):
     step: int = 0  # of that epoch that are done
     measured: Mapping[str, Any] = {}  # in them; see `TrainState`
     resumed_anyway: Sequence[Mapping[str, Any]] = ()  # likewise
-    superseded: Sequence[Path] = ()  # likewise
-    source: str = ""  # likewise
+    superseded: Sequence[Path] = ()  # see `Saver`
+    source: str = ""  # what its weights are from
 
 
 def go_on(

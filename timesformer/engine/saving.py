@@ -51,7 +51,8 @@ class Saver:
     As a context it waits at its end for the one that is being written.
 
     Attributes:
-        superseded: see `TrainState`; they go once there is a new one.
+        superseded: checkpoints of what isn't of this run any more: of later steps of an epoch that
+            begins again, the best of later epochs. They go as soon as there is one of its own.
 
     Args:
         cfg: reads TRAIN.CHECKPOINT_ASYNC, ON_FAILED_SAVE, KEEP_CHECKPOINTS, and OUTPUT_DIR.

@@ -62,8 +62,6 @@ class TrainState:
         resumed: whether it goes on from its own folder, rather than from another run's.
         resumed_anyway: where it went on though it would have been refused: epochs and steps that
             were done, and the changes in words.
-        superseded: checkpoints of what isn't of this run any more: of later steps of an epoch that
-            begins again, the best of later epochs. They go as soon as there is one of its own.
         source: what its weights are from, or "".
         environment: what checkpoints say of where it runs, see `provenance`.
         trace: of its first steps, or None.
@@ -91,7 +89,6 @@ class TrainState:
     measured: Mapping[str, Any] = field(default_factory=dict)
     resumed: bool = False
     resumed_anyway: Sequence[Mapping[str, Any]] = ()
-    superseded: Sequence[Path] = ()
     source: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     trace: Trace | None = None

@@ -130,9 +130,10 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         state.train_list,
         state.ema,
     )
-    for name, value in start._asdict().items():
+    found = start._asdict()
+    state.saver.superseded = found.pop("superseded")
+    for name, value in found.items():
         setattr(state, name, value)
-    state.saver.superseded = state.superseded
     if not state.resumed:
         goes_on = bool(state.epoch or state.step or state.resumed_anyway)
         together(lambda: part_from_former_run(cfg, goes_on))
