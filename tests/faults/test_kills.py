@@ -105,6 +105,14 @@ def straight(synthetic_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     return Straight(synthetic_dir, tmp_path_factory.mktemp("straight"))
 
 
+def gone_on(argv: list[str], ranks: int, output: Path, expected: dict[str, Any]) -> str:
+    """Let the same command go on, and say in what it hasn't come to what was expected, or ""."""
+    with running(command, "run", argv, ranks=ranks, output=output.with_suffix(".txt")) as runs:
+        if (ended := finish(runs, 200)) != [0] * ranks:
+            return f"going on ended with {ended}: {runs[0].said[-300:]}"
+    return str(differing(expected, what_a_run_left(output))[:4] or "")
+
+
 @pytest.mark.dist
 def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path, straight):
     """Kills of a whole run, or of one of its ranks, whose other one then has to end by itself."""
@@ -127,17 +135,11 @@ def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path, straig
             for run in runs:
                 run.kill()
             orphans += sum(len(run.left_behind()) for run in runs)
-        with running(command, "run", argv, ranks=ranks, output=said) as runs:
-            ended = finish(runs, 200)
-            if ended != [0] * ranks:
-                wrong.append(
-                    f"kill {kill} {layout}: resuming ended with {ended}: {runs[0].said[-300:]}"
-                )
-                continue
-        began_at.append(place_of_start(output))
-        if found := differing(expected, what_a_run_left(output)):
-            wrong.append(f"kill {kill} {layout}: {found[:4]}")
-        shutil.rmtree(output)
+        if problem := gone_on(argv, ranks, output, expected):
+            wrong.append(f"kill {kill} {layout}: {problem}")
+        else:
+            began_at.append(place_of_start(output))
+            shutil.rmtree(output)
     tell(
         "kill and resume",
         kills=KILLS,
@@ -181,14 +183,11 @@ def test_asked_to_stop_and_gone_on_equals_the_straight_run(synthetic_dir, tmp_pa
         elif ended != [75] * ranks:
             wrong.append(f"stop {stop} {layout}: ended with {ended}: {runs[0].said[-300:]}")
         one_rank += alone
-        with running(command, "run", argv, ranks=ranks, output=said) as runs:
-            if (ended := finish(runs, 200)) != [0] * ranks:
-                wrong.append(f"stop {stop} {layout}: going on ended with {ended}")
-                continue
-        began_at.append(place_of_start(output))
-        if found := differing(expected, what_a_run_left(output)):
-            wrong.append(f"stop {stop} {layout}: {found[:4]}")
-        shutil.rmtree(output)
+        if problem := gone_on(argv, ranks, output, expected):
+            wrong.append(f"stop {stop} {layout}: {problem}")
+        else:
+            began_at.append(place_of_start(output))
+            shutil.rmtree(output)
     tell(
         "asked to stop and gone on",
         signals=STOPS,
