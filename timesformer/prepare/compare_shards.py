@@ -10,9 +10,7 @@ import numpy as np
 
 from timesformer.datasets.video.shards import Shards
 from timesformer.utils.errors import ShardsError
-from timesformer.utils.files import open_regular
-
-READ = 1 << 20  # bytes at a time
+from timesformer.utils.files import add_to_digest, open_regular
 
 
 def differences(shards: Shards) -> Iterator[tuple[str, str]]:
@@ -24,8 +22,7 @@ def differences(shards: Shards) -> Iterator[tuple[str, str]]:
     path, contents = shards.index.path, shards.contents
     with open_regular(path) as file:
         digest = hashlib.sha256()
-        while block := file.read(READ):
-            digest.update(block)
+        add_to_digest(digest, file)
     if digest.hexdigest() != contents.index_digest:
         yield str(path), "its SHA-256 isn't that of shards.json"
     try:

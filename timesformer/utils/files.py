@@ -15,13 +15,17 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from timesformer.utils.errors import UserError
 from timesformer.utils.processes import is_alive
 
+if TYPE_CHECKING:
+    import hashlib
+
 NOT_REGULAR = "not a regular file, but a FIFO, a socket or a device"
 BLOCK = 1 << 16  # bytes of a log that are read at once
+HASHED = 1 << 22  # bytes of a file that are read at once for its digest
 LOCK_NAME = ".lock"  # of the file that `run_lock` holds a folder with
 MANIFEST = "checkpoint.json"  # of a checkpoint in parts, see `sharded_file`
 RUN_HOLDS = "a run's folder holds stats.jsonl, run.log and checkpoints/"
@@ -287,3 +291,15 @@ def _end_of_lines(file: BinaryIO) -> int:
         if (newline := file.read(end - start).rfind(b"\n")) >= 0:
             return start + newline + 1
     return 0
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def add_to_digest(digest: hashlib._Hash, file: _Readable, size: int | None = None) -> None:
+    """Add what is left of a file to a digest, or its next `size` bytes."""
+    left = float("inf") if size is None else size
+    while left and (some := file.read(int(min(HASHED, left)))):
+        digest.update(some)
+        left -= len(some)

@@ -23,7 +23,15 @@ from torch import Tensor
 
 from timesformer.utils.distributed import from_main, gather_objects, get_rank, is_main, together
 from timesformer.utils.errors import UserError, WeightsError
-from timesformer.utils.files import MANIFEST, open_regular, remove, sweep, sync_folder, temporary_of
+from timesformer.utils.files import (
+    MANIFEST,
+    add_to_digest,
+    open_regular,
+    remove,
+    sweep,
+    sync_folder,
+    temporary_of,
+)
 from timesformer.utils.retry import persistently
 from timesformer.utils.safetensors_file import NO_SAFETENSORS, tensor_by_tensor
 
@@ -35,7 +43,6 @@ STATES = ("model_state", "ema_state")
 _FORMAT = 1
 _OPTIMIZER = "optimizer_state"
 _PLACES, _OFFSETS = "DCP_SHARDING_INFO", "saved_offsets"  # torch's names, in the header of a part
-_CHUNK = 1 << 22
 
 
 def write_parts(path: Path, payload: Mapping[str, Any]) -> None:
@@ -146,8 +153,7 @@ def _facts(part: Path) -> list[Any]:
     """Return the SHA-256 of a file, and its bytes."""
     digest = hashlib.sha256()
     with open_regular(part) as file:
-        while data := file.read(_CHUNK):
-            digest.update(data)
+        add_to_digest(digest, file)
         return [digest.hexdigest(), file.tell()]
 
 

@@ -22,7 +22,14 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from timesformer.utils import sharded_file
 from timesformer.utils.errors import WeightsError
-from timesformer.utils.files import is_folder, open_regular, sweep, sync_folder, temporary_of
+from timesformer.utils.files import (
+    add_to_digest,
+    is_folder,
+    open_regular,
+    sweep,
+    sync_folder,
+    temporary_of,
+)
 from timesformer.utils.retry import persistently
 from timesformer.utils.tensors import stored_bytes
 
@@ -207,8 +214,7 @@ def _digests(path: str | Path) -> tuple[str, str]:
         body = file.tell() - _COMMENT
         file.seek(0)
         digest = hashlib.sha256()
-        for start in range(0, body, _CHUNK):
-            digest.update(file.read(min(_CHUNK, body - start)))
+        add_to_digest(digest, file, body)
     return stored, digest.hexdigest()
 
 

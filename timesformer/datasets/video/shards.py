@@ -27,7 +27,7 @@ from timesformer.datasets.video.byte_range import ByteRange, open_local, open_re
 from timesformer.datasets.video.shard_index import Entry, ShardIndex
 from timesformer.utils.claims import Claims
 from timesformer.utils.errors import ShardsError, VideoError
-from timesformer.utils.files import is_file, is_folder, make_folder, written_whole
+from timesformer.utils.files import add_to_digest, is_file, is_folder, make_folder, written_whole
 from timesformer.utils.remote import is_url, join, read_remote, remote_sizes
 from timesformer.utils.retry import persistently
 
@@ -152,8 +152,7 @@ class Member:
         """
         digest = hashlib.sha256()
         with self.open() as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
+            add_to_digest(digest, file)
         if digest.hexdigest() != self.entry.digest:
             raise VideoError(str(self), "its SHA-256 isn't that of the index: copy the shard again")
 

@@ -9,9 +9,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from timesformer.utils.files import open_regular
+from timesformer.utils.files import add_to_digest, open_regular
 
-_CHUNK = 1 << 22
 _DIGITS = 64
 
 
@@ -57,7 +56,5 @@ def _digest(files: Iterable[tuple[Path, int]]) -> bytes:
     digest = hashlib.sha256()
     for path, size in files:
         with open_regular(path) as file:
-            while size and (some := file.read(min(_CHUNK, size))):
-                digest.update(some)
-                size -= len(some)
+            add_to_digest(digest, file, size)
     return digest.hexdigest().encode()
