@@ -15,6 +15,7 @@ import pytest
 import torch
 from campaign import scaled, tell
 from children import command, finish, lines, running, words
+from shard_fixtures import pack
 from small_run import read_npz
 
 from timesformer.config.defaults import get_cfg
@@ -25,6 +26,7 @@ from timesformer.utils.errors import UserError
 from timesformer.utils.torch_file import write_checkpoint
 
 KILLS = scaled(100)  # of whole runs: they train, save within epochs, validate and test
+OTHER_KILLS = scaled(24)  # of runs that are shared between ranks; of runs that read shards
 STOPS = scaled(50)  # the same runs, asked to stop
 SAVE_KILLS = scaled(200)  # within a save
 
@@ -43,9 +45,13 @@ RANDOM: dict[str, Any] = {
 }
 
 
-def options(data: Path, output: Path, workers: int, accumulation: int) -> list[str]:
-    batch = {"TRAIN__BATCH_SIZE": 8 // accumulation, "DATA_LOADER__NUM_WORKERS": workers}
-    return words(data, output, **RANDOM, **batch)
+# What else a run may be than one of files that each rank has a copy of the model for.
+KINDS: dict[str, dict[str, Any]] = {
+    "": {},
+    "fsdp": {"TRAIN__SHARDING": "fsdp"},
+    "parts": {"TRAIN__SHARDING": "fsdp", "TRAIN__SHARDED_CHECKPOINTS": True},
+    "shards": {},
+}
 
 
 def what_a_run_left(output: Path) -> dict[str, Any]:
@@ -80,23 +86,34 @@ def differing(a: Any, b: Any, place: str = "") -> list[str]:
 
 
 class Straight:
-    """Runs that nothing cuts, one a layout, made when they are asked for."""
+    """Runs that nothing cuts, one a kind and layout, made when they are asked for."""
 
     def __init__(self, data: Path, folder: Path) -> None:
         self.data, self.folder = data, folder
-        self.made: dict[Layout, tuple[dict[str, Any], float]] = {}
+        self.made: dict[tuple[str, Layout], tuple[dict[str, Any], float]] = {}
 
-    def __call__(self, layout: Layout) -> tuple[dict[str, Any], float]:
+    def options(self, output: Path, layout: Layout, kind: str = "") -> list[str]:
+        """Words of the command line of such a run, into another folder."""
+        workers, _, accumulation = layout
+        more: dict[str, Any] = {}
+        if kind == "shards":
+            more["DATA__PATH_PREFIX"] = self.folder / "shards"
+            if not more["DATA__PATH_PREFIX"].exists():
+                pack(self.data, more["DATA__PATH_PREFIX"])
+        batch = {"TRAIN__BATCH_SIZE": 8 // accumulation, "DATA_LOADER__NUM_WORKERS": workers}
+        return words(self.data, output, **RANDOM, **batch, **more, **KINDS[kind])
+
+    def __call__(self, layout: Layout, kind: str = "") -> tuple[dict[str, Any], float]:
         """What such a run has left, and the seconds that it took."""
-        workers, ranks, accumulation = layout
-        if layout not in self.made:
-            output = self.folder / f"straight{LAYOUTS.index(layout)}"
-            argv = options(self.data, output, workers, accumulation)
+        if (kind, layout) not in self.made:
+            ranks = layout[1]
+            output = self.folder / f"straight{kind}{LAYOUTS.index(layout)}"
+            argv = self.options(output, layout, kind)
             began, said = time.monotonic(), output.with_suffix(".txt")
             with running(command, "run", argv, ranks=ranks, output=said) as runs:
                 assert finish(runs, 200) == [0] * ranks, runs[0].said[-3000:]
-            self.made[layout] = what_a_run_left(output), time.monotonic() - began
-        return self.made[layout]
+            self.made[kind, layout] = what_a_run_left(output), time.monotonic() - began
+        return self.made[kind, layout]
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +131,22 @@ def gone_on(argv: list[str], ranks: int, output: Path, expected: dict[str, Any])
 
 
 @pytest.mark.dist
-def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path, straight):
+@pytest.mark.parametrize("kind", KINDS)
+def test_kill_and_resume_equals_the_straight_run(tmp_path, straight, kind):
     """Kills of a whole run, or of one of its ranks, whose other one then has to end by itself."""
-    rng = random.Random(7)
+    rng = random.Random(f"7{kind}")
     wrong, orphans, hung, one_rank, began_at = [], 0, 0, 0, []
-    for kill in range(KILLS):
-        layout = LAYOUTS[kill % len(LAYOUTS)]
-        workers, ranks, accumulation = layout
-        expected, seconds = straight(layout)
+    kills = OTHER_KILLS if kind else KILLS
+    # One process shares its model with nobody.
+    layouts = [
+        layout for layout in LAYOUTS if layout[1] == 2 or "TRAIN__SHARDING" not in KINDS[kind]
+    ]
+    for kill in range(kills):
+        layout = layouts[kill % len(layouts)]
+        ranks = layout[1]
+        expected, seconds = straight(layout, kind)
         output = tmp_path / f"kill{kill}"
-        argv = options(synthetic_dir, output, workers, accumulation)
+        argv = straight.options(output, layout, kind)
         said = tmp_path / f"kill{kill}.txt"
         with running(command, "run", argv, ranks=ranks, output=said) as runs:
             time.sleep(rng.uniform(0.1, 1.0) * seconds)
@@ -141,8 +164,8 @@ def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path, straig
             began_at.append(place_of_start(output))
             shutil.rmtree(output)
     tell(
-        "kill and resume",
-        kills=KILLS,
+        f"kill and resume {kind}".strip(),
+        kills=kills,
         of_one_rank=one_rank,
         differ=len(wrong),
         processes_left_behind=orphans,
@@ -155,16 +178,16 @@ def test_kill_and_resume_equals_the_straight_run(synthetic_dir, tmp_path, straig
 
 
 @pytest.mark.dist
-def test_asked_to_stop_and_gone_on_equals_the_straight_run(synthetic_dir, tmp_path, straight):
+def test_asked_to_stop_and_gone_on_equals_the_straight_run(tmp_path, straight):
     """A signal to all ranks, or to one of them; then the same command, until it is through."""
     rng = random.Random(8)
     wrong, early, late, one_rank, slowest, began_at = [], 0, 0, 0, 0.0, []
     for stop in range(STOPS):
         layout = LAYOUTS[stop % len(LAYOUTS)]
-        workers, ranks, accumulation = layout
+        ranks = layout[1]
         expected, seconds = straight(layout)
         output, said = tmp_path / f"stop{stop}", tmp_path / f"stop{stop}.txt"
-        argv = options(synthetic_dir, output, workers, accumulation)
+        argv = straight.options(output, layout)
         argv += ["TRAIN.CHECKPOINT_STEPS", "0"]
         with running(command, "run", argv, ranks=ranks, output=said) as runs:
             time.sleep(rng.uniform(0.1, 1.0) * seconds)
