@@ -13,7 +13,8 @@ from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.dist
 
-DROP_PATH = {"TIMESFORMER__DROP_PATH_RATE": 0.3}
+# All that is drawn in a step; tubes in the first of two epochs.
+DROP_PATH = {"TIMESFORMER__DROP_PATH_RATE": 0.3, "TRAIN__TUBE_KEEP": 0.5}
 
 
 def torchrun(ranks: int) -> tuple[str, ...]:

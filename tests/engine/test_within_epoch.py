@@ -38,6 +38,7 @@ RANDOM: dict[str, Any] = {
     "MIXUP__ENABLED": True,
     "EMA__ENABLED": True,
     "EMA__WARMUP": True,
+    "TRAIN__TUBE_KEEP": 0.5,  # in the first of two epochs
     "DATA__NUM_SAMPLES": 2,
     "GLOBAL_BATCH_SIZE": 16,
     "TRAIN__BATCH_SIZE": 16,

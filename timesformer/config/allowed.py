@@ -58,7 +58,12 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         AUG.CROP_RATIO CNN.WIDTH TIMESFORMER.MLP_RATIO SOLVER.BASE_LR SOLVER.LAYER_DECAY""",
     ),
     (f"from 1 to {DEEPEST:,}", lambda x: 1 <= x <= DEEPEST, "TIMESFORMER.DEPTH"),
-    ("above 0 and at most 1", lambda x: 0 < x <= 1, "DATA.FRACTION"),
+    ("above 0 and at most 1", lambda x: 0 < x <= 1, "DATA.FRACTION TRAIN.TUBE_KEEP"),
+    (
+        "at least 0, or -1 for a quarter of SOLVER.MAX_EPOCH",
+        lambda x: x >= 0 or x == -1,
+        "TRAIN.FULL_EPOCHS",
+    ),
     (
         "between 0 and 1",
         lambda x: 0 <= x <= 1,

@@ -82,6 +82,13 @@ _C.TRAIN.FINETUNE = False
 # Draw rare classes more often, in epochs as long as before: one of n videos in proportion to
 # n^(1 - CLASS_BALANCE). 0 = each video once; 0.5 by the square root; 1 = each class equally often.
 _C.TRAIN.CLASS_BALANCE = 0.0
+# Share of the patch positions that training keeps of each clip, the same in all its frames: a
+# random set, or random rows and columns for schemes to which these matter. 1 = all of them. Tests
+# and validation always see all; docs/performance.md says what it gains.
+_C.TRAIN.TUBE_KEEP = 1.0
+# Last epochs that see whole clips where TUBE_KEEP leaves something out; -1 = a quarter of all
+# epochs, rounded up.
+_C.TRAIN.FULL_EPOCHS = -1
 # Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
 _C.TRAIN.AMP = "none"
 # A step whose loss or gradient is not finite on any rank: raise ends the run | skip leaves it out,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, PATHS, RANGES
 from timesformer.config.defaults import get_cfg
+from timesformer.config.fewer_tokens import reduced_epochs
 from timesformer.config.layout import batch_layout, nearest_multiples, per_rank, ranks
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
@@ -182,6 +183,7 @@ def _check_training(cfg: CfgNode) -> None:
             "TRAIN.SHARDED_CHECKPOINTS needs ranks that have parts: set TRAIN.SHARDING fsdp"
         )
     _check_schedule(solver)
+    _check_fewer_tokens(cfg)
     _check_validation(cfg)
     if solver.OPTIMIZING_METHOD == "sgd" and solver.NESTEROV:
         if solver.MOMENTUM == 0:
@@ -209,6 +211,15 @@ def _check_validation(cfg: CfgNode) -> None:
         wanted_by = "TEST.CHECKPOINT best"
     if wanted_by:
         raise ConfigError(f"{wanted_by} needs validation, which TRAIN.EVAL_PERIOD 0 turns off")
+
+
+def _check_fewer_tokens(cfg: CfgNode) -> None:
+    train = cfg.TRAIN
+    if train.TUBE_KEEP < 1 and not reduced_epochs(cfg):
+        raise ConfigError(
+            f"TRAIN.TUBE_KEEP {train.TUBE_KEEP:g} would have no effect: of SOLVER.MAX_EPOCH "
+            f"{cfg.SOLVER.MAX_EPOCH} the last TRAIN.FULL_EPOCHS {train.FULL_EPOCHS} see whole clips"
+        )
 
 
 def _check_schedule(solver: CfgNode) -> None:

@@ -72,6 +72,8 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
         counts: of them in each class (K,).
     """
     cfg, layout = state.cfg, state.layout
+    if said := state.tubes.in_words(cfg.DATA.TRAIN_CROP_SIZE):
+        logger.info("%s", said)
     if cfg.LOG_MODEL_INFO and is_main():
         logger.info("%s", cost_table(label(cfg), meta_model(cfg), view_shape(cfg)))
     stats: dict[str, Any] = {
@@ -80,6 +82,7 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
         "params": count_parameters(state.model),
         "train_videos": len(loader.dataset),
         "data_fraction": cfg.DATA.FRACTION,
+        "tube_keep": cfg.TRAIN.TUBE_KEEP,
         "videos_per_class": dict(zip(("min", "median", "max"), per_class(counts), strict=True)),
         "device": str(state.device),
         "global_batch": layout.global_batch,

@@ -22,6 +22,7 @@ from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.saving import LAST_PAUSE, LAST_TRIES, Saver, pause
 from timesformer.engine.sharding import gathered, is_shared, local
 from timesformer.engine.trace import Trace
+from timesformer.engine.tubes import TubeChoice
 from timesformer.utils.checkpoint import Place, bare, contents, path_to_save
 from timesformer.utils.distributed import from_main, gather_objects, is_main, together
 from timesformer.utils.errors import Stopped, TrainingError, WeightsError
@@ -47,6 +48,7 @@ class TrainState:
         scaler: loss scaling; does nothing unless TRAIN.AMP is fp16.
         loss: (logits (B, K), targets) -> scalar.
         augment: makes of a batch's pixels what the model takes.
+        tubes: chooses the patch positions that the model sees of them.
         mixup: mixes clips and labels of a batch, or None.
         broken: the training videos that couldn't be read.
         nonfinite: knows what to do with a step that isn't finite.
@@ -75,6 +77,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     loss: nn.Module
     augment: ClipAugment
+    tubes: TubeChoice
     mixup: ClipMixup | None
     broken: BrokenVideos
     interruption: Interruption

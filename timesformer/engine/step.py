@@ -75,13 +75,16 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
         set_batch_part(state.model, i * world.size + world.rank, len(group) * world.size)
         pixels = pixels.to(state.device, non_blocking=True)
         inputs = state.augment(pixels, index, meta["view"], epoch)
+        tubes = state.tubes(inputs, index, meta["view"], epoch)
         labels = labels.to(state.device, non_blocking=True)
         targets = labels
         if state.mixup:
             inputs, targets = state.mixup(inputs, labels)
         with _sync_gradients(state.model, i + 1 == len(group)):
             with autocast(state.device, state.cfg.TRAIN.AMP):
-                logits = state.model(inputs).float()
+                # Models that can't leave patches out, for which it is None, take clips alone.
+                seen = (inputs,) if tubes is None else (inputs, tubes)
+                logits = state.model(*seen).float()
                 loss = state.loss(logits, targets)
             state.scaler.scale(loss / len(group)).backward()
         parts.append(Part(logits.detach(), loss.detach(), index))

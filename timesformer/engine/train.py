@@ -43,6 +43,7 @@ from timesformer.engine.state import (
 )
 from timesformer.engine.step import train_step
 from timesformer.engine.trace import Enough, Trace
+from timesformer.engine.tubes import TubeChoice
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import Place, is_checkpoint_epoch
 from timesformer.utils.distributed import (
@@ -105,6 +106,7 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         mixup=build_mixup(cfg),
         ema=Ema(cfg, model) if cfg.EMA.ENABLED else None,
         augment=build_augment(cfg),
+        tubes=TubeChoice(cfg, model),
         broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
         interruption=interruption,
         saver=Saver(cfg, interruption),

@@ -12,6 +12,7 @@ from timesformer.clips.ensemble import ensemble, probabilities
 from timesformer.clips.frames import as_frames
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.clips.transform import EvalTransform, Normalize
+from timesformer.clips.tubes import PatchGrid
 from timesformer.models.architecture import KNOBS, Architecture
 from timesformer.models.explain.relevance import Explanation, explain
 from timesformer.utils.errors import ConfigError
@@ -220,6 +221,13 @@ class VideoModel(TakesClips, nn.Module):
 
     def _reset_head(self, num_classes: int) -> None:
         raise NotImplementedError
+
+    def patch_grid(self, height: int, width: int) -> PatchGrid | None:
+        """Return the patches of frames of so many pixels, of which `forward` takes a choice.
+
+        That is `clips.tubes.Tubes`, after the clips. None: the model can't leave any out.
+        """
+        return None
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer, from features to K logits."""

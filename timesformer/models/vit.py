@@ -14,6 +14,7 @@ from typing import Any
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from timesformer.clips.tubes import PatchGrid, Tubes
 from timesformer.models.architecture import Architecture, knobs_of
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import Attention, Mlp
@@ -117,9 +118,13 @@ class TimeSformer(VideoModel):
         """Write weights and config; see `timesformer.models.weights.save.save_pretrained`."""
         save_pretrained(self, folder, **more)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Clip (B, 3, T, H, W) -> logits (B, K)."""
-        return self.model(x)
+    def forward(self, x: Tensor, tubes: Tubes | None = None) -> Tensor:
+        """Clip (B, 3, T, H, W) -> logits (B, K); with `tubes`, of the patches that these keep."""
+        return self.model(x, tubes)
+
+    def patch_grid(self, height: int, width: int) -> PatchGrid:
+        """Return what `Tubes` of frames of so many pixels are chosen from."""
+        return self.model.patch_grid(height, width)
 
     def attention_maps(self, x: Tensor, layers: Collection[str] | None = None) -> dict[str, Tensor]:
         """Return the attention weights of every step, or of some layers: see `models.explain`.

@@ -149,6 +149,32 @@ def check_still(case: str) -> None:
     )
 
 
+@torch.no_grad()
+def check_positions(case: str) -> None:
+    """A scheme that says so takes any set of positions: as a row of them, it gives the same."""
+    block = fill_(small_model(case), seed=6).eval().blocks[1]
+    if not block.any_positions:
+        return
+    for grid in GRIDS:
+        x, N = random_tokens(case, grid), grid.height * grid.width
+        order = torch.randperm(N)
+        row = grid._replace(height=1, width=N)
+        expected = _reordered(block, block.attend(x, grid), order, grid)
+        actual = block.attend(_reordered(block, x, order, grid), row)
+        torch.testing.assert_close(actual, expected, atol=3e-6, rtol=0)
+
+
+def _reordered(block: SpaceTimeBlock, x: Tensor, order: Tensor, grid: TokenGrid) -> Tensor:
+    """Tokens whose patches lie in another order in each frame; CLS stays."""
+    cls = int(block.cls_token)
+    patches = x[:, cls:]
+    if block.one_sequence_per_clip:
+        patches = patches.unflatten(1, (-1, grid.frames))[:, order].flatten(1, 2)
+    else:
+        patches = patches[:, order]
+    return torch.cat([x[:, :cls], patches], dim=1)
+
+
 def check_contract(case: str, oracle: Oracle) -> None:
     """All that holds for every scheme."""
     for grid in GRIDS:
@@ -157,4 +183,5 @@ def check_contract(case: str, oracle: Oracle) -> None:
     for shape in [(1, 3, 1, 64, 64), (2, 3, 7, 32, 80)]:
         check_sizes(case, shape)
     check_rows(case)
+    check_positions(case)
     check_checkpointing(case)

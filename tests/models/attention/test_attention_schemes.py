@@ -10,6 +10,7 @@ from attention_contract import (
     check_checkpointing,
     check_dense,
     check_gradients,
+    check_positions,
     check_rows,
     check_sizes,
     check_start,
@@ -92,6 +93,16 @@ def test_other_sizes_than_built_for_and_eval_is_deterministic(case, shape):
 @pytest.mark.parametrize("case", CASES)
 def test_batch_rows_do_not_mix(case):
     check_rows(case)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_schemes_that_take_any_positions_do(case):
+    check_positions(case)
+
+
+def test_schemes_that_need_rows_and_columns_say_so():
+    needing = {case for case in CASES if not block_class(case).any_positions}
+    assert needing == {case for case in CASES if case.startswith(("axial", "sparse_local_global"))}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -82,6 +82,11 @@ class SpaceTimeBlock(nn.Module):
     cls_token: ClassVar[bool] = True
     """False: x is (B, N·T, D), without CLS; the network averages patches instead."""
 
+    any_positions: ClassVar[bool] = False
+    """True: which patches lie beside each other in a frame plays no part, so the scheme takes any
+    set of positions, as a grid of one row. False: `TokenGrid` has to be rows × columns, which is
+    what every scheme can take."""
+
     extra_steps: ClassVar[tuple[str, ...]] = ()
     """Names of further attention steps. Each has `{name}_norm1` and `{name}_attn`, which start as
     copies of the image's `norm1` and `attn`, and `{name}_fc`, a Linear that starts at zero."""

@@ -27,6 +27,7 @@ class DividedSpaceTimeBlock(SpaceTimeBlock):
         **kwargs: of `SpaceTimeBlock`.
     """
 
+    any_positions = True
     extra_steps = ("temporal",)
     options = frozenset({"cls_in_time"})
 

@@ -29,6 +29,7 @@ class FactorisedDotProductBlock(SpaceTimeBlock):
     """
 
     cls_token = False
+    any_positions = True
 
     def __init__(self, dim: int, num_heads: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(dim, num_heads, *args, **kwargs)

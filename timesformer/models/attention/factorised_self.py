@@ -21,6 +21,7 @@ class FactorisedSelfAttentionBlock(SpaceTimeBlock):
     """
 
     cls_token = False
+    any_positions = True
     extra_steps = ("temporal",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -14,6 +14,8 @@ class JointSpaceTimeBlock(SpaceTimeBlock):
     CLS: one per clip, part of the one sequence.
     """
 
+    any_positions = True
+
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B, 1 + N·T, D) -> the same."""
         return x + self.drop_path(self.attn(self.norm1(x)))

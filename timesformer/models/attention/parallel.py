@@ -17,6 +17,7 @@ class ParallelSpaceTimeBlock(SpaceTimeBlock):
     CLS takes part, and the time step starts, as in `SpaceThenTimeBlock`.
     """
 
+    any_positions = True
     extra_steps = ("temporal",)
 
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:

@@ -15,6 +15,7 @@ class SpaceOnlyBlock(SpaceTimeBlock):
     """
 
     one_sequence_per_clip = False
+    any_positions = True
 
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """(B·T, 1 + N, D) -> the same; patches and CLS of a frame attend to each other."""

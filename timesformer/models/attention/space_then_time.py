@@ -19,6 +19,7 @@ class SpaceThenTimeBlock(SpaceTimeBlock):
     head reads. The time step ends in `temporal_fc`, zero at the start.
     """
 
+    any_positions = True
     extra_steps = ("temporal",)
 
     def attend(self, x: Tensor, grid: TokenGrid) -> Tensor:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from timesformer.clips.tubes import PatchGrid, Tubes
 from timesformer.config.allowed import CHOICES
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
 from timesformer.models.network.patch_embed import PatchEmbed
@@ -84,6 +86,7 @@ class VisionTransformer(nn.Module):
         options = _options_of(attention_type, cls_in_time=cls_in_time, local_window=local_window)
         self.attention_type = attention_type
         self.one_sequence_per_clip = block_class.one_sequence_per_clip
+        self.any_positions = block_class.any_positions
         self.num_classes = num_classes
         self.num_features = self.embed_dim = embed_dim
         self.num_frames = num_frames
@@ -178,10 +181,23 @@ class VisionTransformer(nn.Module):
         """
         return layer_patterns("", coarse)
 
-    def embed(self, x: Tensor) -> tuple[Tensor, TokenGrid]:
-        """Clip (B, C, T, H, W) -> tokens in the layout that the scheme's blocks expect."""
+    def patch_grid(self, height: int, width: int) -> PatchGrid:
+        """Return what `Tubes` of frames of so many pixels are chosen from."""
+        P = self.patch_embed.patch_size
+        return PatchGrid(height // P, width // P, self.any_positions)
+
+    def embed(self, x: Tensor, tubes: Tubes | None = None) -> tuple[Tensor, TokenGrid]:
+        """Clip (B, C, T, H, W) -> tokens in the layout that the scheme's blocks expect.
+
+        Args:
+            x: the clips.
+            tubes: the patches that are embedded; all when None.
+        """
         B = x.shape[0]
-        x, h, w = self.patch_embed(x)
+        if tubes is None:
+            x, h, w = self.patch_embed(x)
+        else:
+            x, h, w = self.patch_embed.of_positions(x, tubes.positions)
         T, k = x.shape[0] // B, self.num_prefix_tokens
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(B * T, -1, -1), x], dim=1)
@@ -190,7 +206,15 @@ class VisionTransformer(nn.Module):
             grid = self.patch_embed.grid_size
             if (h, w) != grid:
                 pos_embed = resize_pos_embed(pos_embed, (h, w), "nearest", grid, prefix_tokens=k)
-            x = x + pos_embed
+            if tubes is None:
+                x = x + pos_embed
+            else:
+                # Not by index: with several threads that adds gradients in any order.
+                kept = F.embedding(tubes.positions, pos_embed[0, k:])  # (B, M, D)
+                pos_embed = torch.cat([pos_embed[:, :k].expand(B, -1, -1), kept], dim=1)
+                x = (x.unflatten(0, (B, T)) + pos_embed[:, None]).flatten(0, 1)
+        if tubes is not None:
+            _, h, w = tubes
         x = self.pos_drop(x)  # (B·T, k + N, D)
         if self.one_sequence_per_clip:
             cls = x.unflatten(0, (B, T))[:, 0, :k]
@@ -206,9 +230,12 @@ class VisionTransformer(nn.Module):
             return checkpoint(block, x, grid, use_reentrant=False)
         return block(x, grid)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Clip (B, C, T, H, W) -> normalised features (B, D): CLS, or the mean of all patches."""
-        return self.encode(*self.embed(x))
+    def forward_features(self, x: Tensor, tubes: Tubes | None = None) -> Tensor:
+        """Clip (B, C, T, H, W) -> normalised features (B, D): CLS, or the mean of all patches.
+
+        With `tubes`, of the patches that these keep.
+        """
+        return self.encode(*self.embed(x, tubes))
 
     def encode(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Tokens as `embed` makes them -> normalised features (B, D)."""
@@ -269,9 +296,9 @@ class VisionTransformer(nn.Module):
             found[i] = (patches, cls) if return_cls else patches
         return [found[i] for i in numbers]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tubes: Tubes | None = None) -> Tensor:
         """Clip (B, C, T, H, W), normalised as the weights expect -> logits (B, K)."""
-        return self.forward_head(self.forward_features(x))
+        return self.forward_head(self.forward_features(x, tubes))
 
 
 def _options_of(attention_type: str, **given: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from einops import rearrange
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from timesformer.clips.tubes import PatchGrid, Tubes
 from timesformer.models.architecture import TEMPORAL_DEPTHS, Architecture, knobs_of
 from timesformer.models.attention import TokenGrid
 from timesformer.models.attention.joint import JointSpaceTimeBlock
@@ -190,8 +191,15 @@ class FactorisedEncoder(Classifier):
         """(1, 1 + T, D) -> (1, 1 + times, D); CLS keeps its position."""
         return torch.cat([embed[:, :1], resize_time_embed(embed[:, 1:], times, mode)], dim=1)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Clip (B, 3, T, H, W) -> features (B, D): CLS over time, or the mean over frames."""
+    def patch_grid(self, height: int, width: int) -> PatchGrid:
+        """Return what `Tubes` of frames of so many pixels are chosen from."""
+        return self.spatial.patch_grid(height, width)
+
+    def forward_features(self, x: Tensor, tubes: Tubes | None = None) -> Tensor:
+        """Clip (B, 3, T, H, W) -> features (B, D): CLS over time, or the mean over frames.
+
+        With `tubes`, of the patches that these keep.
+        """
         check_clips(x)
         if x.shape[2] % self.tubelet_size:
             raise ValueError(
@@ -199,7 +207,10 @@ class FactorisedEncoder(Classifier):
             )
         B = x.shape[0]
         tubelets = rearrange(x, "b c (n t) h w -> (b n) c t h w", t=self.tubelet_size)
-        x = self.spatial.forward_features(tubelets).unflatten(0, (B, -1))  # (B, T/t, D)
+        if tubes is not None:  # of each tubelet the same
+            positions = tubes.positions.repeat_interleave(len(tubelets) // B, dim=0)
+            tubes = tubes._replace(positions=positions)
+        x = self.spatial.forward_features(tubelets, tubes).unflatten(0, (B, -1))  # (B, T/t, D)
         if self.temporal_cls is None:
             return x.mean(dim=1)
         times = x.shape[1]
@@ -216,9 +227,9 @@ class FactorisedEncoder(Classifier):
         features = self.pre_head(features)
         return features if pre_logits else self.head(features)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tubes: Tubes | None = None) -> Tensor:
         """Clip (B, 3, T, H, W), normalised as the weights expect -> logits (B, K)."""
-        return self.forward_head(self.forward_features(x))
+        return self.forward_head(self.forward_features(x, tubes))
 
 
 FactorisedEncoder.knobs = knobs_of(FactorisedEncoder)
