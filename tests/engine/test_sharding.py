@@ -51,11 +51,14 @@ OPTIONS: dict[str, Any] = RANDOM | {
 }
 ADAMW = {"SOLVER__OPTIMIZING_METHOD": "adamw"}
 FSDP, BF16 = {"TRAIN__SHARDING": "fsdp"}, {"TRAIN__GRAD_COMPRESSION": "bf16"}
+LORA = {"TRAIN__FREEZE": "*, !temporal_fc, !head", "LORA__RANK": 2, "EMA__ENABLED": False}
 RUNS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "sgd_fsdp": FSDP,
     "adamw": ADAMW,
     "adamw_fsdp": ADAMW | FSDP | {"TIMESFORMER__ACT_CHECKPOINT": True},
+    "lora": ADAMW | LORA,
+    "lora_fsdp": ADAMW | LORA | FSDP,
     "bf16": BF16,
     "bf16_fsdp": BF16 | FSDP,
     "parts": ADAMW | FSDP | {"TRAIN__CHECKPOINT_STEPS": 1, "TRAIN__SHARDED_CHECKPOINTS": True},
@@ -132,7 +135,7 @@ def left(run: Path) -> dict[str, Any]:
     return read_checkpoint(get_last_checkpoint(run))
 
 
-@pytest.mark.parametrize("method", ["sgd", "adamw"])
+@pytest.mark.parametrize("method", ["sgd", "adamw", "lora"])
 def test_it_is_the_run_of_copies(runs: Path, method: str) -> None:
     """Weights, their average and what the optimizer gathers, in files of the same form."""
     copies, shared = left(runs / method), left(runs / f"{method}_fsdp")

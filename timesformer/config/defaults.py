@@ -79,6 +79,9 @@ _C.TRAIN.CHECKPOINT_EPOCH_RESET = False
 # That checkpoint was trained on another task: start at epoch 0, with a fresh head unless the
 # classes are known to be the same, by their names.
 _C.TRAIN.FINETUNE = False
+# Parameters that aren't trained: patterns of their names, as in .gitignore, e.g. "*, !head" or
+# "*, !temporal_*, !time_embed, !head" (docs/performance.md); empty = none.
+_C.TRAIN.FREEZE = ""
 # Draw rare classes more often, in epochs as long as before: one of n videos in proportion to
 # n^(1 - CLASS_BALANCE). 0 = each video once; 0.5 by the square root; 1 = each class equally often.
 _C.TRAIN.CLASS_BALANCE = 0.0
@@ -312,6 +315,16 @@ _C.EMA.ENABLED = False
 _C.EMA.DECAY = 0.9999
 # Begin with less: 1 - n^(-2/3) at the n-th step, until that is EMA.DECAY.
 _C.EMA.WARMUP = False
+
+_C.LORA = CfgNode()
+# Rank of low-rank matrices that are trained beside Linear layers whose own weights stay (LoRA,
+# arXiv 2106.09685); merged into these wherever weights are read. 0 = none. TRAIN.FREEZE says what
+# else stays, e.g. "*, !head".
+_C.LORA.RANK = 0
+# Their factor is ALPHA / RANK.
+_C.LORA.ALPHA = 16.0
+# Patterns of the layers.
+_C.LORA.TARGETS = "*attn.qkv, *attn.proj"
 
 _C.MIXUP = CfgNode()
 # Mix pairs of neighbouring clips of a step's batch, and their labels.

@@ -182,6 +182,12 @@ def _check_training(cfg: CfgNode) -> None:
         raise ConfigError(
             "TRAIN.SHARDED_CHECKPOINTS needs ranks that have parts: set TRAIN.SHARDING fsdp"
         )
+    if cfg.LORA.RANK and not cfg.TRAIN.FREEZE:
+        raise ConfigError(
+            f"LORA.RANK {cfg.LORA.RANK} trains small additions to weights that stay: say by "
+            "TRAIN.FREEZE what else stays, e.g. '*, !head', or from image weights "
+            "'*, !temporal_fc, !time_embed, !head'"
+        )
     _check_schedule(solver)
     _check_fewer_tokens(cfg)
     _check_validation(cfg)

@@ -189,7 +189,7 @@ def test(cfg: CfgNode) -> Results | None:
 def _test(cfg: CfgNode) -> Results | None:
     loader = together(lambda: construct_loader(cfg, "test"))
     same_everywhere("list of test videos", lambda: list_digest(loader.dataset.records))
-    model = build_model(cfg)
+    model = build_model(cfg, training=False)
     weights = load_test_checkpoint(cfg, model)
     class_names = _agree(loader.dataset.class_names, weights)
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)

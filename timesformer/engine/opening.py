@@ -80,6 +80,7 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
         "split": "start",
         "model": label(cfg),
         "params": count_parameters(state.model),
+        "trained_params": sum(p.numel() for p in state.model.parameters() if p.requires_grad),
         "train_videos": len(loader.dataset),
         "data_fraction": cfg.DATA.FRACTION,
         "tube_keep": cfg.TRAIN.TUBE_KEEP,

@@ -24,7 +24,7 @@ def construct_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer
     solver, model = cfg.SOLVER, bare(model)
     parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
-        raise ConfigError("every parameter of the model is frozen: nothing to train")
+        raise ConfigError("every parameter of the model is frozen (TRAIN.FREEZE): nothing to train")
     if solver.LAYER_DECAY != 1:
         if not hasattr(model, "group_matcher"):
             raise ConfigError(

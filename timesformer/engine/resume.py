@@ -34,6 +34,7 @@ BENDING: frozenset[str] = frozenset(
         *("DATA.MEAN", "DATA.STD", "DATA.REVERSE_INPUT_CHANNEL"),
         *("DATA.MULTI_LABEL", "DATA.NUM_SAMPLES", "DATA.FOLDER_SPLIT", "DATA.FRACTION"),
         *("SOLVER.OPTIMIZING_METHOD", "SOLVER.LAYER_DECAY"),
+        *("TRAIN.FREEZE", "LORA.RANK", "LORA.ALPHA", "LORA.TARGETS"),
     }
 )
 """Keys that a run keeps: model, data, and what a step is."""

@@ -45,6 +45,7 @@ from timesformer.engine.step import train_step
 from timesformer.engine.trace import Enough, Trace
 from timesformer.engine.tubes import TubeChoice
 from timesformer.models.build import build_model
+from timesformer.models.freezing import keep_statistics, warn_of_dead_ends
 from timesformer.utils.checkpoint import Place, is_checkpoint_epoch
 from timesformer.utils.distributed import (
     device_for,
@@ -139,6 +140,8 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     if not state.resumed:
         goes_on = bool(state.epoch or state.step or state.resumed_anyway)
         together(lambda: part_from_former_run(cfg, goes_on))
+    if is_main() and cfg.TRAIN.FREEZE:
+        warn_of_dead_ends(model)
     write_down(state)
     log_start(state, train_loader, counts)
     if is_main():
@@ -274,6 +277,7 @@ def train_epoch(
     state.step, state.measured = 0, {}
     loader.set_epoch(epoch, first * state.layout.accumulation)
     state.model.train()
+    keep_statistics(state.model)
     steps = steps_of(state, loader)
     meter = TrainMeter(epoch, cfg.SOLVER.MAX_EPOCH, steps)
     if first:

@@ -16,6 +16,8 @@ from timesformer.models import others, vit  # noqa: F401  (register models)
 from timesformer.models.architecture import KNOBS, NAMED_SIZES, Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock
 from timesformer.models.base import VideoModel
+from timesformer.models.freezing import freeze
+from timesformer.models.lora import add_lora
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world, weights_from_main
 from timesformer.utils.errors import ConfigError
@@ -24,6 +26,7 @@ from timesformer.utils.text import not_known
 __all__ = [
     "MODEL_REGISTRY",
     "build_model",
+    "choose_trained",
     "has_scheme",
     "label",
     "make_model",
@@ -39,23 +42,26 @@ _FITTING = {
 }
 
 
-def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
+def build_model(cfg: CfgNode, gpu_id: int | None = None, *, training: bool = True) -> nn.Module:
     """Make the model of MODEL.MODEL_NAME on its device, with fresh weights.
 
     Args:
         cfg: a validated config.
         gpu_id: CUDA device to use; None takes the one of this process (CPU if NUM_GPUS is 0).
+        training: some of it may be frozen (TRAIN.FREEZE), or trained by additions (LORA).
 
     Returns:
         The model, wrapped in DistributedDataParallel where several processes train, unless they
         are to share it (TRAIN.SHARDING), which begins later.
 
     Raises:
-        ConfigError: for a model or attention scheme that isn't registered, or a model that can't
-            be shared.
+        ConfigError: for a model or attention scheme that isn't registered, a model that can't
+            be shared, or patterns of what isn't there.
     """
     device = device_for(cfg) if gpu_id is None else torch.device("cuda", gpu_id)
     model = make_model(cfg).to(device)
+    if training:
+        choose_trained(cfg, model)
     if cfg.TRAIN.SHARDING == "fsdp":
         _require_blocks(cfg, model)
         weights_from_main(model)  # as DistributedDataParallel does
@@ -67,6 +73,17 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None) -> nn.Module:
         if cfg.TRAIN.GRAD_COMPRESSION == "bf16":
             model.register_comm_hook(None, bf16_compress_hook)
     return model
+
+
+def choose_trained(cfg: CfgNode, model: nn.Module) -> None:
+    """Add what LORA says to a model, in place, and freeze what TRAIN.FREEZE does.
+
+    Raises:
+        ConfigError: patterns of what isn't there, or nothing is left to train.
+    """
+    if cfg.LORA.RANK:
+        add_lora(model, cfg.LORA.RANK, cfg.LORA.ALPHA, cfg.LORA.TARGETS)
+    freeze(model, cfg.TRAIN.FREEZE)
 
 
 def _require_blocks(cfg: CfgNode, model: nn.Module) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from timesformer.config.allowed import CHOICES
+from timesformer.models.lora import own_state
 from timesformer.models.network.pos_embed import (
     POS_EMBED_MODES,
     TIME_EMBED_MODES,
@@ -143,7 +144,7 @@ class _Fitting:
 
     def __init__(self, found: Mapping[str, Tensor], vit: Any) -> None:
         self.vit = vit
-        self.own: dict[str, Tensor] = vit.state_dict()
+        self.own: dict[str, Tensor] = own_state(vit)
         self.state = {k: value for k, value in found.items() if not k.startswith(IGNORED)}
         self.fate: defaultdict[str, list[str]] = defaultdict(list)  # by field of LoadReport
         self.fate["ignored"] += [key for key in found if key.startswith(IGNORED)]
@@ -272,7 +273,7 @@ class _Fitting:
                 self.fate["zeroed"].append("time_embed")
         for i, block in enumerate(self.vit.blocks):
             zeros = tuple(f"{name}." for name in block.zero_init)
-            for inner in block.state_dict():
+            for inner in own_state(block):
                 part, _, tail = inner.partition(".")
                 key = f"blocks.{i}.{inner}"
                 image = f"blocks.{i}.{block.image_init.get(part)}.{tail}"

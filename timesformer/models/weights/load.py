@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from timesformer.models.lora import own_state
 from timesformer.models.weights.adapt import (
     LoadReport,
     Resizing,
@@ -164,7 +165,7 @@ def _load_vit(vit: Any, found: StateDict, resizing: Resizing) -> LoadReport:
 
 def _load_other(model: Any, found: StateDict, resizing: Resizing) -> LoadReport:
     """By name, or an image ViT's weights into the part of the model that is one."""
-    own: dict[str, Tensor] = model.state_dict()
+    own = own_state(model)
     if hasattr(model, "image_part"):
         prefix, vit = model.image_part()
         if PATCH in found and not any(key.startswith(prefix) for key in found):
@@ -200,7 +201,7 @@ def _load(model: nn.Module, state: StateDict, found: StateDict, report: LoadRepo
     Raises:
         ValueError: it can't be, in one line for all of it.
     """
-    own = model.state_dict()
+    own = own_state(model)
     wanted = {key: value for key, value in own.items() if key not in report.missing}
     if wrong := differences(wanted, state):
         theirs, ours = describe(found), describe(own)

@@ -21,6 +21,7 @@ from torch import nn
 
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.models.architecture import Architecture
+from timesformer.models.lora import merged
 from timesformer.models.weights.bundle import Bundle
 from timesformer.models.weights.describe import PATCH
 from timesformer.models.weights.files import HEADER
@@ -78,6 +79,7 @@ def save_pretrained(
             "the head by the model's own reset_classifier"
         )
     state = {key.replace("_orig_mod.", ""): value for key, value in inner.state_dict().items()}
+    state = dict(merged(state))
     write_safetensors(Path(folder), Bundle(state, architecture, plain, tuple(names)))
 
 

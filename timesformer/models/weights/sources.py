@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from timesformer.models.lora import merged
 from timesformer.models.weights.averaged import chosen
 from timesformer.models.weights.files import read_file
 from timesformer.models.weights.folders import read_folder
@@ -47,6 +48,10 @@ def read_all(source: str | Path) -> Mapping[str, Any]:
 
 
 def _completed(source: str | Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = dict(content)
+    for name in ("model_state", "ema_state"):
+        if isinstance(content.get(name), Mapping):
+            content[name] = merged(content[name])
     try:
         return completed(content)
     except ValueError as error:
