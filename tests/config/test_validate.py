@@ -82,9 +82,9 @@ BAD = [
             "SOLVER.CLIP_GRAD_L2NORM",
             "MIXUP.ALPHA",
             "MIXUP.CUTMIX_ALPHA",
-            "DATA_LOADER.NUM_WORKERS",
         )
     ],
+    ("DATA_LOADER.NUM_WORKERS -2", ["DATA_LOADER.NUM_WORKERS", "at least 0, or auto"]),
     ("DATA.TARGET_FPS 0", ["DATA.TARGET_FPS", "above 0"]),
     ("TIMESFORMER.MLP_RATIO 0", ["TIMESFORMER.MLP_RATIO", "above 0"]),
     ("SOLVER.BASE_LR 0", ["SOLVER.BASE_LR", "above 0"]),

@@ -40,6 +40,7 @@ def test_what_the_function_raises_is_raised() -> None:
 
 
 def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timesformer.utils.processes.cpu_quota", lambda: None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 5, 7}, raising=False)
     assert cores() == 3
     parser = CommandParser("x", "X.", "")

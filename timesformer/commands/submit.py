@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timesformer.cluster import submit as cluster
+from timesformer.config.allowed import is_auto
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check_devices
 from timesformer.utils.errors import UserError
@@ -124,6 +125,11 @@ def checked(args: argparse.Namespace) -> CfgNode:
         )
     if args.local:
         check_devices(cfg)
+    elif not args.cpus and is_auto("DATA_LOADER.NUM_WORKERS", cfg.DATA_LOADER.NUM_WORKERS):
+        raise UserError(
+            "DATA_LOADER.NUM_WORKERS auto takes the cores that a job gets: say by --cpus how many "
+            "each GPU is to have"
+        )
     return cfg
 
 
@@ -139,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nodes=args.nodes,
         gpus=cfg.NUM_GPUS,
         minutes=math.ceil(args.hours * 60),
-        cpus=args.cpus or cfg.DATA_LOADER.NUM_WORKERS + 1,
+        cpus=args.cpus or cfg.DATA_LOADER.NUM_WORKERS + 1,  # with --local it says nothing
         notice=args.notice,
         parallel=args.parallel or (1 if args.local else len(runs)),
         name=args.name,

@@ -48,9 +48,10 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         DATA.TEST_SHORT_SIDE
         SOLVER.EARLY_STOP_EPOCHS SOLVER.LRS SOLVER.COSINE_END_LR
         SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_L2NORM
-        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA LORA.RANK DATA_LOADER.NUM_WORKERS AUG.RAND_AUGMENT_OPS
+        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA LORA.RANK AUG.RAND_AUGMENT_OPS
         AUG.COLOR_JITTER""",
     ),
+    ("at least 0, or auto", lambda x: x >= 0 or x == -1, "DATA_LOADER.NUM_WORKERS"),
     (
         "above 0",
         lambda x: x > 0,
@@ -92,6 +93,8 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING EMA.DECAY",
     ),
 )
+AUTO = {"DATA_LOADER.NUM_WORKERS": -1}
+"""Whole numbers that may be given as the word auto, and the number that stands for it."""
 HUBS = ("timm/", "torchvision/", "hf/")  # weights that are fetched: docs/weights.md
 PATHS = (
     *("OUTPUT_DIR", "TENSORBOARD.LOG_DIR"),
@@ -107,3 +110,8 @@ NOT_EMPTY = (
     "TIMESFORMER.ATTENTION_TYPE",
     "MODEL.MODEL_NAME",
 )
+
+
+def is_auto(key: str, value: int) -> bool:
+    """Tell whether a key of `AUTO` is to be chosen by the program."""
+    return value == AUTO[key]

@@ -340,7 +340,8 @@ _C.MIXUP.SWITCH_PROB = 0.5
 
 # ---------------------------------------------------------------------------- machinery
 _C.DATA_LOADER = CfgNode()
-# Worker processes for each rank; 0 decodes in the main process. Results don't depend on it.
+# Worker processes for each rank; 0 decodes in the main process; auto (or -1) = one less than the
+# cores that a rank has, as far as memory suffices, which the log says. Results don't depend on it.
 _C.DATA_LOADER.NUM_WORKERS = 4
 # Page-locked memory for faster copies to a GPU; no effect on CPU.
 _C.DATA_LOADER.PIN_MEMORY = True

@@ -15,6 +15,7 @@ from typing import Any
 
 from fvcore.common.config import CfgNode as _FvcoreNode
 
+from timesformer.config.allowed import AUTO
 from timesformer.config.deprecated import DEPRECATED
 from timesformer.config.strict_yaml import dump, parse, read_with_bases
 from timesformer.utils.errors import ConfigError
@@ -202,6 +203,8 @@ def conform(
 
 def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
     """Return ``value`` with the type of ``default``, where that loses nothing."""
+    if value == "auto" and key in AUTO:
+        return AUTO[key]
     if isinstance(default, list):
         if isinstance(value, str) and value[:1] == "(" and value[-1:] == ")":
             value = parse(f"[{value[1:-1]}]", f"{source}, {key}")  # Python's way to write a list
@@ -229,7 +232,7 @@ def _coerce(value: Any, default: Any, key: str, source: str) -> Any:
         return value
     expected = {
         bool: "True or False",
-        int: "a whole number",
+        int: "a whole number or auto" if key in AUTO else "a whole number",
         float: "a number",
         str: "text (in quotes if it looks like something else)",
         list: "a list like [1, 2] with something in it",

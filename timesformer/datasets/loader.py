@@ -17,15 +17,20 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from timesformer.config.allowed import is_auto
 from timesformer.config.layout import per_rank, too_few_for_a_batch
 from timesformer.datasets.balance import BalancedEpochs
 from timesformer.datasets.build import build_split
 from timesformer.datasets.video.held import Board
 from timesformer.datasets.video_dataset import Item, Problem, VideoDataset
+from timesformer.datasets.worker_count import Demand, auto_workers, cores_of_rank
 from timesformer.datasets.workers import Crew, init_worker
 from timesformer.utils.distributed import World, get_world
 from timesformer.utils.errors import ConfigError, VideoError
+from timesformer.utils.logging import get_logger
 from timesformer.utils.rng import keyed_rng
+
+logger = get_logger(__name__)
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, Any]]
 
@@ -176,16 +181,23 @@ def construct_loader(cfg: CfgNode, split: str) -> VideoLoader:
     Raises:
         ConfigError: the training set is smaller than one batch.
     """
+    cores = cores_of_rank()  # first: ranks exchange here, and what follows may fail on one of them
     dataset = build_split(cfg, split)
+    batches = _batches(cfg, split, dataset, get_world())
+    # A test item holds all views of a video: gigabytes, if every worker kept two of them ready.
+    ahead = 1 if split == "test" else 2
     workers = cfg.DATA_LOADER.NUM_WORKERS
+    if is_auto("DATA_LOADER.NUM_WORKERS", workers):
+        demand = Demand(_batch_bytes(cfg, split, dataset, batches.batch_size), ahead, len(batches))
+        workers, why = auto_workers(cores, demand)
+        logger.info("DATA_LOADER.NUM_WORKERS auto: %d for %s (%s)", workers, split, why)
     return VideoLoader(
         dataset,
-        batch_sampler=_batches(cfg, split, dataset, get_world()),
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         persistent_workers=workers > 0,
-        # A test item holds all views of a video: gigabytes, if every worker kept two of them ready.
-        prefetch_factor=(1 if split == "test" else 2) if workers else None,
+        prefetch_factor=ahead if workers else None,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and cfg.NUM_GPUS > 0 and torch.cuda.is_available(),
         # Its own generator: a pass over data must not advance the one that DropPath draws from.
         generator=torch.Generator().manual_seed(cfg.RNG_SEED),
@@ -221,7 +233,18 @@ def loader_of(
     )
 
 
-def _batches(cfg: CfgNode, split: str, dataset: Dataset, world: World) -> Sampler:
+def _batch_bytes(cfg: CfgNode, split: str, dataset: Dataset, videos: int) -> int:
+    """Return the size of a batch of so many videos: bytes of training pixels, floats of others."""
+    if split == "train":
+        clips, side, size = cfg.DATA.NUM_SAMPLES, cfg.DATA.TRAIN_CROP_SIZE, 1
+    else:
+        clips, side, size = dataset.num_views, cfg.DATA.TEST_CROP_SIZE, 4  # type: ignore[attr-defined]
+    return videos * clips * 3 * cfg.DATA.NUM_FRAMES * side**2 * size
+
+
+def _batches(
+    cfg: CfgNode, split: str, dataset: Dataset, world: World
+) -> TrainBatches | EvalBatches:
     length = len(dataset)  # type: ignore[arg-type]
     if split == "test":
         clips = per_rank(cfg, "TEST", world.local_size)

@@ -9,12 +9,14 @@ from contextlib import contextmanager, suppress
 import torch
 from fvcore.common.config import CfgNode
 
+from timesformer.config.allowed import is_auto
 from timesformer.config.layout import half_batch
 from timesformer.models.architecture import KNOBS
 from timesformer.models.build import meta_model
 from timesformer.utils.distributed import device_for, get_rank, get_world_size
 from timesformer.utils.errors import TrainingError
 
+_FEWER = "DATA_LOADER.NUM_WORKERS to a number below what the log says that auto took"
 _OF_CPU = re.compile(r"can't allocate memory|std::bad_alloc|not enough memory: you tried")
 
 
@@ -66,16 +68,18 @@ def _used(cfg: CfgNode) -> str:
 
 
 def _advice(cfg: CfgNode, part: str, of_gpu: bool) -> str:
+    workers = cfg.DATA_LOADER.NUM_WORKERS
     if cfg.NUM_GPUS and not of_gpu:  # the model is elsewhere
-        workers = cfg.DATA_LOADER.NUM_WORKERS
+        if is_auto("DATA_LOADER.NUM_WORKERS", workers):
+            return f"set {_FEWER}"
         return f"set DATA_LOADER.NUM_WORKERS {workers // 2}" if workers else "take less of it"
     steps = [smaller] if (smaller := half_batch(cfg, part)) else []
     if part == "TRAIN" and _can_checkpoint(cfg):
         steps.append("TIMESFORMER.ACT_CHECKPOINT True")
     if cfg[part].AMP == "none":
         steps.append(f"{part}.AMP bf16")
-    if not of_gpu and cfg.DATA_LOADER.NUM_WORKERS:
-        steps.append(f"DATA_LOADER.NUM_WORKERS below {cfg.DATA_LOADER.NUM_WORKERS}")
+    if not of_gpu and workers:
+        steps.append(f"DATA_LOADER.NUM_WORKERS below {workers}" if workers > 0 else _FEWER)
     if not steps:
         return f"{part}.BATCH_SIZE is the least: take a smaller model, or fewer or smaller frames"
     return "set " + ", or ".join(steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from timesformer.utils.ending import end_now
+from timesformer.utils.limits import cpu_quota
 from timesformer.utils.stopping import without_interrupts
 
 POLL = 1.0  # seconds
@@ -72,9 +74,15 @@ def in_processes(
 
 def cores() -> int:
     """Return how many cores this process may use, or else how many there are."""
+    found, quota = len(usable_cores()), cpu_quota()
+    return found if quota is None else max(1, min(found, math.ceil(quota)))
+
+
+def usable_cores() -> frozenset[int]:
+    """Return the numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
 
 
 def at_most(workers: int) -> int:
