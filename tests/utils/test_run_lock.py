@@ -106,27 +106,64 @@ def test_a_lock_without_content_is_somebodys_for_a_while(tmp_path: Path) -> None
             pass
 
 
-def test_a_turn_that_nobody_ends_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("timesformer.utils.run_lock.PAUSE", 0)
-    lock = tmp_path / LOCK_NAME
-    lock.write_text(json.dumps({"host": platform.node(), "pid": 2**22 + 1}))
-    turn = tmp_path / f"{LOCK_NAME}.turn"
-    turn.touch()
-    with pytest.raises(UserError, match=r"if none is running, delete \S*\.lock\.turn"):
-        run_lock(tmp_path).__enter__()
-    os.utime(turn, (2**33, 2**33))
-    with run_lock(tmp_path):
-        pass
+@pytest.mark.parametrize("links", [True, False])
+def test_a_full_disk_leaves_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def without(*args: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
 
-
-def test_a_full_disk_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
+    def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(json, "dump", full)
+        if links:
+            patch.setattr(Path, "write_text", full)
+        else:
+            patch.setattr(os, "link", without)
+            patch.setattr(os, "fdopen", full)
         with pytest.raises(UserError, match=r"\.lock: can't be written: No space left"):
             run_lock(tmp_path).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["write", "link", "unlink"])
+def test_killed_while_taking_it_nobody_is_kept_out(tmp_path: Path, call: str) -> None:
+    """At each step that leaves something, the next one gets it at once, and clears up."""
+    if not hasattr(os, "fork"):
+        pytest.skip("a process is forked, which this system can't")
+    pid = os.fork()
+    if not pid:
+        real = {"write": Path.write_text, "link": os.link, "unlink": Path.unlink}[call]
+
+        def die(*args: Any, **options: Any) -> None:
+            if call != "unlink":
+                real(*args, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        place = {"write": (Path, "write_text"), "link": (os, "link"), "unlink": (Path, "unlink")}
+        setattr(*place[call], die)
+        run_lock(tmp_path).__enter__()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) != []
+    with run_lock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_links_it_is_a_lock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without(*args: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", without)
+    with run_lock(tmp_path):
+        said = json.loads((tmp_path / LOCK_NAME).read_text())
+        assert said["pid"] == os.getpid()
+        with monkeypatch.context() as patch:
+            patch.setattr("timesformer.utils.run_lock._held", {})  # as another process sees it
+            with pytest.raises(UserError, match="in use by another run"):
+                run_lock(tmp_path).__enter__()
     assert list(tmp_path.iterdir()) == []
 
 

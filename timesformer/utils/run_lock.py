@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -12,14 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from timesformer.utils.claims import HELD, fcntl
 from timesformer.utils.ending import at_sudden_end
 from timesformer.utils.errors import UserError
-from timesformer.utils.files import LOCK_NAME
+from timesformer.utils.files import LOCK_NAME, sweep, temporary_of
 from timesformer.utils.launchers import job
 from timesformer.utils.processes import is_alive
 
 PAUSE = 0.02  # seconds until the next attempt, where another one is taking a lock over
 UNWRITTEN = 60.0  # seconds after which a lock without content is of a process that died at once
+# What a file system says that has no hard links, or a kernel that forbids them.
+WITHOUT_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 logger = logging.getLogger(__name__)
 
@@ -63,22 +67,49 @@ def _release(path: Path) -> None:
 def _take(path: Path, option: str) -> None:
     for _ in range(100):
         try:
-            file = os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w")
-        except FileExistsError:
-            _clear_if_stale(path, option)
-            continue
+            if _put(path):
+                return
         except OSError as error:
-            raise UserError(f"{path.parent}: can't be written: {error.strerror}") from error
-        try:
-            with file:
-                json.dump(_me(), file)
-        except OSError as error:  # an empty one would keep everybody out
-            path.unlink(missing_ok=True)
             raise UserError(f"{path}: can't be written: {error.strerror}") from error
-        return
-    turn = _turn_of(path)
-    rest = f"; if none is running, delete {turn}" if turn.exists() else ""
-    raise UserError(f"{path}: several runs want this folder at once: start one of them{rest}")
+        _clear_if_stale(path, option)
+    raise UserError(f"{path}: several runs want this folder at once: start one of them")
+
+
+def _put(path: Path) -> bool:
+    """Put our lock there with its content, at once; False if there is one already.
+
+    Made empty and then written, one of a process that is killed in between would be nobody's, and
+    keep everybody out for a while.
+    """
+    sweep(path.parent, path.name)
+    draft, text = temporary_of(path), json.dumps(_me())
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.link(draft, path)
+    except FileExistsError:
+        return _read(path) == _me()  # a server may have done it, and told so the second time only
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        return _put_in_two_steps(path, text)
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _put_in_two_steps(path: Path, text: str) -> bool:
+    """Do it on a file system whose files have one name each."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:  # an empty one would keep everybody out
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _clear_if_stale(path: Path, option: str) -> None:
@@ -99,28 +130,41 @@ def _clear_if_stale(path: Path, option: str) -> None:
             f"(since {holder.get('since', '?')}): choose another {option}, or end that run; if "
             f"it is over, delete {path}"
         )
-    # One at a time: else a second one would remove the lock that the first has just taken.
-    turn = _turn_of(path)
     try:
-        os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        if _age(turn) > UNWRITTEN:  # of a process that died at once
-            turn.unlink(missing_ok=True)
-        time.sleep(PAUSE)
-        return
-    try:
-        if _read(path) == holder:
-            path.unlink()
-            logger.warning(
-                "%s: the run of process %s, which is gone, left its lock: taken over",
-                *(path.parent, holder.get("pid")),
-            )
-    finally:
-        turn.unlink(missing_ok=True)
+        removed = _remove(path, holder)
+    except FileNotFoundError:
+        return  # another one has removed it meanwhile
+    except OSError as error:
+        raise UserError(f"{path}: can't be deleted: {error.strerror}") from error
+    if removed:
+        logger.warning(
+            "%s: the run of process %s, which is gone, left its lock: taken over",
+            *(path.parent, holder.get("pid")),
+        )
 
 
-def _turn_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.turn")
+def _remove(path: Path, holder: dict[str, Any]) -> bool:
+    """Remove a lock if it still is this holder's; tell whether it was.
+
+    One process at a time: else a second one would remove the lock that the first has just taken.
+    The system holds them apart, by the old file, so nothing is left of one that is killed.
+    """
+    with path.open("r+b", buffering=0) as file:
+        if fcntl is not None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in HELD:
+                    time.sleep(PAUSE)
+                    return False
+                # else there are no locks on this file system: do without
+        # Read through this very file: closing it, opened a second time, would end our lock.
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return False
+        if _parsed(file.read()) != holder:
+            return False
+        path.unlink()
+        return True
 
 
 def _age(path: Path) -> float:
@@ -168,9 +212,16 @@ def _start_of(pid: int) -> int | None:
 def _read(path: Path) -> dict[str, Any] | None:
     """Return what a lock says: {} if nothing yet, None if there is none."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
-        return {"host": platform.node()}
+    except OSError:
+        return _parsed(b"")
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(content)
+    except ValueError:
+        said = None
     return said if isinstance(said, dict) else {"host": platform.node()}
