@@ -59,7 +59,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--plan", action="store_true",
                         help="measure a few of the videos, and tell the cost of many")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="end with a line of JSON")
-    parser.add_computing()
+    parser.add_computing(scores=False)
     parser.add_batch_size()
     parser.add_workers()
     parser.add_frames_fps()

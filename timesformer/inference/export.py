@@ -6,7 +6,7 @@ Letters: B clips, T frames, H×W pixels, K classes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +20,11 @@ from timesformer.clips.sampling import RateSampler, sampler_of
 from timesformer.clips.transform import Normalize
 from timesformer.datasets.lists.records import Records
 from timesformer.datasets.loader import evaluation_loader
-from timesformer.inference.exported import for_input, open_exported
+from timesformer.inference.exported import ExportedModel, for_input, open_exported
 from timesformer.inference.formats import FORMATS, About, Format
 from timesformer.inference.given import GivenVideos
 from timesformer.inference.measure import (
+    BATCHES,
     Agreement,
     Speed,
     agreement,
@@ -95,13 +96,53 @@ def export(
             what the model does (in int8: on noise, that is no error); or it can't be written.
         ModuleNotFoundError: the format's packages aren't installed.
     """
-    path, kind, inner = Path(path), FORMATS[to], model.model
+    path, kind = Path(path), FORMATS[to]
     check_asked(kind, path, precision, calibrate)
+    said = {"input": input, "precision": precision, "source": source, "calibrate": calibrate}
+    with checked(model, path, kind, **said) as (graph, found, apart):
+        about, batches = found.about, {batch: largest for batch, (largest, _) in apart.items()}
+        answers = agreement(model, Predictor(found, model.testing), compare) if compare else None
+        timing = speed(graph, found, about)
+        size = sum(file.stat().st_size for file in found.path.parent.iterdir())
+    return Exported(path, about, kind.runtime, size, batches, timing, answers)
+
+
+@contextmanager
+def checked(
+    model: Predictor,
+    path: Path,
+    kind: Format,
+    *,
+    input: str = "pixels",
+    precision: str = "fp32",
+    source: str = "",
+    calibrate: Records | None = None,
+    batches: Sequence[int] = BATCHES,
+) -> Iterator[tuple[Graph, ExportedModel, dict[int, tuple[float, float]]]]:
+    """Write a model aside, hold it against the model, and move it to its place at the end.
+
+    Args:
+        model: as `load` gives it; it goes to the CPU.
+        path: the file.
+        kind: its format.
+        input: as `export` takes it, and so are the next three.
+        precision: fp32, fp16 or int8.
+        source: name of the weights.
+        calibrate: videos, for int8.
+        batches: numbers of clips on which it is compared.
+
+    Yields:
+        What it was made of, the file aside, and `differences` of both.
+
+    Raises:
+        UserError, ModuleNotFoundError: as `export`.
+    """
+    inner = model.model
     if not isinstance(inner, VideoModel):
         raise UserError(f"{source or 'the model'}: is exported already: name what it was made of")
     kind.require(precision == "int8")
     inner = inner.cpu().eval()
-    about = _about(inner, input, precision, source)
+    about = about_of(inner, input, precision, source)
     graph = Graph(inner, _inside(inner, input))
     program = traced(graph, kind, about)
     clips = _calibrating(model, about, calibrate) if calibrate is not None else []
@@ -110,14 +151,11 @@ def export(
             written(kind, program, place, about, clips)
         except OSError as error:
             raise UserError(f"{path}: can't write this file: {error.strerror or error}") from error
-        found = open_exported(place)
-        apart = differences(graph, found, about)
+        del program
+        found = open_exported(place, kind)
+        apart = differences(graph, found, about, batches)
         _check(kind, about, apart)
-        answers = agreement(model, Predictor(found, model.testing), compare) if compare else None
-        timing = speed(graph, found, about)
-        size = sum(file.stat().st_size for file in place.parent.iterdir())
-    by_batch = {batch: largest for batch, (largest, _) in apart.items()}
-    return Exported(path, about, kind.runtime, size, by_batch, timing, answers)
+        yield graph, found, apart
 
 
 def check_asked(kind: Format, path: Path, precision: str, calibrate: object) -> None:
@@ -145,7 +183,7 @@ def _inside(model: TakesClips, input: str) -> Normalize | None:
     return None if input == "normalised" else model.normalize
 
 
-def _about(model: VideoModel, input: str, precision: str, source: str) -> About:
+def about_of(model: VideoModel, input: str, precision: str, source: str) -> About:
     """Gather what a file says of itself.
 
     Raises:

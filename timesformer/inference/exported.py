@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from timesformer.clips.transform import Normalize
-from timesformer.inference.formats import About, Run, format_of
+from timesformer.inference.formats import About, Format, Run, format_of
 from timesformer.models.base import TakesClips
 from timesformer.utils.errors import UserError, WeightsError
 from timesformer.utils.files import require_regular
@@ -82,14 +82,18 @@ def is_exported(source: object) -> bool:
     return format_of(source) is not None
 
 
-def open_exported(path: str | Path) -> ExportedModel:
+def open_exported(path: str | Path, kind: Format | None = None) -> ExportedModel:
     """Read a file that `timesformer export` wrote.
+
+    Args:
+        path: the file.
+        kind: its format; None takes what its name says.
 
     Raises:
         WeightsError: it can't be read, or doesn't say how clips are made for it.
         ModuleNotFoundError: what computes it isn't installed.
     """
-    path, kind = Path(path), format_of(path)
+    path, kind = Path(path), kind or format_of(path)
     assert kind is not None, path
     try:
         require_regular(path)

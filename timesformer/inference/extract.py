@@ -44,7 +44,10 @@ from timesformer.models.base import TakesClips
 from timesformer.utils.claims import Claims
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_folder
-from timesformer.utils.logging import progress
+from timesformer.utils.logging import get_logger, progress
+from timesformer.utils.text import counted
+
+logger = get_logger(__name__)
 
 PathLike = str | os.PathLike[str]
 CLAIMS = ".claims"
@@ -120,6 +123,9 @@ def extract(
     asked = description(predictor, settings, look, encoder.layer, records, rate)
     with Claims(folder / CLAIMS) as claims:
         threads = agree(folder, asked, claims, source)
+        if predictor.device.type == "cpu" and threads != torch.get_num_threads():
+            told = counted(threads, "thread")
+            logger.warning("%s: computed with %s, as it was begun: they change bits", folder, told)
         work = Work(folder, settings, look, dataset, claims, share)
         loader = loader_of(dataset, work.passes(), workers, _only)
         with _threads(threads if predictor.device.type == "cpu" else 0), worker_errors(loader):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from timesformer.clips.preprocessing import KEYS
+from timesformer.inference.backends import KINDS, TORCH
+from timesformer.inference.backends.choose import with_backend
 from timesformer.inference.exported import is_exported, open_exported
 from timesformer.inference.predictor import Predictor
 from timesformer.models.base import VideoModel
@@ -29,6 +31,8 @@ def load(
     device: str = DEVICE,
     amp: str = "none",
     sampling_rate: int | None = None,
+    backend: str = TORCH,
+    tell: Callable[[str], None] = logger.info,
     **overrides: Any,
 ) -> Predictor:
     """Load a trained model, ready to be asked about videos.
@@ -40,6 +44,9 @@ def load(
         device: cpu, cuda, cuda:1, …; auto is the GPU if there is one.
         amp: precision of forward passes: none (float32), bf16 or fp16.
         sampling_rate: distance of frames, at 30 frames/s, for weights that don't say it.
+        backend: what computes forward passes on the CPU: torch; compiled, onnxruntime or openvino,
+            whose files are made of the weights once and kept; or auto, the fastest of them here.
+        tell: gets lines on the backend for people.
         **overrides: fields of `Architecture` to change, as `create_model` takes them.
 
     Raises:
@@ -47,18 +54,20 @@ def load(
         ConfigError: an override can't work.
         UserError: nothing says how its pixels are normalised; there is no such device; or there is
             a sampling rate, and the weights say theirs; or anything is asked of an exported file.
-        ModuleNotFoundError: what computes an exported file isn't installed.
+        ModuleNotFoundError: what computes an exported file, or a backend, isn't installed.
     """
     if is_exported(source):
         asked = {"--amp": amp != "none", "--sampling-rate": sampling_rate is not None}
-        asked |= {"--device": device not in (DEVICE, "cpu")}
+        asked |= {"--device": device not in (DEVICE, "cpu"), "--backend": backend != TORCH}
         asked |= dict.fromkeys(overrides, True)
         for option, given in asked.items():
             if given:
                 raise UserError(f"{option}: {source} is exported, and computes as it is: {_ALONE}")
         return Predictor(open_exported(source))
+    if device == DEVICE and backend in KINDS:
+        device = "cpu"
     [model] = load_models([source], sampling_rate, device=device, **overrides)
-    return Predictor(model, amp=amp)
+    return with_backend(Predictor(model, amp=amp), backend, str(source), tell)
 
 
 def load_models(

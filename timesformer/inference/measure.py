@@ -67,15 +67,17 @@ def noise(about: About, batch: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def differences(model: Compute, exported: Compute, about: About) -> dict[int, tuple[float, float]]:
-    """Compute both on the same noise.
+def differences(
+    model: Compute, exported: Compute, about: About, batches: Sequence[int] = BATCHES
+) -> dict[int, tuple[float, float]]:
+    """Compute both on the same noise, of so many clips each.
 
     Returns:
         For each number of clips the largest difference of a logit, and the largest logit; infinity
         where one isn't finite or the shapes differ.
     """
     found = {}
-    for batch in progress(BATCHES, "compare"):
+    for batch in progress(batches, "compare"):
         clips = noise(about, batch, batch)
         ours, theirs = model(clips), exported(clips)
         apart = float((ours - theirs).abs().max()) if ours.shape == theirs.shape else math.inf
@@ -86,18 +88,35 @@ def differences(model: Compute, exported: Compute, about: About) -> dict[int, tu
 @torch.no_grad()
 def speed(model: Compute, exported: Compute, about: About) -> Speed:
     """Time both, in turn, so that whatever else the machine does slows both; a warm-up before."""
-    clips = noise(about, 1)
-    took: tuple[list[float], list[float]] = ([], [])
+    took = timed([model, exported], noise(about, 1), ROUNDS, WITHIN)
+    ours, theirs = map(statistics.median, took)
+    return Speed(ours, theirs, len(took[0]), torch.get_num_threads())
+
+
+def timed(
+    computes: Sequence[Compute], clips: Tensor, rounds: int, within: float
+) -> list[list[float]]:
+    """Compute the same clips by each, in turn, after a pass of each that doesn't count.
+
+    Args:
+        computes: what is timed.
+        clips: what each gets.
+        rounds: passes of each, at most.
+        within: seconds after which no further round is begun; there is one at least.
+
+    Returns:
+        Milliseconds of each one's passes.
+    """
+    took: list[list[float]] = [[] for _ in computes]
     begun = time.perf_counter()
-    for i in range(ROUNDS + 1):
-        if i > 1 and time.perf_counter() - begun > WITHIN:
+    for i in range(rounds + 1):
+        if i > 1 and time.perf_counter() - begun > within:
             break
-        for compute, times in zip((model, exported), took, strict=True):
+        for compute, times in zip(computes, took, strict=True):
             start = time.perf_counter()
             compute(clips)
             times.append(1000 * (time.perf_counter() - start))
-    ours, theirs = (statistics.median(times[1:]) for times in took)
-    return Speed(ours, theirs, len(took[0]) - 1, torch.get_num_threads())
+    return [times[1:] for times in took]
 
 
 def agreement(model: Predictor, exported: Predictor, videos: Records) -> Agreement:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
+import torch
+
+from timesformer.inference.backends import BACKENDS, TORCH
 from timesformer.inference.load import DEVICE, load
 from timesformer.inference.prediction import TOPK
 from timesformer.inference.predictor import BATCH, Predictor, views_of
+from timesformer.utils.errors import in_one_line
 from timesformer.utils.parser import CommandParser, duration
 from timesformer.utils.precision import AMP_TYPES
 
@@ -20,7 +25,20 @@ def load_asked(args: argparse.Namespace) -> Predictor:
     Raises:
         UserError, WeightsError, ConfigError, ModuleNotFoundError: as `load`.
     """
-    return load(args.checkpoint, device=args.device, amp=args.amp, sampling_rate=args.sampling_rate)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    return load(
+        args.checkpoint,
+        device=args.device,
+        amp=args.amp,
+        sampling_rate=args.sampling_rate,
+        backend=getattr(args, "backend", TORCH),
+        tell=_tell,
+    )
+
+
+def _tell(line: str) -> None:
+    print(in_one_line(line), file=sys.stderr)
 
 
 class ModelParser(CommandParser):
@@ -41,15 +59,26 @@ class ModelParser(CommandParser):
         self.add_argument("--checkpoint", required=True, metavar="WEIGHTS",
                           help=f"{files}, a run's folder, hf/ORG/NAME, …")  # fmt: skip
 
-    def add_computing(self) -> None:
-        """Add `--device`, `--amp` and `--sampling-rate`, which `load` takes."""
+    def add_computing(self, scores: bool = True) -> None:
+        """Add `--device`, `--amp`, `--threads`, `--sampling-rate` and `--backend`.
+
+        Args:
+            scores: scores are all that the command needs of a model, as backends give them.
+        """
         self.add_argument("--device", default=DEVICE,
                           help="cpu, cuda, cuda:1, … (the GPU if any)")  # fmt: skip
         self.add_argument("--amp", nargs="?", const="bf16", default="none",
                           choices=["none", *AMP_TYPES],
                           help="compute in bf16 (or in fp16)")  # fmt: skip
+        if scores:
+            self.add_argument("--backend", choices=BACKENDS, default=TORCH,
+                              help="what computes on a CPU, made of the weights once and kept; "
+                              "auto measures, and takes the fastest (torch)")  # fmt: skip
+        self.add_argument("--threads", type=int, metavar="N",
+                          help="that a CPU computes with (as OMP_NUM_THREADS says, or one a "
+                          "core)")  # fmt: skip
         self.add_sampling_rate()
-        self._counts.append("--sampling-rate")
+        self._counts += ["--threads", "--sampling-rate"]
 
     def add_batch_size(self) -> None:
         """Add `--batch-size`."""

@@ -115,6 +115,11 @@ _EXTRAS |= {"pyarrow": "parquet", "ray": "ray", "fsspec": "remote", "aiohttp": "
 _EXTRAS |= {"submitit": "cluster"}
 
 
+def how_to_install(module: str) -> str:
+    """Say how to install a module of an extra of setup.py."""
+    return f"pip install 'timesformer[{_EXTRAS[module]}]'"
+
+
 @contextmanager
 def interrupt_ends_at_once() -> Iterator[None]:
     """Let an interrupt end this process as it ends `run_tool`, but without unwinding.
@@ -162,7 +167,7 @@ def run_tool(main: Callable[[], None]) -> None:
     except ModuleNotFoundError as error:
         if error.name not in _EXTRAS:
             raise
-        complaint = f"error: {error}: pip install 'timesformer[{_EXTRAS[error.name]}]'"
+        complaint = f"error: {error}: {how_to_install(error.name)}"
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr, end="")
         sys.exit(130)

@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from timesformer.clips.preprocessing import Preprocessing
-from timesformer.utils.errors import WeightsError
+from timesformer.utils.errors import WeightsError, how_to_install
 
 KEY = "timesformer"
 """Under which a file has its JSON, whatever its format."""
@@ -155,6 +157,19 @@ class Format(ABC):
     for_int8: ClassVar[tuple[str, ...] | None] = ()
     calibrates: ClassVar[bool] = False
     half_graph: ClassVar[bool] = True
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of what writes and computes; a file of others is made again."""
+        packages = ("torch", *self.packages)
+        return {package: version(package) for package in packages if find_spec(package)}
+
+    def missing(self) -> str:
+        """Say in words what isn't here that writing and computing take; "" if all is."""
+        lacking = [package for package in self.packages if not find_spec(package)]
+        if not lacking:
+            return ""
+        verb = "isn't" if len(lacking) == 1 else "aren't"
+        return f"{', '.join(lacking)} {verb} installed: {how_to_install(lacking[0])}"
 
     def require(self, int8: bool) -> None:
         """Import what writing takes, before any work is done.

@@ -1,0 +1,197 @@
+"""What computes a model on the CPU: files made once and kept, and the fastest of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_recipe import fill_
+from small_run import complaint_of
+from video_fixtures import write_video
+
+import timesformer
+from timesformer.commands.predict import main as predict
+from timesformer.inference.backends import KINDS, cache, choose
+from timesformer.inference.formats.base import Format
+from timesformer.inference.predictor import Predictor
+from timesformer.utils.errors import UserError
+
+SMALL = {"img_size": 16, "num_frames": 4, "num_classes": 7, "embed_dim": 12, "depth": 1}
+SMALL |= {"num_heads": 2, "patch_size": 8}
+SAID = {"mean": [0.4, 0.45, 0.5], "std": [0.2, 0.225, 0.25], "channel_order": "BGR"}
+SAID |= {"num_frames": 4, "sampling": "rate", "sampling_rate": 3, "crop_size": 16, "short_side": 18}
+SAID |= {"num_clips": 2, "num_crops": 3, "clip_sampling": "uniform"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights, a video, and the cache of this file's tests."""
+    folder = tmp_path_factory.mktemp("backends")
+    model = fill_(timesformer.create_model("vit_base_patch16_224", **SMALL).eval())
+    with torch.no_grad():  # of logits that are alike, no difference would be seen
+        model.get_classifier().weight.mul_(20)
+    model.preprocessing, model.class_names = dict(SAID), tuple("abcdefg")
+    model.save_pretrained(folder / "weights")
+    frames = np.random.default_rng(0).integers(0, 256, (30, 20, 28, 3), np.uint8)
+    write_video(folder / "a.mp4", frames)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(folder / "cache"))
+
+
+def need(name: str) -> None:
+    if why := KINDS[name].missing():
+        pytest.skip(f"{name}: {why}")
+
+
+def load(folder: Path, backend: str, **options: object) -> tuple[Predictor, list[str]]:
+    told: list[str] = []
+    model = timesformer.load(folder / "weights", backend=backend, tell=told.append, **options)
+    return model, told
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["onnxruntime", *(pytest.param(n, marks=pytest.mark.slow) for n in ("openvino", "compiled"))],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_backend_gives_the_scores_of_torch_and_is_made_once(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(name)
+    plain, _ = load(folder, "torch", sampling_rate=None)
+    model, told = load(folder, name)
+    assert len(told) == 1
+    assert f"backend {name}: made of {folder / 'weights'} once" in told[0]
+    ours, theirs = (m.predict(str(folder / "a.mp4")) for m in (model, plain))
+    torch.testing.assert_close(ours.scores, theirs.scores, atol=1e-5, rtol=0)
+    assert (model.testing, model.class_names) == (plain.testing, plain.class_names)
+    assert model.model.sampling == plain.model.sampling | {"target_fps": 30.0}
+    monkeypatch.setattr(cache, "checked", None)  # nothing is made any more
+    again, told = load(folder, name)
+    assert told == []
+    assert torch.equal(again.predict(str(folder / "a.mp4")).scores, ours.scores)
+
+
+def test_a_damaged_file_is_made_again(folder: Path) -> None:
+    need("onnxruntime")
+    load(folder, "onnxruntime")
+    [path] = (folder / "cache").rglob("model.onnx")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-500])
+    _, told = load(folder, "onnxruntime")
+    assert "cut short" in told[0]
+    assert "made again" in told[0]
+    assert path.stat().st_size == len(whole)
+    assert not [p for p in (folder / "cache").rglob("*") if p.name.endswith(".tmp")]
+
+
+def test_auto_takes_the_fastest_and_remembers_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("onnxruntime")
+    for name, kind in KINDS.items():  # the others take longer to make than a test may
+        if name != "onnxruntime":
+            monkeypatch.setattr(kind, "missing", lambda: "isn't looked at")
+    monkeypatch.setattr(choose, "timed", lambda computes, *_: [[9.0], [2.0]][: len(computes)])
+    model, told = load(folder, "auto")
+    assert type(model.model).__name__ == "ExportedModel"
+    assert told[-1].startswith("backend onnxruntime, by the time of a clip (")
+    assert ": onnxruntime 2 ms, torch 9 ms; no compiled: isn't looked at" in told[-1]
+    monkeypatch.setattr(choose, "timed", None)
+    again, told = load(folder, "auto")
+    assert type(again.model).__name__ == "ExportedModel"
+    assert [line for line in told if "onnxruntime 2 ms, torch 9 ms" in line and "before" in line]
+    monkeypatch.setattr(choose, "timed", lambda computes, *_: [[9.0], [3.0], [8.0]])
+    model, told = load(folder, "auto", amp="bf16")  # another question
+    assert (model.amp, model.model.architecture.depth) == ("none", 1)
+    assert ": torch 3 ms, onnxruntime 8 ms, torch in bf16 9 ms" in told[-1]
+    [path] = [p for p in (folder / "cache").rglob("choice-*") if "bf16" in p.read_text()]
+    path.write_text(path.read_text()[:99])
+    monkeypatch.setattr(choose, "timed", lambda computes, *_: [[1.0], [3.0], [8.0]])
+    assert load(folder, "auto", amp="bf16")[0].amp == "bf16"
+
+
+def test_what_differs_from_the_model_is_not_chosen(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("onnxruntime")
+    kind = KINDS["onnxruntime"]
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path))
+    opened = type(kind).open
+
+    def wrong(self: Format, path: Path):
+        text, run = opened(self, path)
+        return text, lambda clips: run(clips) + 1e-2
+
+    monkeypatch.setattr(type(kind), "open", wrong)
+    with pytest.raises(UserError, match="onnxruntime computes something else than PyTorch"):
+        load(folder, "onnxruntime")
+    for name, other in KINDS.items():
+        if name != "onnxruntime":
+            monkeypatch.setattr(other, "missing", lambda: "isn't looked at")
+    model, told = load(folder, "auto")
+    assert model.model.architecture is not None
+    assert "no onnxruntime: onnxruntime computes something else" in told[-1]
+    assert not [*tmp_path.rglob("model*")]
+
+
+def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line of JSON a video is all that stdout has."""
+    need("onnxruntime")
+    words = [str(folder / "a.mp4"), "--checkpoint", str(folder / "weights"), "--json"]
+    before = torch.get_num_threads()
+    try:
+        predict([*words, "--threads", "2"])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    plain = json.loads(capsys.readouterr().out)
+    predict([*words, "--backend", "onnxruntime"])
+    found = json.loads(capsys.readouterr().out)
+    assert [guess["name"] for guess in found["topk"]] == [g["name"] for g in plain["topk"]]
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--backend", "onnxruntime", "--amp"], "--amp: onnxruntime computes in float32"),
+        (["--backend", "tensorrt"], "invalid choice: 'tensorrt'"),
+        (["--threads", "0"], "--threads 0: must be 1 or more"),
+    ],
+)
+def test_mistakes(more: list[str], complaint: str, folder: Path) -> None:
+    words = folder / "a.mp4", "--checkpoint", folder / "weights"
+    told = complaint_of(predict, *words, *more)
+    assert complaint in told
+    assert told.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("onnxruntime")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path / "file"))
+    words = folder / "a.mp4", "--checkpoint", folder / "weights", "--backend", "onnxruntime"
+    assert f"{tmp_path / 'file'} is no folder" in complaint_of(predict, *words).splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_missing_package_is_one_line(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path))
+    if find_spec(name):
+        monkeypatch.setitem(sys.modules, name, None)
+    words = folder / "a.mp4", "--checkpoint", folder / "weights", "--backend", name
+    extra = KINDS[name].name
+    assert complaint_of(predict, *words).endswith(f"pip install 'timesformer[{extra}]'\n")

@@ -1,0 +1,116 @@
+"""Files that backends compute, made of a model once and kept.
+
+CACHE/backends/WEIGHTS-CLIP/BACKEND-VERSIONS/model.SUFFIX, where CACHE is $TIMESFORMER_CACHE, else
+timesformer in $XDG_CACHE_HOME, else ~/.cache/timesformer. Anything in it may be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from timesformer.inference.backends import KINDS
+from timesformer.inference.export import checked
+from timesformer.inference.exported import ExportedModel, open_exported
+from timesformer.inference.formats import About, Format
+from timesformer.inference.predictor import Predictor
+from timesformer.utils.errors import UserError, WeightsError
+from timesformer.utils.files import expand_home, make_folder, remove, sweep, temporary_of
+
+BATCHES = (1, 2)
+"""Clips on which a new file is held against the model: it has to be used soon."""
+Tell = Callable[[str], None]
+
+
+def cache_folder() -> Path:
+    """Return where files of backends are kept, whether it is there or not."""
+    base = os.environ.get("TIMESFORMER_CACHE")
+    if not base:
+        base = str(Path(os.environ.get("XDG_CACHE_HOME") or expand_home("~/.cache"), "timesformer"))
+    return Path(expand_home(base)).absolute() / "backends"
+
+
+def folder_of(about: About) -> Path:
+    """Return the folder of a model: of its weights, and of what else is within its graph."""
+    frames, side = about.shape[1:3]
+    said = about.preprocessing
+    graph = [about.weights_sha256, about.architecture, about.shape, about.num_classes]
+    graph += [said.mean, said.std, said.channel_order, about.version]
+    return cache_folder() / f"{digest(graph)}-{frames}x{side}"
+
+
+def place_of(about: About, kind: Format) -> Path:
+    """Return where the file of a model and a backend is, or will be."""
+    name = f"{kind.name}-{digest(kind.versions())}"
+    return folder_of(about) / name / f"model{kind.suffix}"
+
+
+def digest(said: Any) -> str:
+    """Return a name for what JSON can say."""
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def of_backend(model: Predictor, about: About, name: str, source: str, tell: Tell) -> Predictor:
+    """Return a model that a backend computes; its file is made if it isn't there.
+
+    Args:
+        model: on the CPU, in full precision.
+        about: what `about_of` says of it.
+        name: one of KINDS.
+        source: name of the weights, for messages.
+        tell: gets lines for people.
+
+    Raises:
+        UserError: the backend computes something else than the model, or can't express it; or the
+            file can't be written.
+        ModuleNotFoundError: its packages aren't installed.
+    """
+    kind = KINDS[name]
+    path = place_of(about, kind)
+    if path.exists():
+        try:
+            return _predictor(open_exported(path, kind), about, model)
+        except WeightsError as error:
+            tell(f"{error}; it is made again")
+            remove(path.parent)
+    kind.require(False)
+    tell(f"backend {name}: made of {source} once, which may take minutes; kept in {path.parent}")
+    _make(model, path, kind, source)
+    return _predictor(open_exported(path, kind), about, model)
+
+
+def _predictor(found: ExportedModel, about: About, model: Predictor) -> Predictor:
+    """Return the file's model, which makes clips and tests as the weights now say."""
+    if found.about.weights_sha256 != about.weights_sha256 or found.about.shape != about.shape:
+        raise WeightsError(f"{found.path}: is of other weights or clips")
+    found.preprocessing, found.class_names = about.preprocessing.to_json(), about.class_names
+    return Predictor(found, model.testing)
+
+
+def _make(model: Predictor, path: Path, kind: Format, source: str) -> None:
+    """Write the folder of a file whole; what another process has made meanwhile is as good."""
+    folder = path.parent
+    make_folder(folder.parent).chmod(0o700)
+    sweep(folder.parent)
+    aside = temporary_of(folder)
+    try:
+        aside.mkdir()
+        with checked(model, aside / path.name, kind, source=source, batches=BATCHES):
+            pass
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not path.exists():
+                raise
+    except OSError as error:
+        raise UserError(
+            f"{folder}: can't be written ({error.strerror or error}): let TIMESFORMER_CACHE name "
+            "another folder, or take --backend torch"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,91 @@
+"""Machine code that torch makes of a model, with its weights frozen: for this machine alone."""
+
+from __future__ import annotations
+
+import platform
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from timesformer.inference.formats.base import KEY, About, Format, Run
+from timesformer.utils.errors import UserError
+
+EXTRA = f"{KEY}.json"
+OPTIONS: dict[str, Any] = {
+    "freezing": True,  # weights are constants, packed as the matrix products of oneDNN want them
+    "cpp.dynamic_threads": True,  # as many as torch has when it computes, not when it was compiled
+}
+
+
+class Compiled(Format):
+    """An archive of torch's ahead-of-time compiler, for the processor and torch that made it.
+
+    It isn't offered as something to export to: it has a library in it, which is run when it is
+    read, and it can't be taken elsewhere. It lies in this user's cache.
+    """
+
+    name, suffix, runtime = "compiled", ".aoti", "torch's compiler"
+    for_int8 = None
+
+    def versions(self) -> dict[str, str]:
+        """Return what the code depends on: torch, and the processor."""
+        return super().versions() | {
+            "capability": str(torch.backends.cpu.get_cpu_capability()),
+            "machine": platform.machine(),
+        }
+
+    def missing(self) -> str:
+        """Say what is missing: a C++ compiler."""
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except (InvalidCxxCompiler, OSError):
+            return "needs a C++ compiler: install g++ or clang++, or say in CXX where it is"
+        return ""
+
+    def require(self, int8: bool) -> None:
+        """Make sure that something can be compiled.
+
+        Raises:
+            UserError: there is no C++ compiler.
+        """
+        if why := self.missing():
+            raise UserError(f"{self.name}: {why}")
+
+    def write(
+        self, program: ExportedProgram, path: Path, about: About, clips: Sequence[Tensor]
+    ) -> None:
+        """Compile, which takes up to some minutes, and write one file."""
+        package = path.with_suffix(".pt2")  # torch wants this name
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=str(package), inductor_configs=OPTIONS
+        )
+        with zipfile.ZipFile(package, "a", zipfile.ZIP_STORED) as archive:
+            archive.writestr(EXTRA, about.to_text())
+        package.replace(path)
+
+    def open(self, path: Path) -> tuple[str | None, Run]:
+        """Read a file of one's own, and load the library in it.
+
+        Raises:
+            zipfile.BadZipFile: it is damaged.
+        """
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} isn't what it was when it was written")
+            text = archive.read(EXTRA).decode() if EXTRA in archive.namelist() else None
+        compute = torch._inductor.aoti_load_package(str(path))
+
+        def run(clips: Tensor) -> Tensor:
+            with torch.no_grad():
+                logits: Tensor = compute(clips)
+            return logits
+
+        return text, run
