@@ -98,8 +98,9 @@ def export(
     """
     path, kind = Path(path), FORMATS[to]
     check_asked(kind, path, precision, calibrate)
-    said = {"input": input, "precision": precision, "source": source, "calibrate": calibrate}
-    with checked(model, path, kind, **said) as (graph, found, apart):
+    with checked(
+        model, path, kind, input=input, precision=precision, source=source, calibrate=calibrate
+    ) as (graph, found, apart):
         about, batches = found.about, {batch: largest for batch, (largest, _) in apart.items()}
         answers = agreement(model, Predictor(found, model.testing), compare) if compare else None
         timing = speed(graph, found, about)
