@@ -11,7 +11,7 @@ from torch import nn
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.build import choose_trained
-from timesformer.models.freezing import freeze, keep_statistics, warn_of_dead_ends
+from timesformer.models.freezing import freeze, keep_statistics, log_trained, warn_of_dead_ends
 from timesformer.models.lora import add_lora, is_added, merged
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import ConfigError
@@ -71,6 +71,7 @@ def test_a_frozen_prefix_is_not_backpropagated(caplog):
     caplog.set_level(logging.INFO)
     model, clip = small().train(), torch.randn(2, 3, 2, 32, 32)
     freeze(model, "patch_embed, pos_embed, time_embed, cls_token, blocks.[01]")
+    log_trained(model)
     assert "parameters are trained" in caplog.text
     seen = []
     for block in model.model.blocks:

@@ -33,13 +33,14 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "at least 1",
         lambda x: x >= 1,
-        """NUM_SHARDS LOG_PERIOD TRAIN.BATCH_SIZE TRAIN.CHECKPOINT_PERIOD
+        """NUM_SHARDS LOG_PERIOD TRAIN.CHECKPOINT_PERIOD
         TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
         DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
         TIMESFORMER.TUBELET_SIZE
         TIMESFORMER.EMBED_DIM TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
         SOLVER.MAX_EPOCH DATA.NUM_SAMPLES""",
     ),
+    ("at least 1, or auto", lambda x: x >= 0, "TRAIN.BATCH_SIZE"),
     (
         "at least 0",
         lambda x: x >= 0,
@@ -48,7 +49,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         DATA.TEST_SHORT_SIDE
         SOLVER.EARLY_STOP_EPOCHS SOLVER.LRS SOLVER.COSINE_END_LR
         SOLVER.WARMUP_EPOCHS SOLVER.WARMUP_START_LR SOLVER.WEIGHT_DECAY SOLVER.CLIP_GRAD_L2NORM
-        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA LORA.RANK AUG.RAND_AUGMENT_OPS
+        MIXUP.ALPHA MIXUP.CUTMIX_ALPHA LORA.RANK TRAIN.ACTIVATION_GIB AUG.RAND_AUGMENT_OPS
         AUG.COLOR_JITTER""",
     ),
     ("at least 0, or auto", lambda x: x >= 0 or x == -1, "DATA_LOADER.NUM_WORKERS"),
@@ -93,7 +94,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING EMA.DECAY",
     ),
 )
-AUTO = {"DATA_LOADER.NUM_WORKERS": -1}
+AUTO = {"DATA_LOADER.NUM_WORKERS": -1, "TRAIN.BATCH_SIZE": 0}
 """Whole numbers that may be given as the word auto, and the number that stands for it."""
 HUBS = ("timm/", "torchvision/", "hf/")  # weights that are fetched: docs/weights.md
 PATHS = (

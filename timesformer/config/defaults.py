@@ -43,6 +43,7 @@ _C.TRAIN.ENABLE = True
 # Name of a registered dataset; upper or lower case doesn't matter.
 _C.TRAIN.DATASET = "kinetics"
 # Clips in one forward pass of one node, split evenly over its processes. Validation uses it too.
+# auto (or 0) = as many as fit into memory, of those that give GLOBAL_BATCH_SIZE; the log says it.
 _C.TRAIN.BATCH_SIZE = 64
 # Epochs between two validations; the last is always validated. 0 = never.
 _C.TRAIN.EVAL_PERIOD = 1
@@ -82,6 +83,9 @@ _C.TRAIN.FINETUNE = False
 # Parameters that aren't trained: patterns of their names, as in .gitignore, e.g. "*, !head" or
 # "*, !temporal_*, !time_embed, !head" (docs/performance.md); empty = none.
 _C.TRAIN.FREEZE = ""
+# GiB that the activations of a forward pass may take in a process: as many blocks recompute theirs
+# in the backward pass as it takes. 0 = no limit (TIMESFORMER.ACT_CHECKPOINT: all blocks do).
+_C.TRAIN.ACTIVATION_GIB = 0.0
 # Draw rare classes more often, in epochs as long as before: one of n videos in proportion to
 # n^(1 - CLASS_BALANCE). 0 = each video once; 0.5 by the square root; 1 = each class equally often.
 _C.TRAIN.CLASS_BALANCE = 0.0

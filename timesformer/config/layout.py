@@ -51,6 +51,36 @@ def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
     return BatchLayout(clips, ranks_per_node * nodes, wanted // forward, wanted)
 
 
+def batch_choices(cfg: CfgNode, ranks_per_node: int, nodes: int) -> list[int]:
+    """Return the values of TRAIN.BATCH_SIZE that give GLOBAL_BATCH_SIZE by accumulation.
+
+    Raises:
+        ConfigError: there is none, or GLOBAL_BATCH_SIZE leaves it open what a step is.
+    """
+    if not cfg.GLOBAL_BATCH_SIZE:
+        raise ConfigError(
+            "TRAIN.BATCH_SIZE auto needs GLOBAL_BATCH_SIZE, the clips of a step: with 0 they would "
+            "depend on the machine"
+        )
+    step = _step(cfg, "TRAIN", ranks_per_node)
+    most, rest = divmod(cfg.GLOBAL_BATCH_SIZE, nodes)
+    found = [] if rest else [n for n in range(step, most + 1, step) if most % n == 0]
+    if not found:
+        raise ConfigError(
+            f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} doesn't divide into forward passes of "
+            f"{counted(step, 'clip')} or a multiple on {counted(nodes, 'node')} (TRAIN.BATCH_SIZE "
+            f"auto); nearest: {nearest_multiples(cfg.GLOBAL_BATCH_SIZE, step * nodes)}"
+        )
+    return found
+
+
+def with_batch(cfg: CfgNode, clips: int) -> CfgNode:
+    """Return a config with another TRAIN.BATCH_SIZE."""
+    chosen = cfg.clone()
+    chosen.TRAIN.BATCH_SIZE = clips
+    return chosen
+
+
 def too_few_for_a_batch(cfg: CfgNode, videos: int, ranks_per_node: int, nodes: int) -> str:
     """Say what to set where a training set has no video for every place in a batch; else "".
 
@@ -81,10 +111,15 @@ def too_few_for_a_batch(cfg: CfgNode, videos: int, ranks_per_node: int, nodes: i
 
 def smaller_batches(cfg: CfgNode, part: str, ranks_per_node: int) -> list[int]:
     """Return the values below that of TRAIN.BATCH_SIZE, or TEST's, that every process can share."""
-    step = ranks_per_node
-    if part == "TRAIN":
-        step *= math.lcm(cfg.DATA.NUM_SAMPLES, 2 if cfg.MIXUP.ENABLED else 1)
+    step = _step(cfg, part, ranks_per_node)
     return list(range(step, cfg[part].BATCH_SIZE, step))
+
+
+def _step(cfg: CfgNode, part: str, ranks_per_node: int) -> int:
+    """Return the number of clips that every process can share, of which others are multiples."""
+    if part == "TRAIN":
+        ranks_per_node *= math.lcm(cfg.DATA.NUM_SAMPLES, 2 if cfg.MIXUP.ENABLED else 1)
+    return ranks_per_node
 
 
 def half_batch(cfg: CfgNode, part: str) -> str:

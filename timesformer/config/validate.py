@@ -13,7 +13,14 @@ from pathlib import Path
 from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, PATHS, RANGES
 from timesformer.config.defaults import get_cfg
 from timesformer.config.fewer_tokens import reduced_epochs
-from timesformer.config.layout import batch_layout, nearest_multiples, per_rank, ranks
+from timesformer.config.layout import (
+    batch_choices,
+    batch_layout,
+    nearest_multiples,
+    per_rank,
+    ranks,
+    with_batch,
+)
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.launchers import check_tasks, tasks
@@ -34,6 +41,15 @@ def check(cfg: CfgNode) -> None:
     """
     conform(cfg, get_cfg(), "config")  # also catches what Python code has set
     _check_values(cfg)
+    if not cfg.TRAIN.BATCH_SIZE:
+        if cfg.TRAIN.ACTIVATION_GIB:
+            raise ConfigError(
+                "TRAIN.BATCH_SIZE auto fits the batch to memory, and TRAIN.ACTIVATION_GIB what is "
+                "kept to a batch: give a number for the one, or 0 for the other"
+            )
+        # Checked with the least that auto may choose; it divides all others.
+        smallest = batch_choices(cfg, *ranks(cfg))[0] if cfg.TRAIN.ENABLE else ranks(cfg)[0]
+        cfg = with_batch(cfg, smallest)
     if not (cfg.TRAIN.ENABLE or cfg.TEST.ENABLE):
         raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: nothing to do")
     _check_processes(cfg)

@@ -17,6 +17,7 @@ from timesformer.datasets.lists.records import class_counts
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
 from timesformer.datasets.workers import worker_errors
 from timesformer.engine.balance import log_balance
+from timesformer.engine.batch import with_chosen_batch
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.ema import PREFIX, Ema
@@ -24,6 +25,7 @@ from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.interruption import Interruption
 from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.memory import memory_errors
+from timesformer.engine.needs import plan_recomputing
 from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.opening import log_start, part_from_former_run, write_down
 from timesformer.engine.optimizer import construct_optimizer, set_lr
@@ -46,7 +48,7 @@ from timesformer.engine.trace import Enough, Trace
 from timesformer.engine.tubes import TubeChoice
 from timesformer.models.build import build_model
 from timesformer.models.freezing import keep_statistics, warn_of_dead_ends
-from timesformer.utils.checkpoint import Place, is_checkpoint_epoch
+from timesformer.utils.checkpoint import Place, bare, is_checkpoint_epoch
 from timesformer.utils.distributed import (
     device_for,
     get_world,
@@ -81,8 +83,10 @@ def train(cfg: CfgNode, steps: int | None = None) -> nn.Module:
             a process that reads has ended.
         Stopped: a signal asked for it; what was done is saved.
     """
-    with run_scope(cfg), memory_errors(cfg, "TRAIN"):
-        return _train(cfg, steps)
+    with run_scope(cfg):
+        cfg = with_chosen_batch(cfg)
+        with memory_errors(cfg, "TRAIN"):
+            return _train(cfg, steps)
 
 
 def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
@@ -93,6 +97,7 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     train_loader = together(lambda: construct_loader(cfg, "train"))
     val_loader = together(lambda: construct_loader(cfg, "val")) if cfg.TRAIN.EVAL_PERIOD else None
     model = build_model(cfg)
+    plan_recomputing(cfg, bare(model), layout.per_rank)
     dataset = train_loader.dataset
     counts = class_counts(dataset.records, cfg.MODEL.NUM_CLASSES)
     interruption = Interruption(cfg)

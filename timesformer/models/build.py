@@ -16,7 +16,7 @@ from timesformer.models import others, vit  # noqa: F401  (register models)
 from timesformer.models.architecture import KNOBS, NAMED_SIZES, Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock
 from timesformer.models.base import VideoModel
-from timesformer.models.freezing import freeze
+from timesformer.models.freezing import freeze, log_trained
 from timesformer.models.lora import add_lora
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world, weights_from_main
@@ -62,6 +62,7 @@ def build_model(cfg: CfgNode, gpu_id: int | None = None, *, training: bool = Tru
     model = make_model(cfg).to(device)
     if training:
         choose_trained(cfg, model)
+        log_trained(model)
     if cfg.TRAIN.SHARDING == "fsdp":
         _require_blocks(cfg, model)
         weights_from_main(model)  # as DistributedDataParallel does

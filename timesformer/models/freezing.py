@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def freeze(model: nn.Module, patterns: str) -> None:
-    """Freeze the parameters that patterns select, in place, and say how many are left.
+    """Freeze the parameters that patterns select, in place.
 
     What LoRA adds is trained whatever they are, and the weights that it is added to aren't.
 
@@ -30,33 +30,28 @@ def freeze(model: nn.Module, patterns: str) -> None:
     named = {n.removeprefix("model."): p for n, p in model.named_parameters() if not is_added(n)}
     for name in selected(named, patterns, "TRAIN.FREEZE"):
         named[name].requires_grad_(False)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
+    if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError(
             f"TRAIN.FREEZE {patterns!r:.200}: every parameter is frozen: except some, e.g. "
             "'*, !head'"
         )
-    left = [name for name, parameter in named.items() if parameter.requires_grad]
-    if len(trained) < len([*model.parameters()]):
-        total, own = count(model), sum(p.numel() for p in trained)
-        logger.info(
-            "%s of %s parameters are trained (%.3g %%), in %s; %s are frozen",
-            *(f"{own:,}", f"{total:,}", 100 * own / total, _where(trained, left)),
-            f"{total - own:,}",
-        )
 
 
-def count(model: nn.Module) -> int:
-    """Return the number of a model's parameters, frozen ones too."""
-    return sum(p.numel() for p in model.parameters())
-
-
-def _where(trained: list[nn.Parameter], left: list[str]) -> str:
-    """Say which parameters are trained: the first parts of their names, each once."""
-    parts = dict.fromkeys(name.partition(".")[0] for name in left)
-    shown = ", ".join(parts) or "none of the model's own"
-    added = len(trained) - len(left)
-    return f"{counted(len(trained), 'tensor')} ({shown}{f', {added} of LoRA' if added else ''})"
+def log_trained(model: nn.Module) -> None:
+    """Say which parameters of a model are trained, if some aren't."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    total, own = (sum(p.numel() for p in some) for some in (model.parameters(), trained.values()))
+    if own == total:
+        return
+    left = [name.removeprefix("model.") for name in trained if not is_added(name)]
+    parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name in left))
+    if added := len(trained) - len(left):
+        parts += f"{', ' * bool(parts)}{added} of LoRA"
+    logger.info(
+        "%s of %s parameters are trained (%.3g %%), in %s (%s); %s are frozen",
+        *(f"{own:,}", f"{total:,}", 100 * own / total, counted(len(trained), "tensor"), parts),
+        f"{total - own:,}",
+    )
 
 
 def warn_of_dead_ends(model: nn.Module) -> None:

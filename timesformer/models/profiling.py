@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from timesformer.models.attention.layers import set_fused_attention
+from timesformer.utils.precision import autocast
 from timesformer.utils.text import format_table
 
 
@@ -105,23 +106,40 @@ def _macs_by_module(model: nn.Module, clip_shape: tuple[int, ...]) -> Mapping[st
 def activation_bytes(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
     """Memory that one more clip in a training batch keeps for the backward pass, in bytes.
 
-    In float32 and with fused attention, as torch runs it on the CPU; what is freed again within the
-    forward pass isn't counted.
+    In float32; for others see `held_bytes`.
 
     Args:
         model: on the meta device.
         clip_shape: (C, T, H, W).
     """
+    return held_bytes(model, clip_shape)[1]
+
+
+def held_bytes(model: nn.Module, clip_shape: tuple[int, ...], amp: str = "none") -> tuple[int, int]:
+    """Memory that a forward pass in training keeps for the backward pass, in bytes.
+
+    With fused attention, as torch runs it on the CPU; what is freed again within the forward pass
+    isn't counted. Parameters that are frozen keep what has to be kept without them.
+
+    Args:
+        model: on the meta device.
+        clip_shape: (C, T, H, W).
+        amp: none, bf16 or fp16, which takes what bf16 does.
+
+    Returns:
+        Bytes whatever the batch, e.g. of weights that are rounded for the pass, and of each clip.
+    """
     model = copy.deepcopy(model).train()
-    held = []
+    held, cpu = [], torch.device("cpu")
     with FakeTensorMode(allow_non_fake_inputs=True):  # real operators, no data
         model.to_empty(device="cpu")
         for batch in (2, 3):  # not 1: a batch of one spares some copies
-            with LiveStorages() as live:
+            with LiveStorages() as live, autocast(cpu, "none" if amp == "none" else "bf16"):
                 logits = model(torch.empty(batch, *clip_shape))
                 held.append(live.total_bytes())
             del logits
-    return held[1] - held[0]
+    per_clip = held[1] - held[0]
+    return held[0] - 2 * per_clip, per_clip
 
 
 class LiveStorages(TorchDispatchMode):

@@ -100,6 +100,9 @@ class SpaceTimeBlock(nn.Module):
     options: ClassVar[frozenset[str]] = frozenset()
     """Keyword arguments that the scheme takes besides those of every scheme."""
 
+    recompute = False
+    """Recompute this block's activations in the backward pass, as `act_checkpoint` does of all."""
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Derive the start of `extra_steps`, unless the class itself says another."""
         super().__init_subclass__(**kwargs)

@@ -226,7 +226,7 @@ class VisionTransformer(nn.Module):
 
     def run_block(self, block: nn.Module, x: Tensor, grid: TokenGrid) -> Tensor:
         """One block, its activations recomputed in the backward pass if that is asked for."""
-        if self.act_checkpoint and self.training:
+        if self.training and (self.act_checkpoint or getattr(block, "recompute", False)):
             return checkpoint(block, x, grid, use_reentrant=False)
         return block(x, grid)
 
