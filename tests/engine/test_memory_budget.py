@@ -100,7 +100,7 @@ def test_auto_takes_what_fits_and_keeps_the_step(synthetic_dir, tmp_path, monkey
     auto = ONE | {"TRAIN__BATCH_SIZE": "auto", "GLOBAL_BATCH_SIZE": 12}
     needs = training_needs(small_cfg(synthetic_dir, tmp_path))
     memory = {"free": round(needs.total(5) / module.OF_CPU)}
-    monkeypatch.setattr(module, "free_memory", lambda device: memory["free"])
+    monkeypatch.setattr(module, "memory_left", lambda: memory["free"])
     cfg = small_cfg(synthetic_dir, tmp_path / "auto", **auto)
     assert cfg.TRAIN.BATCH_SIZE == 0
     train(cfg)

@@ -18,7 +18,6 @@ from timesformer.engine.needs import GIB, Needs, clip_shape, training_needs
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.engine.resume import stored_keys
 from timesformer.models.build import choose_trained, make_model
-from timesformer.models.timing import free_memory
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.distributed import (
     device_for,
@@ -29,6 +28,7 @@ from timesformer.utils.distributed import (
     together,
 )
 from timesformer.utils.errors import TrainingError
+from timesformer.utils.limits import memory_left
 from timesformer.utils.logging import get_logger
 from timesformer.utils.precision import autocast
 from timesformer.utils.text import counted
@@ -88,7 +88,7 @@ def _before(cfg: CfgNode) -> int:
 
 def _by_calculation(cfg: CfgNode, choices: Sequence[int]) -> int:
     """Return the largest choice that all processes of the node have memory for; 0 for none."""
-    free = free_memory(torch.device("cpu")) or UNKNOWN
+    free = memory_left() or UNKNOWN
     own = int(OF_CPU * free) // get_world().local_size
     needs = training_needs(cfg, get_world().size)
     logger.info(

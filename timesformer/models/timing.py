@@ -9,7 +9,6 @@ import copy
 import math
 import statistics
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from timesformer.models.profiling import LiveStorages
 from timesformer.utils.errors import UserError
+from timesformer.utils.limits import memory_left
 from timesformer.utils.text import counted
 
 
@@ -121,7 +121,7 @@ def check_memory(
     Raises:
         UserError: they don't.
     """
-    free = free_memory(torch.device(device))
+    free = _free_memory(torch.device(device))
     needed = sum(p.nbytes for p in model.parameters()) + peak_bytes(model, view_shape, batch)
     if free is not None and needed > free:
         raise UserError(
@@ -130,17 +130,11 @@ def check_memory(
         )
 
 
-def free_memory(device: torch.device) -> int | None:
+def _free_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a device; None where the system doesn't say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    return None
+    return memory_left()
 
 
 def peak_bytes(model: nn.Module, view_shape: tuple[int, ...], batch: int = 1) -> int:
