@@ -16,7 +16,7 @@ from timesformer.models.architecture import Architecture
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = dict(get_cfg().leaves())
 # Used by config/layout.py and config/fewer_tokens.py, which training, testing and the loaders call.
-IN_CONFIG = {"GLOBAL_BATCH_SIZE", "TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE", "TRAIN.FULL_EPOCHS"}
+IN_CONFIG = {"TEST.BATCH_SIZE", "TRAIN.FULL_EPOCHS"}
 # A knob of the model is read through `Architecture`; its model's name is for the registry.
 KNOBS = {f.metadata["key"]: f.name for f in fields(Architecture) if f.name != "model"}
 NETWORKS = (  # that have all knobs

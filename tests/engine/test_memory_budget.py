@@ -102,7 +102,7 @@ def test_auto_takes_what_fits_and_keeps_the_step(synthetic_dir, tmp_path, monkey
     memory = {"free": round(needs.total(5) / module.OF_CPU)}
     monkeypatch.setattr(module, "memory_left", lambda: memory["free"])
     cfg = small_cfg(synthetic_dir, tmp_path / "auto", **auto)
-    assert cfg.TRAIN.BATCH_SIZE == 0
+    assert cfg.TRAIN.BATCH_SIZE == -1
     train(cfg)
     (start,) = stats(tmp_path / "auto", "start")
     layout = ("clips_per_rank", "accumulation", "global_batch")

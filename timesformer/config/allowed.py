@@ -40,7 +40,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         TIMESFORMER.EMBED_DIM TIMESFORMER.NUM_HEADS MODEL.NUM_CLASSES
         SOLVER.MAX_EPOCH DATA.NUM_SAMPLES""",
     ),
-    ("at least 1, or auto", lambda x: x >= 0, "TRAIN.BATCH_SIZE"),
+    ("at least 1, or auto", lambda x: x >= 1 or x == -1, "TRAIN.BATCH_SIZE"),
     (
         "at least 0",
         lambda x: x >= 0,
@@ -94,7 +94,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
         "TIMESFORMER.DROP_PATH_RATE SOLVER.MOMENTUM SOLVER.LABEL_SMOOTHING EMA.DECAY",
     ),
 )
-AUTO = {"DATA_LOADER.NUM_WORKERS": -1, "TRAIN.BATCH_SIZE": 0}
+AUTO = {"DATA_LOADER.NUM_WORKERS": -1, "TRAIN.BATCH_SIZE": -1}
 """Whole numbers that may be given as the word auto, and the number that stands for it."""
 HUBS = ("timm/", "torchvision/", "hf/")  # weights that are fetched: docs/weights.md
 PATHS = (

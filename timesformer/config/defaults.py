@@ -43,7 +43,7 @@ _C.TRAIN.ENABLE = True
 # Name of a registered dataset; upper or lower case doesn't matter.
 _C.TRAIN.DATASET = "kinetics"
 # Clips in one forward pass of one node, split evenly over its processes. Validation uses it too.
-# auto (or 0) = as many as fit into memory, of those that give GLOBAL_BATCH_SIZE; the log says it.
+# auto (or -1) = as many as fit into memory, of those that give GLOBAL_BATCH_SIZE; the log says it.
 _C.TRAIN.BATCH_SIZE = 64
 # Epochs between two validations; the last is always validated. 0 = never.
 _C.TRAIN.EVAL_PERIOD = 1

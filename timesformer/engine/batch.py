@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from fvcore.common.config import CfgNode
 
+from timesformer.config.allowed import AUTO
 from timesformer.config.layout import batch_choices, with_batch
 from timesformer.engine.memory import is_out_of_memory
 from timesformer.engine.needs import GIB, Needs, clip_shape, training_needs
@@ -50,7 +51,7 @@ def with_chosen_batch(cfg: CfgNode) -> CfgNode:
         ConfigError: no number gives GLOBAL_BATCH_SIZE.
         TrainingError: not even the least fits.
     """
-    if cfg.TRAIN.BATCH_SIZE:
+    if AUTO["TRAIN.BATCH_SIZE"] != cfg.TRAIN.BATCH_SIZE:
         return cfg
     world = get_world()
     choices = batch_choices(cfg, world.local_size, world.size // world.local_size)
