@@ -15,10 +15,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from timesformer.utils.peak_rates import PEAKS
 from timesformer.utils.text import format_table
 
 RESULTS = Path(__file__).parent / "results" / "loading_cpu.txt"
-PEAK = {"a100": 312.0, "h100": 989.0}  # dense bf16 TFLOP/s, as NVIDIA says
+PEAK = {name.lower(): PEAKS[name]["bf16"] for name in ("A100", "H100")}
 FRAME_MS = 90 / 250  # of one core, for a frame of 340×256, with those that are wanted converted
 EPOCHS = 15  # of every recipe below
 

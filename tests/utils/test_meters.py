@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
-from timesformer.utils import meters
+from timesformer.utils import data_wait, meters
 from timesformer.utils.meters import TrainMeter, hours_minutes_seconds
 
 
@@ -22,10 +23,12 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(meters, "time", clock)
+    monkeypatch.setattr(data_wait, "time", clock)
     return clock
 
 
 def step(meter: TrainMeter, clock: Clock, sums: list[float], wait: float, work: float) -> None:
+    meter.wait()
     clock.now += wait
     meter.data_ready()
     clock.now += work
@@ -58,6 +61,34 @@ def test_lines_are_about_the_steps_since_the_last_and_epochs_about_all(clock):
     assert epoch["top1_err"] == pytest.approx(100 * 4 / 6)
     assert (epoch["dt"], epoch["dt_data"], epoch["seconds"]) == (5.0, 2.0, 10.0)
     assert epoch["eta"] == "0:00:00"
+
+
+def test_what_isnt_waiting_for_data_is_not_counted_as_such(clock):
+    meter = TrainMeter(epoch=0, max_epoch=1, steps=2)
+    step(meter, clock, [8.0, 4, 0, 4], wait=1, work=2)
+    clock.now += 5  # a checkpoint is saved
+    step(meter, clock, [4.0, 0, 0, 2], wait=3, work=4)
+    epoch = meter.epoch_stats()
+    assert (epoch["dt"], epoch["dt_data"], epoch["step_seconds"]) == (7.5, 2.0, 15.0)
+    assert (epoch["data_wait"], epoch["data_wait_first"]) == (4 / 15, 1.0)
+    assert epoch["clips_per_s"] == 6 / 15
+
+
+def test_an_epoch_that_is_gone_on_with_has_the_waits_of_before(clock):
+    before = TrainMeter(epoch=0, max_epoch=1, steps=3)
+    step(before, clock, [8.0, 4, 0, 4], wait=1, work=2)
+    said = json.loads(json.dumps(before.to_json()))
+    meter = TrainMeter(epoch=0, max_epoch=1, steps=3)
+    meter.restore(said)
+    step(meter, clock, [4.0, 0, 0, 4], wait=2, work=1)  # workers start again
+    step(meter, clock, [4.0, 0, 0, 4], wait=3, work=1)
+    epoch = meter.epoch_stats()
+    assert (epoch["data_wait"], epoch["data_wait_first"]) == (6 / 10, 3.0)
+    assert epoch["clips_per_s"] == 12 / 10
+    del said["data_wait"]  # as it was written formerly
+    old = TrainMeter(epoch=0, max_epoch=1, steps=3)
+    old.restore(said)
+    assert old.epoch_stats()["data_wait"] == 1 / 3
 
 
 def test_no_steps_divides_by_nothing():

@@ -29,6 +29,7 @@ from timesformer.engine.needs import plan_recomputing
 from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.opening import log_start, part_from_former_run, write_down
 from timesformer.engine.optimizer import construct_optimizer, set_lr
+from timesformer.engine.pace import Pace
 from timesformer.engine.resume import list_digest
 from timesformer.engine.saving import Saver, log_space, predicted_bytes
 from timesformer.engine.scope import run_scope, tensorboard_dir
@@ -180,6 +181,7 @@ def run_epochs(
     # part in the exchanges of a validation all the same.
     total = 0 if val_loader is None else len(val_loader.dataset)
     broken, best = BrokenVideos(cfg.OUTPUT_DIR, "val", total), Best(state)
+    pace = Pace(state, train_loader)
 
     def validate(epoch: int) -> None:
         assert val_loader is not None
@@ -214,7 +216,7 @@ def run_epochs(
     while not over:
         epoch, done = done, done + 1
         stats = train_epoch(state, train_loader, epoch, tensorboard)
-        log_json_stats(stats, cfg.OUTPUT_DIR)
+        log_json_stats(stats | pace.judge(epoch, stats), cfg.OUTPUT_DIR)
         check_finite(state, f"after epoch {done}")
         last = done == cfg.SOLVER.MAX_EPOCH
         saved = last or is_checkpoint_epoch(cfg, epoch) or state.interruption.due
@@ -284,12 +286,13 @@ def train_epoch(
     state.model.train()
     keep_statistics(state.model)
     steps = steps_of(state, loader)
-    meter = TrainMeter(epoch, cfg.SOLVER.MAX_EPOCH, steps)
+    meter = TrainMeter(epoch, cfg.SOLVER.MAX_EPOCH, steps, state.device)
     if first:
         go_on_measuring(meter, measured)
     groups = in_groups(loader, state.layout.accumulation)
     doing("wait for videos", f"epoch {epoch + 1}, step {first + 1}")
     bar = progress(groups, desc=f"epoch {epoch + 1}", total=steps, initial=first)
+    meter.wait()
     for step, group in enumerate(bar, first):
         meter.data_ready()
         lr = get_lr_at_epoch(cfg, epoch + step / steps)
@@ -311,6 +314,7 @@ def train_epoch(
         if result.save and step + 1 < steps:  # else the epoch is saved
             save_within(state, epoch, step + 1, meter)
         doing("wait for videos", f"epoch {epoch + 1}, step {step + 2}")
+        meter.wait()
     doing("end of the epoch", epoch + 1)
     state.broken.gather()
     return meter.epoch_stats() | {"replaced_videos": len(state.broken.failed)}

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from timesformer.utils.data_wait import DataWait
+
 
 class _Window:
     """Sums over some steps: loss, clips wrong at top-1, at top-5, clips; and seconds.
@@ -49,15 +51,19 @@ class _Window:
 class TrainMeter:
     """Times and errors of one training epoch.
 
-    Call `data_ready` when the data of a step has arrived and `update` when the step is done.
+    Call `wait` before the data of a step is asked for, `data_ready` when it has arrived and
+    `update` when the step is done.
 
     Args:
         epoch: from 0.
         max_epoch: epochs of the run, for the estimate of the time left.
         steps: optimizer steps of this epoch.
+        device: of the model.
     """
 
-    def __init__(self, epoch: int, max_epoch: int, steps: int) -> None:
+    def __init__(
+        self, epoch: int, max_epoch: int, steps: int, device: torch.device | None = None
+    ) -> None:
         self.epoch = epoch
         self.max_epoch = max_epoch
         self.steps = steps
@@ -65,13 +71,16 @@ class TrainMeter:
         self._all = _Window()
         self._recent = _Window()  # since the last iter_stats
         self._start = self._last = time.perf_counter()
+        self._wait = DataWait(device or torch.device("cpu"))
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `restore` needs to go on within the epoch."""
+        """Return what `restore` needs to go on within the epoch; all ranks call it together."""
+        self._wait.agree()
         seconds = time.perf_counter() - self._start
         return {
             "epoch": self._all.to_json() | {"wall_seconds": seconds},
             "recent": self._recent.to_json(),
+            "data_wait": self._wait.to_json(),
         }
 
     def restore(self, said: Mapping[str, Any]) -> None:
@@ -82,11 +91,18 @@ class TrainMeter:
         """
         self._all.restore(said["epoch"])
         self._recent.restore(said["recent"])
+        # Checkpoints of before had what the main process waited alone.
+        alone = {"total": said["epoch"]["data_seconds"], "first": 0.0}
+        self._wait.restore(said.get("data_wait", alone))
         self._start -= float(said["epoch"]["wall_seconds"])
 
+    def wait(self) -> None:
+        """Note that the data of the next step is asked for."""
+        self._wait.begin()
+
     def data_ready(self) -> None:
-        """Note that data has arrived: the time since the last step was spent waiting for it."""
-        waited = time.perf_counter() - self._last
+        """Note that it has arrived."""
+        waited = self._wait.over()
         for window in (self._all, self._recent):
             window.data_seconds += waited
 
@@ -122,12 +138,23 @@ class TrainMeter:
         }
 
     def epoch_stats(self) -> dict[str, Any]:
-        """Statistics of the whole epoch."""
+        """Statistics of the whole epoch; all ranks call it together.
+
+        step_seconds is the time of its steps with their waits, data_wait the share of it in which
+        the model waited for data (see `DataWait`), data_wait_first the seconds for the first step,
+        or where a run went on, of these.
+        """
+        self._wait.agree()
+        seconds = self._all.seconds
         return {
             "split": "train_epoch",
             "epoch": f"{self.epoch + 1}/{self.max_epoch}",
             "seconds": time.perf_counter() - self._start,
             **self._stats(self._all),
+            "step_seconds": seconds,
+            "clips_per_s": self._all.sums[3] / seconds if seconds else 0.0,
+            "data_wait": min(1.0, self._wait.total / seconds) if seconds else 0.0,
+            "data_wait_first": self._wait.first,
             "skipped_steps": self._all.left_out,
         }
 
