@@ -19,12 +19,14 @@ from dataset_layouts import (
 from PIL import Image
 from small_run import ROOT
 
+from timesformer.commands import check_data
 from timesformer.commands.check_data import main
 from timesformer.config.defaults import get_cfg
 from timesformer.datasets.build import build_dataset
 from timesformer.datasets.lists.records import Images, Record
 from timesformer.prepare.check import shared, size_warnings
 from timesformer.prepare.inspect import SplitReport, VideoReport
+from timesformer.prepare.savings import Savings
 from timesformer.utils.errors import AnnotationError, UserError
 
 KINETICS = ROOT / "configs" / "Kinetics" / "TimeSformer_divST_8x32_224.yaml"
@@ -36,7 +38,8 @@ def check(output: Path, options: dict[str, object], *words: str, recipe: Path = 
     """Run the command; returns its exit status."""
     pairs = [str("" if word == "''" else word) for pair in options.items() for word in pair]
     try:
-        main(["--cfg", str(recipe), "--output", str(output), "--workers", "0", *words, *pairs])
+        fixed = ["--cfg", str(recipe), "--output", str(output), "--workers", "0", "--sample", "0"]
+        main([*fixed, *words, *pairs])
     except SystemExit as error:
         return int(error.code or 0)
     return 0
@@ -109,6 +112,26 @@ def test_every_fault_is_found(
     assert "- train: 8 of 8 videos are shorter than a clip of 8.53 s (DATA.NUM_FRAMES" in text
     with Image.open(tmp_path / "data.png") as picture:
         assert min(picture.size) > 500
+
+
+def test_what_copies_would_save_is_measured_on_some_files(
+    faulty: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    assert check(tmp_path, faulty, "--splits", "train", "--sample", "3") == 1
+    text = capsys.readouterr().out
+    assert "measured on 3 of 8 videos" in text
+    assert "as they are" in text
+    assert "prepared  " in text
+    fast = Savings(3, 7, clip_ms=50.0, copy_ms=10.0, disk=1e9, copy_disk=5e8, hours=2.0)
+    monkeypatch.setattr(check_data, "measure", lambda *_: fast)
+    check(tmp_path, faulty, "--splits", "train", "--sample", "3")
+    text = capsys.readouterr().out
+    assert "They load 5.0 times as fast, and making them takes 2 hours of one core" in text
+    made = f"timesformer prepare-data --cfg {KINETICS} --output PREPARED DATA.PATH_TO_DATA_DIR"
+    assert made in text
+    monkeypatch.setattr(check_data, "measure", lambda *_: fast._replace(copy_ms=45.0))
+    check(tmp_path, faulty, "--splits", "train", "--sample", "3")
+    assert "They load 1.11 times as fast: it isn't worth while." in capsys.readouterr().out
 
 
 def test_clean_lists_have_all_that_can_be_read(faulty: dict[str, object], tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ Prints a table for each split and writes, to OUTPUT_DIR/check_data or --output:
     data.png              frame rates, sizes, durations, videos per class
     {train,val,test}.csv  the lists without files that are missing or broken
 
+It also makes copies of a few files as `prepare-data` does, in a temporary folder, and says what
+copies of all would save.
+
 Exit status: 0 all is well, 1 there are problems, 2 it couldn't be checked.
 
 Example:
@@ -16,6 +19,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -39,12 +43,17 @@ from timesformer.prepare.check import (
     write_tables,
 )
 from timesformer.prepare.inspect import BROKEN, MISSING, SplitReport
+from timesformer.prepare.savings import measure
+from timesformer.prepare.transcode import TranscodeSettings
+from timesformer.utils.errors import UserError
 from timesformer.utils.files import make_places
 from timesformer.utils.parser import CommandParser, load_recipe, output_path
 from timesformer.utils.run_lock import run_lock
 from timesformer.utils.text import counted, format_table
 
 PICTURE = "data.png"
+SAMPLE = 4
+WORTH_IT = 1.25  # times as fast: what is gained by less is no reason for copies
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,10 +68,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--digests", action="store_true",
         help="of videos in shards, hold all their bytes against the SHA-256 of the index",
     )  # fmt: skip
+    parser.add_argument(
+        "--sample", type=int, default=SAMPLE, metavar="N",
+        help="files to measure on what prepared copies would save (%(default)s; 0: don't)",
+    )  # fmt: skip
     parser.add_workers()
     parser.add_argument("--output", type=output_path, metavar="DIR", help="OUTPUT_DIR/check_data")
     parser.add_pairs()
-    return parser.parse(argv)
+    args = parser.parse(argv)
+    if args.sample < 0:
+        raise UserError(f"--sample {args.sample}: must be 0 or more")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -93,7 +109,42 @@ def check(args: argparse.Namespace, cfg: CfgNode, output: Path) -> Checked:
         path, count = write_clean_list(output, report, cfg)
         print(f"wrote {path}, {count:,} of {counted(len(report.videos), 'video')}")
     draw(output / PICTURE, found.reports, cfg.TRAIN.DATASET)
+    if args.sample:
+        print_savings(args, found.reports, TranscodeSettings(frames_fps=cfg.DATA.FRAMES_FPS))
     return found
+
+
+def print_savings(
+    args: argparse.Namespace, reports: Sequence[SplitReport], settings: TranscodeSettings
+) -> None:
+    """Print what prepared copies would save, and the command that makes them."""
+    try:
+        found = measure(reports, args.sample, settings)
+    except UserError as error:
+        print(f"what copies would save isn't known: {error}")
+        return
+    if found is None:
+        return
+    rows = [("", "ms a clip", "clips/s of a core", "GB of all videos")]
+    for name, ms, size in (
+        ("as they are", found.clip_ms, found.disk),
+        ("prepared", found.copy_ms, found.copy_disk),
+    ):
+        rows.append((name, f"{ms:.1f}", f"{1e3 / ms:.1f}", f"{size / 1e9:.3g}"))
+    print(
+        f"\nWhat copies by `timesformer prepare-data` save (short side {settings.short_side}, a "
+        f"keyframe every {settings.gop} frames),\nmeasured on {found.sampled} of "
+        f"{counted(found.videos, 'video')}:\n{format_table(rows, gap='   ')}"
+    )
+    gain = found.clip_ms / found.copy_ms
+    if gain < WORTH_IT:
+        print(f"They load {gain:.2f} times as fast: it isn't worth while.")
+        return
+    words = ["--cfg", str(args.cfg_file), "--output", "PREPARED", *args.opts]
+    print(
+        f"They load {gain:.1f} times as fast, and making them takes {found.hours:.2g} hours of one "
+        f"core:\n  timesformer prepare-data {shlex.join(words)}"
+    )
 
 
 def print_tables(reports: Sequence[SplitReport], problems: Sequence[Finding]) -> None:

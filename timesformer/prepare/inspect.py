@@ -43,6 +43,7 @@ class VideoReport(NamedTuple):
         fps: frames per second; 0 like the next ones if it can't be read.
         short_side: pixels.
         duration: seconds.
+        size: bytes of a file; 0 of a folder, and in shards.
     """
 
     real: str
@@ -53,6 +54,7 @@ class VideoReport(NamedTuple):
     fps: float = 0.0
     short_side: int = 0
     duration: float = 0.0
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ class InspectOptions:
             fps, short_side, duration = self._measure(path, images)
         except VideoError as error:
             return report._replace(kind=BROKEN, reason=error.reason)
-        same = real if Path(real).is_dir() else _fingerprint(real)
-        return report._replace(same=same, fps=fps, short_side=short_side, duration=duration)
+        same, size = (real, 0) if Path(real).is_dir() else _fingerprint(real)
+        return report._replace(
+            same=same, fps=fps, short_side=short_side, duration=duration, size=size
+        )
 
     def _in_shards(self, path: str, images: Images | None, shards: Shards) -> VideoReport:
         report = VideoReport(path, same=path)
@@ -142,14 +146,14 @@ class InspectOptions:
         return VideoReport(real, same=real, kind=BROKEN, reason=CRASHED)
 
 
-def _fingerprint(path: str) -> str:
-    """Size and both ends of a file: enough to tell videos, and quick."""
+def _fingerprint(path: str) -> tuple[str, int]:
+    """Size and both ends of a file, enough to tell videos, and quick; and its size."""
     with open_regular(path) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - FINGERPRINT))
         end = file.read()
         file.seek(0)
-        return f"{size} {hashlib.sha256(file.read(FINGERPRINT) + end).hexdigest()}"
+        return f"{size} {hashlib.sha256(file.read(FINGERPRINT) + end).hexdigest()}", size
 
 
 def _leaves(root: str, path: str, real: str) -> bool:
