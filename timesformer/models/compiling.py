@@ -1,0 +1,116 @@
+"""Blocks that torch.compile makes one code of, which serves all of them.
+
+What a block computes is compiled, and not the model: twelve equal blocks take one compilation, and
+the state dict is what it was. Their weights are inputs of the code; so is what differs between
+blocks (the rate of DropPath) or micro-batches (which part of a batch it is), and the batch may be of
+any size: one of a single clip is compiled by itself, and so is training, evaluation, and another
+dtype.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from timesformer.models.attention import SpaceTimeBlock, TokenGrid
+from timesformer.models.attention.layers import DropPath, Dropping
+from timesformer.utils.errors import ConfigError, in_one_line
+from timesformer.utils.logging import get_logger
+
+logger = get_logger(__name__)
+
+# Compilations of one block that a process may need: training, evaluation, other sizes and dtypes.
+# Beyond, torch gives up, which `fullgraph` makes an error: it would be slow for a reason unseen.
+MOST = 64
+# Dropout draws as it does without compiling.
+OPTIONS = {"fallback_random": True}
+
+
+def compile_blocks(model: nn.Module, asked: str, backend: str = "inductor") -> None:
+    """Let the blocks of a model be compiled when they compute first, in place.
+
+    Before ranks share the model (`fully_shard`), after it is wrapped in DistributedDataParallel or
+    before. A copy of it is compiled as well, and by the same code.
+
+    Args:
+        model: on its device.
+        asked: the key or option that asks for it, for messages.
+        backend: of torch.compile.
+
+    Raises:
+        ConfigError: the model has no such blocks; or nothing can be compiled here.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]
+    if not blocks:
+        raise ConfigError(
+            f"{asked} compiles the blocks of space-time attention, and {type(model).__name__} has "
+            "none: leave it out"
+        )
+    if backend == "inductor":
+        require_compiler(asked, next(model.parameters()).device)
+    # With several ranks torch would cut a block's code to fit the packets in which gradients are
+    # sent; blocks are smaller than the model, so sending begins early enough without.
+    torch._dynamo.config.optimize_ddp = False
+    dropping = any(isinstance(block.drop_path, DropPath) for block in blocks)
+    for block in blocks:
+        if dropping and not isinstance(block.drop_path, DropPath):
+            block.drop_path = DropPath(0.0)  # the first one has none: it would be other code
+        block.__class__ = _compiled(type(block), backend)
+
+
+def require_compiler(asked: str, device: torch.device) -> None:
+    """Compile something small, to know before a run begins whether that can be done here.
+
+    Raises:
+        ConfigError: it can't.
+    """
+    try:
+        torch.compile(_trial, fullgraph=True)(torch.ones(8, device=device))
+    except Exception as error:
+        said = in_one_line(str(error.__cause__ or error))
+        raise ConfigError(
+            f"{asked}: torch.compile can't make code for {device.type} here ({said:.200}): it needs "
+            "a C++ compiler (g++ or clang++, or what CXX names), and Triton for a GPU; install it, "
+            "or leave compiling out"
+        ) from error
+
+
+def _trial(x: Tensor) -> Tensor:
+    return torch.sin(x) + 1
+
+
+class _Compiled:
+    """Comes before a scheme's class in blocks that are compiled."""
+
+
+@cache
+def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
+    """Return a class of the same name whose forward is compiled; of one that is, itself."""
+    if issubclass(kind, _Compiled):
+        return kind
+    options = OPTIONS if backend == "inductor" else None
+
+    @torch.compile(
+        fullgraph=True, backend=backend, options=options, recompile_limit=MOST, isolate_recompiles=True
+    )
+    def run(block: SpaceTimeBlock, x: Tensor, grid: TokenGrid) -> Tensor:
+        # Said by x alone: as a number of its own the batch would be another input, and compiled
+        # twice before torch took it for one that varies.
+        per_clip = 1 if kind.one_sequence_per_clip else grid.frames
+        return kind.forward(block, x, grid._replace(batch=x.shape[0] // per_clip))
+
+    def forward(self: Any, x: Tensor, grid: TokenGrid) -> Tensor:
+        """Map tokens to tokens of the same shape, by compiled code."""
+        if self.training:
+            for module in self.modules():
+                if isinstance(module, Dropping):
+                    module.tell()
+        torch._dynamo.maybe_mark_dynamic(x, 0)
+        result: Tensor = run(self, x, grid._replace(batch=0))
+        return result
+
+    body = {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    return type(kind.__name__, (_Compiled, kind), body)
