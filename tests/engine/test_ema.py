@@ -91,7 +91,7 @@ def test_it_changes_nothing_else_and_both_are_validated(synthetic_dir, tmp_path)
 def test_a_step_that_is_left_out_is_not_followed(synthetic_dir, tmp_path, monkeypatch):
     real_scaler, real_clip, done = torch.amp.GradScaler, step_module.clip_gradients, list[int]()
 
-    def clip(state: Any) -> float:
+    def clip(state: Any) -> torch.Tensor:
         done.append(0)
         if len(done) == 2:
             next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(torch.inf)

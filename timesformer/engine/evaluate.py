@@ -36,6 +36,7 @@ from timesformer.engine.scoring import SideBySide, Table, score_videos
 from timesformer.engine.sharding import whole_models
 from timesformer.engine.tested import TestWeights, load_test_checkpoint
 from timesformer.models.build import build_model, meta_model, view_shape
+from timesformer.models.compiling import compile_blocks
 from timesformer.models.profiling import count_macs
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.distributed import (
@@ -192,6 +193,8 @@ def _test(cfg: CfgNode) -> Results | None:
     model = build_model(cfg, training=False)
     weights = load_test_checkpoint(cfg, model)
     class_names = _agree(loader.dataset.class_names, weights)
+    if cfg.TEST.COMPILE:
+        together(lambda: compile_blocks("TEST.COMPILE", model))
     broken = BrokenVideos(cfg.OUTPUT_DIR, "test", len(loader.dataset), cfg.DATA.MAX_FAILED)
     together(lambda: _rename_former_results(cfg))
     source = {"source": weights.path, "sha256": weights.digest, "weights": cfg.TEST.WEIGHTS}

@@ -11,6 +11,7 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.tensors import to_device
 
 
 def build_loss(cfg: CfgNode, counts: npt.ArrayLike | None = None) -> nn.Module:
@@ -108,7 +109,7 @@ class ClipMixup:
         """Clips (B, 3, T, H, W) and labels (B,) -> mixed clips and soft targets (B, K)."""
         n = len(clips)
         # 0 2 4 … 5 3 1: turned round, 0 comes upon 1, and 2 upon 3.
-        order = torch.tensor([*range(0, n, 2), *reversed(range(1, n, 2))], device=clips.device)
+        order = to_device(torch.tensor([*range(0, n, 2), *range(1, n, 2)[::-1]]), clips.device)
         back = order.argsort()
         # Frames as channels: timm takes the last but one of four dimensions for the height.
         images, targets = self.mixup(clips[order].flatten(1, 2), labels[order])

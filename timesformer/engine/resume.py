@@ -66,6 +66,7 @@ APPLIED: frozenset[str] = frozenset(
     {
         *("NUM_GPUS", "NUM_SHARDS", "DIST_BACKEND", "TRAIN.BATCH_SIZE", "TRAIN.AMP"),
         *("TRAIN.SHARDING", "TRAIN.SHARDED_CHECKPOINTS", "TRAIN.GRAD_COMPRESSION"),
+        "TRAIN.COMPILE",
         # Turned on late, when features have been learnt, they do well (Cao et al. 2019, LDAM-DRW).
         *("TRAIN.CLASS_BALANCE", "MODEL.CLASS_WEIGHTS"),
         *("TRAIN.EVAL_PERIOD", "TRAIN.CHECKPOINT_PERIOD", "TRAIN.KEEP_CHECKPOINTS"),

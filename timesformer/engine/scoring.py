@@ -105,7 +105,8 @@ def score_videos(
         with autocast(device, amp):
             parts = []
             for x in pixels.split(clips):
-                doing("forward pass", f"{desc}, batch {i + 1}")
+                # By another name than in training, where other code is compiled by then.
+                doing("forward pass of an evaluation", f"{desc}, batch {i + 1}")
                 parts.append(model(dataset.normalize(x.to(device, non_blocking=True))).float())
         rows.add(index, meta["view"], torch.cat(parts).cpu())
         doing("wait for videos", f"{desc}, batch {i + 2}")

@@ -18,9 +18,10 @@ from timesformer.engine.state import TrainState
 from timesformer.models.attention.layers import set_batch_part
 from timesformer.utils.distributed import all_reduce_sum, get_world
 from timesformer.utils.logging import get_logger
-from timesformer.utils.metrics import topk_correct
+from timesformer.utils.metrics import topk_counts
 from timesformer.utils.precision import autocast
 from timesformer.utils.rng import seed_all
+from timesformer.utils.tensors import to_device
 from timesformer.utils.watchdog import doing
 
 logger = get_logger(__name__)
@@ -49,6 +50,8 @@ class StepResult(NamedTuple):
 def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int) -> StepResult:
     """One optimizer step on a group of batches, whose gradients are averaged.
 
+    The host waits for the device once, when all ranks have agreed on what the step gave.
+
     Args:
         state: the run.
         group: batches of this rank.
@@ -63,8 +66,8 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
     world = get_world()
     where = f"epoch {epoch + 1}, step {step + 1}"
     state.optimizer.zero_grad(set_to_none=True)
-    totals = torch.zeros(4, dtype=torch.float64 if state.device.type == "cpu" else torch.float32)
-    totals = totals.to(state.device)
+    dtype = torch.float64 if state.device.type == "cpu" else torch.float32
+    totals = torch.zeros(4, dtype=dtype, device=state.device)
     state.nonfinite.before(state.model)
     parts: list[Part] = []
     for i, (pixels, labels, index, meta) in enumerate(group):
@@ -90,12 +93,12 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
         parts.append(Part(logits.detach(), loss.detach(), index))
         totals += _totals(loss.detach(), logits.detach(), labels)
     norm = clip_gradients(state)
-    overflow = 0.0 if math.isfinite(norm) else 1.0
-    flags = [overflow, state.broken.take_new(), *state.interruption.wishes()]
+    wishes = torch.tensor([state.broken.take_new(), *state.interruption.wishes()], dtype=dtype)
+    found = [totals, ~norm.isfinite()[None], to_device(wishes, state.device)]
     doing("exchange of all ranks", where)
     # Every rank sees the same sums, so all of them stop, or none.
-    summed = all_reduce_sum(torch.cat([totals, totals.new_tensor(flags)])).tolist()
-    *sums, overflows, replaced, stop, save = summed
+    summed = all_reduce_sum(torch.cat([one.to(dtype) for one in found]))
+    *sums, overflows, replaced, stop, save, size = torch.cat([summed, norm[None].to(dtype)]).tolist()
     state.broken.check(round(replaced))
     problem = "" if math.isfinite(sums[0]) else "loss is not finite"
     if overflows and not problem:
@@ -108,17 +111,17 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
         # Else it would complain of a step that wasn't taken; it changes neither scale nor count.
         state.scaler.update(state.scaler.get_scale())
         state.optimizer.zero_grad(set_to_none=True)
-        return StepResult([0.0] * len(sums), norm, state.interruption.agreed(stop, save), True)
+        return StepResult([0.0] * len(sums), size, state.interruption.agreed(stop, save), True)
     state.nonfinite.in_a_row = 0
     doing("optimizer step", where)
     state.scaler.step(state.optimizer)  # with fp16, not where the gradient overflows
     state.scaler.update()
     if state.ema and not overflows:
         state.ema.update(state.model)
-    return StepResult(sums, norm, state.interruption.agreed(stop, save))
+    return StepResult(sums, size, state.interruption.agreed(stop, save))
 
 
-def clip_gradients(state: TrainState) -> float:
+def clip_gradients(state: TrainState) -> Tensor:
     """Return the L2 norm of the whole gradient, and bring it down to SOLVER.CLIP_GRAD_L2NORM."""
     limit = state.cfg.SOLVER.CLIP_GRAD_L2NORM
     state.scaler.unscale_(state.optimizer)  # does nothing unless in fp16
@@ -126,7 +129,7 @@ def clip_gradients(state: TrainState) -> float:
     norm = whole(nn.utils.get_total_norm(gradients))
     if limit > 0:
         nn.utils.clip_grads_with_norm_(state.model.parameters(), limit, norm)
-    return float(norm)
+    return norm
 
 
 def _sync_gradients(model: nn.Module, sync: bool) -> contextlib.AbstractContextManager:
@@ -138,6 +141,5 @@ def _sync_gradients(model: nn.Module, sync: bool) -> contextlib.AbstractContextM
 
 def _totals(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     count = len(labels)
-    right = topk_correct(logits, labels, (1, 5))
-    wrong = torch.tensor([count - n for n in right], device=loss.device)
-    return torch.cat([loss[None] * count, wrong, wrong.new_tensor([count])])
+    wrong = count - topk_counts(logits, labels, (1, 5))
+    return torch.cat([loss[None] * count, wrong, wrong.new_full((1,), count)])

@@ -48,6 +48,7 @@ from timesformer.engine.step import train_step
 from timesformer.engine.trace import Enough, Trace
 from timesformer.engine.tubes import TubeChoice
 from timesformer.models.build import build_model
+from timesformer.models.compiling import compile_blocks
 from timesformer.models.freezing import keep_statistics, warn_of_dead_ends
 from timesformer.utils.checkpoint import Place, bare, is_checkpoint_epoch
 from timesformer.utils.distributed import (
@@ -156,6 +157,9 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
         for doubt in doubts(dataset.records, cfg.MODEL.NUM_CLASSES, dataset.class_names):
             logger.warning("the training list: %s", doubt)
     average = state.ema.module if state.ema else None
+    if cfg.TRAIN.COMPILE:  # before ranks share it, whose exchanges aren't to be compiled
+        both = (model, average) if average else (model,)
+        together(lambda: compile_blocks("TRAIN.COMPILE", *both))
     state.optimizer = share(cfg, model, state.optimizer, average)
     with contextlib.ExitStack() as stack:
         stack.enter_context(state.saver)

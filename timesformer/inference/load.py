@@ -44,8 +44,9 @@ def load(
         device: cpu, cuda, cuda:1, …; auto is the GPU if there is one.
         amp: precision of forward passes: none (float32), bf16 or fp16.
         sampling_rate: distance of frames, at 30 frames/s, for weights that don't say it.
-        backend: what computes forward passes on the CPU: torch; compiled, onnxruntime or openvino,
-            whose files are made of the weights once and kept; or auto, the fastest of them here.
+        backend: what computes forward passes: torch, or blocks, which torch compiles when they
+            compute first; on the CPU compiled, onnxruntime or openvino too, whose files are made of
+            the weights once and kept; or auto, the fastest of those with files and torch.
         tell: gets lines on the backend for people.
         **overrides: fields of `Architecture` to change, as `create_model` takes them.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from timesformer.inference.backends import BACKENDS, TORCH
+from timesformer.inference.backends import BACKENDS, OF_TORCH, TORCH
 from timesformer.inference.load import DEVICE, load
 from timesformer.inference.prediction import TOPK
 from timesformer.inference.predictor import BATCH, Predictor, views_of
@@ -32,7 +32,7 @@ def load_asked(args: argparse.Namespace) -> Predictor:
         device=args.device,
         amp=args.amp,
         sampling_rate=args.sampling_rate,
-        backend=getattr(args, "backend", TORCH),
+        backend=args.backend,
         tell=_tell,
     )
 
@@ -70,10 +70,11 @@ class ModelParser(CommandParser):
         self.add_argument("--amp", nargs="?", const="bf16", default="none",
                           choices=["none", *AMP_TYPES],
                           help="compute in bf16 (or in fp16)")  # fmt: skip
-        if scores:
-            self.add_argument("--backend", choices=BACKENDS, default=TORCH,
-                              help="what computes on a CPU, made of the weights once and kept; "
-                              "auto measures, and takes the fastest (torch)")  # fmt: skip
+        able = BACKENDS if scores else OF_TORCH
+        others = "; others for CPUs, made of the weights once and kept; auto: the fastest of these"
+        self.add_argument("--backend", choices=able, default=TORCH,
+                          help="torch, or its code made for the blocks (blocks), in a minute or so"
+                          + others * scores)  # fmt: skip
         self.add_argument("--threads", type=int, metavar="N",
                           help="that a CPU computes with (as OMP_NUM_THREADS says, or one a "
                           "core)")  # fmt: skip

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from timesformer.models.attention import SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import DropPath, Dropping
+from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, in_one_line
 from timesformer.utils.logging import get_logger
 
@@ -29,36 +31,47 @@ MOST = 64
 OPTIONS = {"fallback_random": True}
 
 
-def compile_blocks(model: nn.Module, asked: str, backend: str = "inductor") -> None:
-    """Let the blocks of a model be compiled when they compute first, in place.
+def compile_blocks(asked: str, *models: nn.Module, backend: str = "inductor") -> None:
+    """Let the blocks of models be compiled when they compute first, in place.
 
     Before ranks share the model (`fully_shard`), after it is wrapped in DistributedDataParallel or
     before. A copy of it is compiled as well, and by the same code.
 
     Args:
-        model: on its device.
         asked: the key or option that asks for it, for messages.
+        *models: on their device.
         backend: of torch.compile.
 
     Raises:
-        ConfigError: the model has no such blocks; or nothing can be compiled here.
+        ConfigError: a model has no such blocks; or nothing can be compiled here.
     """
-    blocks = [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]
-    if not blocks:
-        raise ConfigError(
-            f"{asked} compiles the blocks of space-time attention, and {type(model).__name__} has "
-            "none: leave it out"
-        )
+    for model in models:
+        if not _blocks(model):
+            raise ConfigError(
+                f"{asked} compiles the blocks of space-time attention, and "
+                f"{type(bare(model)).__name__} has none: leave it out"
+            )
     if backend == "inductor":
-        require_compiler(asked, next(model.parameters()).device)
+        require_compiler(asked, next(models[0].parameters()).device)
+        logger.info(
+            "%s: blocks are compiled when they compute first, which takes time; the code is kept "
+            "in %s",
+            *(asked, cache_dir()),
+        )
     # With several ranks torch would cut a block's code to fit the packets in which gradients are
     # sent; blocks are smaller than the model, so sending begins early enough without.
     torch._dynamo.config.optimize_ddp = False
-    dropping = any(isinstance(block.drop_path, DropPath) for block in blocks)
-    for block in blocks:
-        if dropping and not isinstance(block.drop_path, DropPath):
-            block.drop_path = DropPath(0.0)  # the first one has none: it would be other code
-        block.__class__ = _compiled(type(block), backend)
+    for model in models:
+        blocks = _blocks(model)
+        dropping = any(isinstance(block.drop_path, DropPath) for block in blocks)
+        for block in blocks:
+            if dropping and not isinstance(block.drop_path, DropPath):
+                block.drop_path = DropPath(0.0)  # the first one has none: it would be other code
+            block.__class__ = _compiled(type(block), backend)
+
+
+def _blocks(model: nn.Module) -> list[SpaceTimeBlock]:
+    return [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]
 
 
 def require_compiler(asked: str, device: torch.device) -> None:
@@ -80,6 +93,17 @@ def require_compiler(asked: str, device: torch.device) -> None:
 
 def _trial(x: Tensor) -> Tensor:
     return torch.sin(x) + 1
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether somebody looks at what a module gets or gives: compiled code wouldn't call him."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
+
+
+@cache
+def _say_once(line: str) -> None:
+    logger.info("%s", line)
 
 
 class _Compiled:
@@ -104,8 +128,13 @@ def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
 
     def forward(self: Any, x: Tensor, grid: TokenGrid) -> Tensor:
         """Map tokens to tokens of the same shape, by compiled code."""
+        inner = [module for module in self.modules() if module is not self]
+        if any(_has_hooks(module) for module in inner):
+            _say_once(f"a hook looks into {kind.__name__}: while it is there it isn't compiled")
+            uncompiled: Tensor = kind.forward(self, x, grid)
+            return uncompiled
         if self.training:
-            for module in self.modules():
+            for module in inner:
                 if isinstance(module, Dropping):
                     module.tell()
         torch._dynamo.maybe_mark_dynamic(x, 0)

@@ -9,6 +9,12 @@ from torch import Tensor
 
 
 def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> list[int]:
+    """Return `topk_counts` as numbers, for which a GPU is waited for."""
+    counts: list[int] = topk_counts(scores, labels, ks).tolist()
+    return counts
+
+
+def topk_counts(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> Tensor:
     """Count rows of which a label is among the k best scores.
 
     A row counts as right at k when fewer than k classes score higher, ties resolved towards the
@@ -21,10 +27,10 @@ def topk_correct(scores: Tensor, labels: Tensor, ks: Sequence[int]) -> list[int]
         ks: the k to count for.
 
     Returns:
-        One count for each k.
+        One count for each k, on the scores' device.
     """
     rank = _ranks(scores, labels)
-    return [int((rank < k).sum()) for k in ks]
+    return torch.stack([(rank < k).sum() for k in ks])
 
 
 def mean_class_accuracy(scores: Tensor, labels: Tensor) -> float:

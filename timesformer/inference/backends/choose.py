@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from timesformer.inference.backends import AUTO, BACKENDS, KINDS, TORCH
+from timesformer.inference.backends import AUTO, BACKENDS, BLOCKS, KINDS, TORCH
 from timesformer.inference.backends.cache import Tell, digest, folder_of, of_backend
 from timesformer.inference.export import about_of
 from timesformer.inference.formats import About
 from timesformer.inference.measure import noise, timed
 from timesformer.inference.predictor import Predictor
+from timesformer.models.compiling import compile_blocks
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.files import write_text
 
@@ -59,7 +60,7 @@ def with_backend(model: Predictor, backend: str, source: str, tell: Tell) -> Pre
         tell: gets lines for people.
 
     Raises:
-        ConfigError: there is no such backend.
+        ConfigError: there is no such backend; or nothing can be compiled here.
         UserError: it computes on the CPU in full precision, and other is asked for; or as
             `of_backend`.
         ModuleNotFoundError: its packages aren't installed.
@@ -67,6 +68,9 @@ def with_backend(model: Predictor, backend: str, source: str, tell: Tell) -> Pre
     if backend not in BACKENDS:
         raise ConfigError(f"backend {backend!r:.60}: one of {', '.join(BACKENDS)}")
     if backend == TORCH:
+        return model
+    if backend == BLOCKS:
+        compile_blocks("--backend blocks", model.model)
         return model
     if model.device.type != "cpu":
         if backend == AUTO:
