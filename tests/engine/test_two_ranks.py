@@ -67,7 +67,7 @@ def nan_gradient(data: Path, step: int) -> str:
     steps = iter(range(100))
     real_model, real_clip = train_module.build_model, step_module.clip_gradients
 
-    def spoil(state: Any) -> Tensor:
+    def spoil(state: Any) -> torch.Tensor:
         if next(steps) == step and get_rank() == 1:
             next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(torch.nan)
         return real_clip(state)
@@ -116,7 +116,7 @@ def unreadable_videos(data: Path) -> str:
     """Rank 1 alone replaces more videos than a run may, in its first step."""
     real = step_module.clip_gradients
 
-    def meet(state: Any) -> Tensor:
+    def meet(state: Any) -> torch.Tensor:
         if get_rank() == 1:
             state.broken.add(Problem(i, f"{i}.mp4", "", "bad", REPLACED) for i in range(9))
         return real(state)
@@ -259,7 +259,7 @@ def test_an_optimizer_state_beyond_all_numbers_is_not_saved(
 ) -> None:
     """Gradients of 1e30 are finite and so are their steps, but not their squares."""
 
-    def large(state: Any) -> Tensor:
+    def large(state: Any) -> torch.Tensor:
         next(p for p in state.model.parameters() if p.grad is not None).grad.fill_(1e30)
         return torch.tensor(1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -76,7 +77,8 @@ def python_reads(seen: list[str]) -> Iterator[None]:
 
 @contextmanager
 def gpu_waits(seen: list[str]) -> Iterator[None]:
-    with pytest.warns(UserWarning) as told:  # which there is at least once
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             yield

@@ -20,8 +20,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timesformer.utils.tensors import to_device
-
 
 @dataclass(frozen=True)
 class EvalTransform:
@@ -76,7 +74,8 @@ class Normalize:
             clips = clips.flip(-4)
         clips = clips.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         mean, std = (
-            to_device(torch.tensor(x), clips.device).view(3, 1, 1, 1) for x in (self.mean, self.std)
+            torch.tensor(x).view(3, 1, 1, 1).to(clips.device, non_blocking=True)
+            for x in (self.mean, self.std)
         )
         return clips.div_(255).sub_(mean).div_(std)
 

@@ -113,8 +113,8 @@ _C.TRAIN.SHARDING = "none"
 # Let each rank write its part of the checkpoints of epochs and of steps, which are folders then,
 # rather than the main process a file of all. Needs fsdp; with one process they are files.
 _C.TRAIN.SHARDED_CHECKPOINTS = False
-# Compile the model's blocks (torch.compile): once for all of them, when the first step and the first
-# validation need it; needs a C++ compiler (docs/performance.md). Numbers differ by rounding.
+# Compile the model's blocks (torch.compile), once for all of them, when the first step needs it and
+# the first validation; takes a C++ compiler (docs/performance.md). Numbers differ by rounding.
 _C.TRAIN.COMPILE = False
 # Send gradients between ranks as they are (none), or rounded to half the bytes (bf16).
 _C.TRAIN.GRAD_COMPRESSION = "none"

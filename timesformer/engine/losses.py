@@ -11,7 +11,6 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from timesformer.utils.errors import ConfigError
-from timesformer.utils.tensors import to_device
 
 
 def build_loss(cfg: CfgNode, counts: npt.ArrayLike | None = None) -> nn.Module:
@@ -109,7 +108,8 @@ class ClipMixup:
         """Clips (B, 3, T, H, W) and labels (B,) -> mixed clips and soft targets (B, K)."""
         n = len(clips)
         # 0 2 4 … 5 3 1: turned round, 0 comes upon 1, and 2 upon 3.
-        order = to_device(torch.tensor([*range(0, n, 2), *range(1, n, 2)[::-1]]), clips.device)
+        order = torch.tensor([*range(0, n, 2), *range(1, n, 2)[::-1]])
+        order = order.to(clips.device, non_blocking=True)
         back = order.argsort()
         # Frames as channels: timm takes the last but one of four dimensions for the height.
         images, targets = self.mixup(clips[order].flatten(1, 2), labels[order])

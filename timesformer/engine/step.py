@@ -21,7 +21,6 @@ from timesformer.utils.logging import get_logger
 from timesformer.utils.metrics import topk_counts
 from timesformer.utils.precision import autocast
 from timesformer.utils.rng import seed_all
-from timesformer.utils.tensors import to_device
 from timesformer.utils.watchdog import doing
 
 logger = get_logger(__name__)
@@ -94,11 +93,13 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
         totals += _totals(loss.detach(), logits.detach(), labels)
     norm = clip_gradients(state)
     wishes = torch.tensor([state.broken.take_new(), *state.interruption.wishes()], dtype=dtype)
-    found = [totals, ~norm.isfinite()[None], to_device(wishes, state.device)]
+    found = [totals, ~norm.isfinite()[None], wishes.to(state.device, non_blocking=True)]
     doing("exchange of all ranks", where)
     # Every rank sees the same sums, so all of them stop, or none.
     summed = all_reduce_sum(torch.cat([one.to(dtype) for one in found]))
-    *sums, overflows, replaced, stop, save, size = torch.cat([summed, norm[None].to(dtype)]).tolist()
+    *sums, overflows, replaced, stop, save, size = torch.cat(
+        [summed, norm[None].to(dtype)]
+    ).tolist()
     state.broken.check(round(replaced))
     problem = "" if math.isfinite(sums[0]) else "loss is not finite"
     if overflows and not problem:

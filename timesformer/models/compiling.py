@@ -2,8 +2,8 @@
 
 What a block computes is compiled, and not the model: twelve equal blocks take one compilation, and
 the state dict is what it was. Their weights are inputs of the code; so is what differs between
-blocks (the rate of DropPath) or micro-batches (which part of a batch it is), and the batch may be of
-any size: one of a single clip is compiled by itself, and so is training, evaluation, and another
+blocks (the rate of DropPath) or micro-batches (which part of a batch it is), and the batch may be
+of any size: one of a single clip is compiled by itself, and so are training, evaluation and another
 dtype.
 """
 
@@ -28,7 +28,7 @@ logger = get_logger(__name__)
 # Beyond, torch gives up, which `fullgraph` makes an error: it would be slow for a reason unseen.
 MOST = 64
 # Dropout draws as it does without compiling.
-OPTIONS = {"fallback_random": True}
+OPTIONS: dict[str, Any] = {"fallback_random": True}
 
 
 def compile_blocks(asked: str, *models: nn.Module, backend: str = "inductor") -> None:
@@ -61,13 +61,15 @@ def compile_blocks(asked: str, *models: nn.Module, backend: str = "inductor") ->
     # With several ranks torch would cut a block's code to fit the packets in which gradients are
     # sent; blocks are smaller than the model, so sending begins early enough without.
     torch._dynamo.config.optimize_ddp = False
+    torch._dynamo.config.recompile_limit = max(MOST, torch._dynamo.config.recompile_limit)
     for model in models:
         blocks = _blocks(model)
         dropping = any(isinstance(block.drop_path, DropPath) for block in blocks)
         for block in blocks:
+            kind: Any = block.__class__
             if dropping and not isinstance(block.drop_path, DropPath):
                 block.drop_path = DropPath(0.0)  # the first one has none: it would be other code
-            block.__class__ = _compiled(type(block), backend)
+            block.__class__ = _compiled(kind, backend)
 
 
 def _blocks(model: nn.Module) -> list[SpaceTimeBlock]:
@@ -117,9 +119,7 @@ def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
         return kind
     options = OPTIONS if backend == "inductor" else None
 
-    @torch.compile(
-        fullgraph=True, backend=backend, options=options, recompile_limit=MOST, isolate_recompiles=True
-    )
+    @torch.compile(fullgraph=True, backend=backend, options=options)
     def run(block: SpaceTimeBlock, x: Tensor, grid: TokenGrid) -> Tensor:
         # Said by x alone: as a number of its own the batch would be another input, and compiled
         # twice before torch took it for one that varies.

@@ -23,13 +23,6 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def to_device(numbers: Tensor, device: torch.device) -> Tensor:
-    """Copy a few numbers from the CPU to a device, without waiting until a GPU has done its work."""
-    if device.type == "cuda":
-        return numbers.pin_memory().to(device, non_blocking=True)
-    return numbers.to(device)
-
-
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the tensors within mappings and lists, in order."""
     if isinstance(value, Tensor):
