@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._inductor.runtime.cache_dir_utils import cache_dir
 
 from timesformer.models.attention import SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.layers import DropPath, Dropping
@@ -52,6 +51,8 @@ def compile_blocks(asked: str, *models: nn.Module, backend: str = "inductor") ->
                 f"{type(bare(model)).__name__} has none: leave it out"
             )
     if backend == "inductor":
+        from torch._inductor.runtime.cache_dir_utils import cache_dir  # takes seconds, few need it
+
         require_compiler(asked, next(models[0].parameters()).device)
         logger.info(
             "%s: blocks are compiled when they compute first, which takes time; the code is kept "
@@ -87,9 +88,9 @@ def require_compiler(asked: str, device: torch.device) -> None:
     except Exception as error:
         said = in_one_line(str(error.__cause__ or error))
         raise ConfigError(
-            f"{asked}: torch.compile can't make code for {device.type} here ({said:.200}): it needs "
-            "a C++ compiler (g++ or clang++, or what CXX names), and Triton for a GPU; install it, "
-            "or leave compiling out"
+            f"{asked}: torch.compile can't make code for {device.type} here ({said:.200}): it "
+            "needs a C++ compiler (g++ or clang++, or what CXX names), and Triton for a GPU; "
+            "install it, or leave compiling out"
         ) from error
 
 

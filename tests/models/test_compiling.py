@@ -1,0 +1,137 @@
+"""Blocks that are compiled: once for all, with the numbers of those that aren't.
+
+By default torch traces and doesn't make code, which takes seconds; how often it traces is how often
+it would compile.
+"""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from small_run import ROOT
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.attention.layers import set_batch_part
+from timesformer.models.compiling import compile_blocks
+from timesformer.models.explain.attention_maps import attention_maps
+from timesformer.models.vit import TimeSformer
+from timesformer.utils.errors import ConfigError
+
+# torch looks whether inputs have gradients, and doesn't expect warnings to be errors.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+SCHEMES = sorted(name for name, _ in ATTENTION_REGISTRY)
+
+
+@pytest.fixture(autouse=True)
+def _afresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compilations() -> int:
+    return counters["stats"]["unique_graphs"]
+
+
+def make(scheme: str = "divided_space_time", **options: Any) -> TimeSformer:
+    sizes = {"img_size": 64, "num_frames": 4, "num_classes": 5, "embed_dim": 24, "num_heads": 3}
+    given = {"depth": 3, "drop_path_rate": 0.4, "init": "scratch"} | sizes | options
+    model = TimeSformer(attention_type=scheme, **given)
+    with torch.no_grad():  # no step is zero
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    return model
+
+
+def answer(model: TimeSformer, clips: Tensor, part: int, training: bool) -> list[Tensor]:
+    """Logits and, in training, gradients."""
+    set_batch_part(model.train(training), part, 2)
+    torch.manual_seed(5)
+    if not training:
+        with torch.no_grad():
+            return [model(clips)]
+    model.zero_grad()
+    logits = model(clips)
+    logits.square().sum().backward()
+    return [logits.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+def same_numbers(plain: TimeSformer, backend: str) -> None:
+    compiled = copy.deepcopy(plain)
+    compile_blocks("here", compiled, backend=backend)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    average = copy.deepcopy(compiled)
+    for training in (True, False):
+        for size in (2, 3, 4):
+            for part in (0, 1):
+                clips = torch.rand(size, 3, 4, 64, 64)
+                expected = answer(plain, clips, part, training)
+                torch.testing.assert_close(
+                    answer(compiled, clips, part, training), expected, rtol=1e-4, atol=1e-4
+                )
+    with torch.no_grad():
+        torch.testing.assert_close(average.eval()(clips), expected[0], rtol=1e-4, atol=1e-4)
+    assert compilations() == 2, "one of training, one of evaluation, for all blocks and sizes"
+
+
+def test_blocks_batches_and_parts_share_one_compilation() -> None:
+    same_numbers(make(), "eager")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_code_gives_the_numbers_of_every_scheme(scheme: str) -> None:
+    same_numbers(make(scheme), "inductor")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_code_whose_activations_are_recomputed() -> None:
+    same_numbers(make(act_checkpoint=True), "inductor")
+
+
+def test_hooks_are_called(caplog: pytest.LogCaptureFixture) -> None:
+    plain, clips = make(depth=2).eval(), torch.rand(2, 3, 4, 64, 64)
+    compiled = copy.deepcopy(plain)
+    compile_blocks("here", compiled, backend="eager")
+    with torch.no_grad(), caplog.at_level("INFO", "timesformer"):
+        compiled(clips)
+        maps = attention_maps(compiled.model, clips)
+        expected = attention_maps(plain.model, clips)
+    assert maps.keys() == expected.keys()
+    for name, weights in expected.items():
+        torch.testing.assert_close(maps[name], weights)
+    assert "a hook looks into DividedSpaceTimeBlock" in caplog.text
+
+
+def test_a_model_without_blocks_refuses() -> None:
+    with pytest.raises(ConfigError, match=r"here compiles the blocks .*, and Linear has none"):
+        compile_blocks("here", torch.nn.Linear(2, 2))
+
+
+def test_a_missing_compiler_is_told_in_one_line() -> None:
+    program = (
+        "import torch\n"
+        "from timesformer.models.compiling import require_compiler\n"
+        "from timesformer.utils.errors import ConfigError\n"
+        "try:\n    require_compiler('TRAIN.COMPILE', torch.device('cpu'))\n"
+        "except ConfigError as error:\n    print(error)\n"
+    )
+    environment = {"CXX": "no-such-compiler", "PATH": "/nowhere", "HOME": "/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    [line] = done.stdout.splitlines()
+    assert line.startswith("TRAIN.COMPILE: torch.compile can't make code for cpu here (")
+    assert "CXX" in line
