@@ -167,6 +167,31 @@ def test_without_links_it_is_a_lock_too(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_stays_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a disk became read-only, which is what ended the run."""
+
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError), run_lock(tmp_path):
+        patch.setattr(Path, "unlink", read_only)
+        raise ZeroDivisionError
+    assert "can't be removed: Read-only file system; the next run takes it over" in caplog.text
+
+
+def test_the_numbers_of_another_container_say_nothing_here(tmp_path: Path) -> None:
+    """A container numbers its processes anew, and may have the name of the machine."""
+    gone = {"host": platform.node(), "pid": 2**22 + 1, "processes": "pid:[1]"}
+    (tmp_path / LOCK_NAME).write_text(json.dumps(gone))
+    with (
+        pytest.raises(UserError, match=rf"in another container on {platform.node()}.*delete"),
+        run_lock(tmp_path),
+    ):
+        pass
+
+
 def hold(folder: Path, start: Any, results: Any) -> None:
     start.wait()
     try:

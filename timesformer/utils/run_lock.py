@@ -38,8 +38,8 @@ def run_lock(folder: str | Path, option: str = "OUTPUT_DIR") -> Iterator[None]:
     `option` is what names the folder, for the message.
 
     The lock of a process of this machine that is gone is taken over, and the log says so; and that
-    of an earlier start of this SLURM job, which was requeued. A process of another machine can't be
-    asked: its file has to be deleted by hand if its run is over.
+    of an earlier start of this SLURM job, which was requeued. A process of another machine, or of
+    another container on it, can't be asked: its file has to be deleted by hand if its run is over.
 
     Raises:
         UserError: another run has it.
@@ -60,8 +60,12 @@ def run_lock(folder: str | Path, option: str = "OUTPUT_DIR") -> Iterator[None]:
 
 
 def _release(path: Path) -> None:
-    if _read(path) == _me():
+    if _read(path) != _me():
+        return
+    try:
         path.unlink(missing_ok=True)
+    except OSError as error:  # what ended the run is to be told, not this
+        logger.warning("%s: can't be removed: %s; the next run takes it over", path, error.strerror)
 
 
 def _take(path: Path, option: str) -> None:
@@ -121,8 +125,11 @@ def _clear_if_stale(path: Path, option: str) -> None:
     holder, host = _read(path), platform.node()
     if holder is None:
         return  # released meanwhile
-    if not _is_former_start(holder) and (holder.get("host") != host or _is_running(path, holder)):
-        where = "" if holder.get("host") == host else f" on {holder.get('host', 'a machine')}"
+    elsewhere = holder.get("host") != host or holder.get("processes") not in (None, _processes())
+    if not _is_former_start(holder) and (elsewhere or _is_running(path, holder)):
+        where = f" on {holder.get('host', 'a machine')}" if elsewhere else ""
+        if elsewhere and holder.get("host") == host:
+            where = f" in another container on {host}"
         if isinstance(its := holder.get("job"), dict) and its.get("id"):
             where += f", SLURM job {its['id']}"
         raise UserError(
@@ -196,8 +203,19 @@ def _is_former_start(holder: dict[str, Any]) -> bool:
 
 def _me() -> dict[str, Any]:
     pid = os.getpid()
-    who = {"host": platform.node(), "pid": pid, "start": _start_of(pid), "since": _SINCE}
+    who: dict[str, Any] = {"host": platform.node(), "pid": pid, "start": _start_of(pid)}
+    who |= {"processes": _processes(), "since": _SINCE}
     return {**who, "job": known} if (known := job()) else who
+
+
+def _processes() -> str | None:
+    """Return which processes the numbers are of; None where Linux isn't.
+
+    Containers number theirs anew, also where they have the machine's name.
+    """
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  (it is no path)
+    return None
 
 
 def _start_of(pid: int) -> int | None:
