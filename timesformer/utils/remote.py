@@ -19,7 +19,9 @@ from timesformer.utils.errors import UserError
 BLOCK = 1 << 22  # bytes of a request: a prepared video comes in one or two
 BLOCKS = 16  # that are kept of an open file
 AT_ONCE = 16  # questions for the sizes of files
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # "C:/" is a drive
+# "C:/" is a drive; "simplecache::s3:/" a chain of fsspec's.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(/|:.*:/)")
+_OF_THIS_MACHINE = ("file", "local")  # what follows is a path from the root on, not a server
 _DENIED = (401, 403)
 _PASSING = (408, 425, 429)  # statuses of HTTP below 500 that say nothing about the file
 
@@ -31,8 +33,11 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 def as_url(path: str | os.PathLike[str]) -> str:
     """Return a URL with both slashes, whatever `pathlib` made of it."""
-    scheme, _, rest = os.fspath(path).partition(":")
-    return f"{scheme}://{rest.lstrip('/')}"
+    url = os.fspath(path)
+    if "://" in url:
+        return url
+    scheme, _, rest = url.partition(":")
+    return f"{scheme}://{'/' * (scheme in _OF_THIS_MACHINE)}{rest.lstrip('/')}"
 
 
 def join(folder: str, name: str) -> str:
@@ -97,10 +102,12 @@ def _system(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     url = as_url(url)
+    if "::" in url:
+        raise UserError(f"{url}: chains of URLs (::) aren't taken: give what the last one names")
     try:
         return url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        why = str(error).splitlines()[0]
+    except Exception as error:  # whatever the package of this storage raises
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{url}: can't be opened ({why:.200}): pip install 'timesformer[remote]' brings http, "
             "s3fs s3, gcsfs gs"

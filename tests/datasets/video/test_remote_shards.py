@@ -79,7 +79,27 @@ def opened(url: str = URL) -> Shards:
 
 def test_what_is_a_url() -> None:
     assert all(map(is_url, ("s3://b/x", "gs://b", "http://h:80/x", str(Path("s3://b/x")), URL)))
-    assert not any(map(is_url, ("", "/a/b", "C:/a", "c:\\a", "a b/c", "a/b://c", "1s://b")))
+    assert not any(map(is_url, ("", "/a/b", "C:/a", "c:\\a", "a b/c", "a/b://c", "1s://b", "a::b")))
+
+
+def test_a_url_of_this_machine_is_a_path_from_the_root_on(local: Shards) -> None:
+    url = f"file://{local.root}"
+    assert url.startswith("file:///")
+    assert same(opened(url), local)
+    assert same(opened(str(Path(url))), local)  # which has one slash left
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("simplecache::s3://bucket/shards", "chains of URLs"),
+        ("zip://shards::file:///a.zip", "chains of URLs"),
+        ("dir:///a", "can't be opened"),  # fsspec has an AttributeError for it
+    ],
+)
+def test_urls_that_arent_taken(url: str, said: str) -> None:
+    with pytest.raises(UserError, match=f"{url}.*: {said}"):
+        open_shards(url)
 
 
 def test_frames_are_those_of_a_folder(local: Shards, memory: Any, own_cache: Path) -> None:
