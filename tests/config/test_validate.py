@@ -265,8 +265,8 @@ def test_64_clips_by_24_is_an_error_not_48() -> None:
 def test_torchrun_decides_over_num_gpus_and_num_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = make("NUM_GPUS 8 NUM_SHARDS 3")
     assert ranks(cfg) == (8, 3)
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert ranks(cfg) == (2, 2)
     check(make("NUM_GPUS 0"))  # 4 clips on each of 4 processes, one pass a step
@@ -286,7 +286,9 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     check_devices(make("NUM_GPUS 2"))
     with pytest.raises(ConfigError, match=r"NUM_GPUS 4: .* has 2 usable GPUs; use at most 2"):
         check_devices(make("NUM_GPUS 4"))
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "3")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "3")
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
     with pytest.raises(ConfigError, match="torchrun started processes for 3"):
         check_devices(make("NUM_GPUS 1"))

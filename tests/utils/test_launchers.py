@@ -158,3 +158,12 @@ def test_the_job_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert job_in_words() == "SLURM job 77"
     say(monkeypatch, SLURM_RESTART_COUNT="2")
     assert job_in_words() == "SLURM job 77, restart 2"
+
+
+def test_who_counts_pods_says_nothing_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubeflow's RANK and WORLD_SIZE: two pods of a GPU each aren't two GPUs of one node."""
+    say(monkeypatch, RANK="1", WORLD_SIZE="2", MASTER_ADDR="job-master-0", MASTER_PORT="23456")
+    with pytest.raises(ConfigError, match=r"not LOCAL_RANK and LOCAL_WORLD_SIZE.*in each pod"):
+        tasks(1, 1)
+    say(monkeypatch, RANK="0", WORLD_SIZE="1")  # one pod, in which NUM_GPUS says how many there are
+    assert tasks(8, 1) is None

@@ -94,13 +94,21 @@ def of_torchrun() -> Tasks | None:
     """Return what torchrun says, None if it didn't start this process.
 
     Raises:
-        ConfigError: nodes have other numbers of processes.
+        ConfigError: nodes have other numbers of processes; or it is another program that says how
+            many there are, as Kubeflow does of pods, and not what each is on its node.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return None
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    if lacking := [name for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE") if name not in os.environ]:
+        if size == 1:
+            return None
+        raise ConfigError(
+            f"RANK {rank} and WORLD_SIZE {size} are set, as by torchrun, but not "
+            f"{' and '.join(lacking)}, which say what is on this node: start torchrun (in each "
+            "pod, where they count pods), set these too, or unset RANK and WORLD_SIZE"
+        )
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if size % local_size:
         raise ConfigError(
             f"torchrun: {size} processes don't spread evenly over nodes of {local_size}; "
