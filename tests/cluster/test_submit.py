@@ -137,7 +137,7 @@ def test_what_sbatch_would_be_given(
         "--sbatch",
         "partition=gpu",
         "--sbatch",
-        "signal=USR2@30",
+        "exclusive",
         "--setup",
         "module load x",
     ]
@@ -146,7 +146,8 @@ def test_what_sbatch_would_be_given(
     script = capsys.readouterr().out
     found = fake_slurm.options_of(script)
     wanted = {"nodes": "2", "ntasks-per-node": "4", "gpus-per-node": "4", "time": "90"}
-    wanted |= {"array": "0-1%1", "partition": "gpu", "signal": "USR2@30", "requeue": ""}
+    wanted |= {"array": "0-1%1", "partition": "gpu", "signal": "USR2@120", "requeue": ""}
+    wanted |= {"exclusive": ""}
     assert wanted.items() <= found.items()
     assert "wckey" not in found
     assert "\nmodule load x\n" in script
@@ -164,8 +165,11 @@ def test_what_sbatch_would_be_given(
         (["--nodes", "0"], "--nodes 0: must be 1 or more"),
         (["--gpus", "-1"], "--gpus -1: must be 0 or more"),
         (["--seeds", "1,1"], "--seeds: '1,1': different numbers, as 0,1,2"),
-        (["--sbatch", "partition"], "--sbatch: 'partition': an option of sbatch, as partition=gpu"),
+        (["--sbatch", "p=gpu"], "--sbatch: 'p=gpu': an option of sbatch by its long name"),
         (["--sbatch", "time=3"], "--sbatch: 'time=3': --hours says it"),
+        # The run would count on 120 s, and wait for a signal that never comes.
+        (["--sbatch", "signal=TERM@30"], "--sbatch: 'signal=TERM@30': --notice says it"),
+        (["--sbatch", "gpus_per_node=4"], "--sbatch: 'gpus_per_node=4': --gpus says it"),
         (["--local", "--nodes", "2"], "--nodes: is for SLURM; --local runs on this machine alone"),
     ],
 )
@@ -206,6 +210,19 @@ def test_where_it_cant_be_submitted(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     said = complaint_of(main, "--local", "--gpus", "1", *HERE, *output)
     assert said.startswith("error: NUM_GPUS 1: NUM_GPUS asks for 1 on this node, which has 0")
+
+
+@pytest.mark.usefixtures("slurm")
+def test_lists_that_are_missing_are_told_before_there_is_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, output = tmp_path / "data", tmp_path / "run"
+    words = [*HERE, "DATA.PATH_TO_DATA_DIR", data, "OUTPUT_DIR", output]
+    main(["--dry-run", *map(str, words)])  # a login node may lack the data's disk
+    assert f"PATH_TO_DATA_DIR {data}: not on this machine" in capsys.readouterr().err
+    data.mkdir()
+    assert f"error: {data}/train.csv: not there yet" in complaint_of(main, *words)
+    assert not output.exists()
 
 
 def test_sbatch_may_refuse(slurm: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Resources:
         notice: seconds before the end at which the run is told to save.
         parallel: jobs of an array at a time.
         name: of the job.
-        sbatch: other options of sbatch, e.g. {"partition": "gpu"}.
+        sbatch: other options of sbatch, e.g. {"partition": "gpu", "exclusive": True}.
         setup: lines of shell before the run, e.g. "module load cuda".
     """
 
@@ -51,7 +51,7 @@ class Resources:
     notice: int = 120
     parallel: int = 256
     name: str = "timesformer"
-    sbatch: Mapping[str, str] = field(default_factory=dict)
+    sbatch: Mapping[str, str | bool] = field(default_factory=dict)
     setup: Sequence[str] = ()
 
     @property

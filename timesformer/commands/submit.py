@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,9 @@ from timesformer.config.allowed import is_auto
 from timesformer.config.node import CfgNode
 from timesformer.config.validate import check_devices
 from timesformer.utils.errors import UserError
+from timesformer.utils.files import is_folder
 from timesformer.utils.parser import CommandParser, load_recipe
+from timesformer.utils.remote import is_url
 from timesformer.utils.text import counted
 
 OURS = {
@@ -49,17 +52,22 @@ def seeds_of(word: str) -> list[int]:
 OF_SBATCH = {
     "time": "--hours", "nodes": "--nodes", "array": "--seeds and --parallel",
     "job-name": "--name", "cpus-per-task": "--cpus", "ntasks-per-node": "--gpus",
+    "gpus-per-node": "--gpus", "ntasks": "--nodes and --gpus", "signal": "--notice",
+    "output": "OUTPUT_DIR", "error": "OUTPUT_DIR",
 }  # fmt: skip
 
 
-def option_of_sbatch(word: str) -> tuple[str, str]:
-    """Return key and value of `partition=gpu`."""
+def option_of_sbatch(word: str) -> tuple[str, str | bool]:
+    """Return key and value of `partition=gpu`; that of `exclusive`, which has none, is True."""
     key, equals, value = word.lstrip("-").partition("=")
-    if not key or not equals or not word.isprintable():
-        raise argparse.ArgumentTypeError(f"{word!r:.60}: an option of sbatch, as partition=gpu")
-    if said := OF_SBATCH.get(key.replace("_", "-")):
+    key = key.replace("_", "-")
+    if not re.fullmatch("[a-z][a-z0-9-]+", key) or not word.isprintable():
+        raise argparse.ArgumentTypeError(
+            f"{word!r:.60}: an option of sbatch by its long name, as partition=gpu"
+        )
+    if said := OF_SBATCH.get(key):
         raise argparse.ArgumentTypeError(f"{word!r:.60}: {said} says it")
-    return key, value
+    return key, value if equals else True
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -86,7 +94,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="seconds before the end at which a run is told to save (120)")  # fmt: skip
     add("--name", default="timesformer", help="of the job (%(default)s)")
     add("--sbatch", type=option_of_sbatch, action="append", default=[], metavar="KEY=VALUE",
-        help="another option of sbatch, as partition=gpu; may be given often")  # fmt: skip
+        help="another option of sbatch, "
+        "as partition=gpu or exclusive; may be given often")  # fmt: skip
     add("--setup", action="append", default=[], metavar="LINE",
         help="a line of shell before the run, e.g. 'module load cuda'; likewise")  # fmt: skip
     add("--local", action="store_true", help="run on this machine, and wait for the end")
@@ -133,6 +142,27 @@ def checked(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
+def check_lists(cfg: CfgNode) -> None:
+    """Read the lists that the run will read, where they are here; else say that they aren't.
+
+    Raises:
+        UserError: what the job would end with at once.
+    """
+    root = cfg.DATA.PATH_TO_DATA_DIR
+    if not is_url(root) and not is_folder(root):
+        print(
+            f"DATA.PATH_TO_DATA_DIR {root}: not on this machine, so its lists weren't checked",
+            file=sys.stderr,
+        )
+        return
+    from timesformer.datasets.build import build_dataset  # --help doesn't wait for torch
+
+    wanted = {"train": cfg.TRAIN.ENABLE, "val": cfg.TRAIN.ENABLE and cfg.TRAIN.EVAL_PERIOD}
+    for split, of in [*wanted.items(), ("test", cfg.TEST.ENABLE)]:
+        if of:
+            build_dataset((cfg.TEST if split == "test" else cfg.TRAIN).DATASET, cfg, split)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Submit, or run here, or print."""
     args = parse_args(argv)
@@ -152,10 +182,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sbatch=dict(args.sbatch),
         setup=args.setup,
     )
+    here = args.local or args.dry_run
+    executor = None if here else cluster.slurm_executor(resources, folder)
+    check_lists(cfg)
     if args.dry_run:
         print(cluster.sbatch_script(resources, runs, folder), end="")
         return
-    executor = None if args.local else cluster.slurm_executor(resources, folder)
     cluster.refuse_used(runs, folder)
     if executor is None:
         failed = cluster.run_here(resources, runs, folder)
