@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,33 @@ def test_each_start_adds_to_the_environment(trained, tmp_path, monkeypatch):
 def test_a_package_in_no_checkout_has_no_commit(tmp_path):
     (tmp_path / "__init__.py").touch()
     assert provenance.git_state(tmp_path) is None
+
+
+def test_a_commit_is_of_the_code_that_runs_or_why_it_is_not_known(tmp_path, monkeypatch):
+    package, other = tmp_path / "project" / "package", tmp_path / "other"
+    for folder in (package, other):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+
+    def git(folder: Path, *words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        command = ["git", "-C", str(folder), *who, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    for folder in (package.parent, other):
+        git(folder, "init", "-q")
+    assert provenance.git_state(package) is None  # a project around it doesn't have it
+    for folder in (package.parent, other):
+        git(folder, "add", ".")
+        git(folder, "commit", "-q", "-m", folder.name)
+    known = {"commit": git(package, "rev-parse", "HEAD"), "dirty": False}
+    with monkeypatch.context() as patch:  # as in a hook of git
+        patch.setenv("GIT_DIR", str(other / ".git"))
+        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        assert provenance.git_state(package) == known
+    monkeypatch.setenv("PATH", "")
+    found = provenance.git_state(package)
+    assert found == {"commit": None, "dirty": None, "unknown": "git: No such file or directory"}
 
 
 def test_deterministic_mode_is_on_within_a_run_and_off_after(synthetic_dir, tmp_path, monkeypatch):

@@ -109,18 +109,36 @@ def config_digest(cfg: CfgNode) -> str:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit and dirtiness of the checkout that a folder's files are of; None: of none."""
+    """Return commit and dirtiness of the checkout that a folder's files are of; None: of none.
+
+    Where it can't be asked, as git isn't installed, `unknown` says why.
+    """
+    # This folder's repository counts, whatever one a hook of git or a person has set, and whoever
+    # owns it: its code is what runs.
+    trusted = ("-c", "safe.directory=*", "-c", "core.fsmonitor=false")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*words: str) -> str:
-        command = ["git", "--no-optional-locks", "-C", str(folder), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        command = ["git", "--no-optional-locks", *trusted, "-C", str(folder), *words]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=20, check=True, env=variables
+        )
         return done.stdout.strip()
 
-    with suppress(OSError, subprocess.SubprocessError):
-        git("ls-files", "--error-unmatch", "__init__.py")  # else of another project around it
+    if not any((above / ".git").exists() for above in (folder, *folder.parents)):
+        return None
+    why = "git doesn't answer"
+    try:
+        if not git("ls-files", "__init__.py"):  # of another project around it
+            return None
         changed = git("status", "--porcelain", "--", ".")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
-    return None
+    except subprocess.CalledProcessError as error:
+        why = error.stderr.strip().partition("\n")[0] or why
+    except (OSError, subprocess.SubprocessError) as error:
+        why = f"git: {error.strerror}" if isinstance(error, OSError) else why
+    logger.warning("%s: which commit this is can't be told: %s", folder, why)
+    return {"commit": None, "dirty": None, "unknown": why}
 
 
 def _append(path: Path, entry: Mapping[str, Any]) -> None:
