@@ -11,7 +11,7 @@ from pathlib import Path
 
 from timesformer import __version__, commands
 from timesformer.utils.discover import module_names
-from timesformer.utils.errors import UserError, interrupt_ends_at_once, run_tool
+from timesformer.utils.errors import UserError, run_tool, signals_end_at_once
 from timesformer.utils.text import did_you_mean
 
 HELP = """\
@@ -64,7 +64,7 @@ def dispatch(argv: Sequence[str]) -> None:
     elif first == "--version":
         print(f"timesformer {__version__}")
     elif command in (names := command_names()):
-        with interrupt_ends_at_once():
+        with signals_end_at_once():
             module = import_module(_module(command))
         module.main(words)
     else:

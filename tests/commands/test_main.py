@@ -21,7 +21,7 @@ import timesformer
 from timesformer import commands
 from timesformer.__main__ import command_names, dispatch, summary
 from timesformer.utils.checkpoint import get_last_checkpoint
-from timesformer.utils.errors import UserError, interrupt_ends_at_once, run_tool
+from timesformer.utils.errors import UserError, run_tool, signals_end_at_once
 
 COMMANDS = command_names()
 TOOLS = {
@@ -346,15 +346,35 @@ def test_what_isnt_the_commands_fault_is_one_line(raised, code, said, capsys) ->
         run_tool(lambda: Path("/nowhere/at all").read_text())
 
 
-def test_an_interrupt_of_imports_ends_at_once(monkeypatch, capfd) -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_a_signal_during_imports_ends_at_once(monkeypatch, capfd) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     monkeypatch.setattr(os, "_exit", lambda code: codes.append(code))
     codes: list[int] = []
-    with interrupt_ends_at_once():
+    with signals_end_at_once():
         signal.raise_signal(signal.SIGINT)
-    assert codes == [130]
-    assert capfd.readouterr().err == "interrupted\n"
-    assert signal.getsignal(signal.SIGINT) is before
+        signal.raise_signal(signal.SIGTERM)
+    assert codes == [130, 143]
+    assert capfd.readouterr().err == "interrupted\nended by SIGTERM\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_sigterm_ends_a_command_with_what_it_does_at_its_end(capfd) -> None:
+    ended: list[str] = []
+
+    def command() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            ended.append("processes, temporary files")
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which would end the tests
+    try:
+        assert status(command) == 143
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended
+    assert capfd.readouterr().err == "ended by SIGTERM\n"
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:

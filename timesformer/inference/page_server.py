@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import closing, contextmanager
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from timesformer.inference.page import styled
 from timesformer.inference.shown import MEGABYTE, Limits
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import UserError, sigterm_unwinds
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -107,9 +105,7 @@ def serve(page: gr.Blocks, sock: socket.socket, limits: Limits) -> None:
     config = uvicorn.Config(
         mounted, log_level="critical", timeout_graceful_shutdown=PATIENCE, access_log=False
     )
-    # Else the process would end at once and leave the folder of uploads.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with closing(sock):
+    with closing(sock), sigterm_unwinds():  # else the folder of uploads would stay
         uvicorn.Server(config).run(sockets=[sock])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 from timesformer.studies.plan import Run
 from timesformer.studies.results import finished
 from timesformer.utils.checkpoint import has_checkpoint
+from timesformer.utils.errors import sigterm_unwinds
 from timesformer.utils.files import make_folder, write_text
 from timesformer.utils.processes import cores
 from timesformer.utils.text import counted
@@ -172,13 +172,9 @@ def _rest(seconds: float, done: int, total: int) -> str:
 def _ended_with_us() -> Iterator[list[_Child]]:
     """Give a list of processes that are ended with the block, also by Ctrl-C or SIGTERM."""
     children: list[_Child] = []
-
-    def end(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
     try:
-        yield children
+        with sigterm_unwinds():
+            yield children
     finally:
         for child in children:
             child.process.terminate()
@@ -189,7 +185,6 @@ def _ended_with_us() -> Iterator[list[_Child]]:
             except subprocess.TimeoutExpired:
                 child.process.kill()
             _let_go(child)
-        signal.signal(signal.SIGTERM, before)
 
 
 def counted_runs(runs: int, left: int) -> str:

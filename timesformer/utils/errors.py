@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -105,7 +105,7 @@ class VideoError(UserError, RuntimeError):
 DISK_ERRORS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 }
-INTERRUPTED = "interrupted\n"
+INTERRUPTED, TERMINATED = "interrupted\n", "ended by SIGTERM\n"
 ANOTHER_ENDED = "another rank has ended; its own message says why"
 # What an extra of setup.py installs, and the extra.
 _EXTRAS = {"matplotlib": "viz", "sklearn": "embed", "huggingface_hub": "hub", "gradio": "serve"}
@@ -121,24 +121,44 @@ def how_to_install(module: str) -> str:
 
 
 @contextmanager
-def interrupt_ends_at_once() -> Iterator[None]:
-    """Let an interrupt end this process as it ends `run_tool`, but without unwinding.
-
-    For imports: an exception that comes up in the C++ of torch's aborts the process.
-    """
+def handling(handlers: Mapping[int, Callable[..., object]]) -> Iterator[None]:
+    """Handle signals so within the block; in a thread other than the main one it does nothing."""
     if threading.current_thread() is not threading.main_thread():  # which has all signals
         yield
         return
-
-    def end(*_: object) -> None:
-        os.write(2, INTERRUPTED.encode())
-        os._exit(130)
-
-    before = signal.signal(signal.SIGINT, end)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def signals_end_at_once() -> contextlib.AbstractContextManager[None]:
+    """Let an interrupt or SIGTERM end this process as it ends `run_tool`, but without unwinding.
+
+    For imports: an exception that comes up in the C++ of torch's aborts the process.
+    """
+
+    def end(number: int, _: object) -> None:
+        os.write(2, (TERMINATED if number == signal.SIGTERM else INTERRUPTED).encode())
+        os._exit(128 + number)
+
+    return handling({signal.SIGINT: end, signal.SIGTERM: end})
+
+
+def sigterm_unwinds() -> contextlib.AbstractContextManager[None]:
+    """Let SIGTERM end this process with status 143, but not without what is done at an end.
+
+    By itself it would leave processes, temporary files and semaphores behind; and the first process
+    of a container wouldn't hear it at all.
+    """
+
+    def end(*_: object) -> None:
+        os.write(2, TERMINATED.encode())
+        raise SystemExit(128 + signal.SIGTERM)
+
+    return handling({signal.SIGTERM: end})
 
 
 def to_nowhere(stream: TextIO) -> None:
@@ -151,14 +171,16 @@ def run_tool(main: Callable[[], None]) -> None:
     """Run the `main` of a command; a `UserError` becomes one line and its exit status, mostly 2.
 
     So does a module that isn't installed, if it is of an extra, and a disk that can't be written.
-    An interrupt is one line and status 130; a reader of the output that has gone is no error.
+    An interrupt is one line and status 130, SIGTERM one and 143, unless the command does something
+    about it; a reader of the output that has gone is no error.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that has no "×" shows \xd7
             stream.reconfigure(errors="backslashreplace")
     status = 2
     try:
-        main()
+        with sigterm_unwinds():
+            main()
         sys.stdout.flush()  # at the end of the process, an error would be a traceback
     except Stopped as error:
         complaint, status = str(error), error.status
