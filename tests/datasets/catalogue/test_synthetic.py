@@ -46,6 +46,14 @@ def config(folder: Path):
     return cfg
 
 
+def test_videos_may_lie_elsewhere_than_their_lists(folder: Path, tmp_path: Path) -> None:
+    cfg = config(folder)
+    cfg.DATA.PATH_PREFIX = str(tmp_path)
+    paths = [record.path for record in build_dataset("synthetic", cfg, "val").records]
+    assert paths
+    assert all(Path(path).is_relative_to(tmp_path) for path in paths)
+
+
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_evaluation_videos_come_with_their_exact_reverse(split: str) -> None:
     for i in range(0, getattr(SPEC, split), 2):

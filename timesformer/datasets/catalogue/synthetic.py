@@ -24,7 +24,10 @@ _KINDS = {8: " --pairs 4", 16: " --kind static|temporal"}
 
 @DATASET_REGISTRY.register()
 class Synthetic(VideoDataset):
-    """Lists as of Kinetics; paths are relative to the lists, class names lie beside them."""
+    """Lists as of Kinetics; class names lie beside them.
+
+    Paths are relative to DATA.PATH_PREFIX, or else to the lists.
+    """
 
     def __init__(self, cfg: CfgNode, mode: str) -> None:
         """Read the list; no video is touched.
@@ -45,5 +48,5 @@ class Synthetic(VideoDataset):
                 advice = f"{NO_DATA_DIR}; `{make} FOLDER` makes them"
             raise AnnotationError(f"{path}: not there yet; {advice}")
         names = read_class_names(str(folder / "classes.txt"), classes)
-        records = read_list(path, classes, prefix=str(folder))
+        records = read_list(path, classes, prefix=cfg.DATA.PATH_PREFIX or str(folder))
         super().__init__(records, **(video_options(cfg, mode) | {"class_names": names}))
