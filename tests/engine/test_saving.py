@@ -174,6 +174,8 @@ def test_the_last_checkpoint_is_waited_for(synthetic_dir, tmp_path, monkeypatch,
     disk.full = lambda path: len(disk.asked) < 4
     train(small_cfg(synthetic_dir, tmp_path / "a", **options))
     assert disk.asked == ["checkpoint_epoch_00001.pyth"] * 4
+    said = (tmp_path / "a" / "run.log").read_text()  # once each, not at every try
+    assert (said.count("saves again in"), said.count("waiting 10 minutes")) == (1, 1)
     disk.full = lambda path: True
     with pytest.raises(WeightsError, match=r"epoch_00001\.pyth: can't write"):
         train(small_cfg(synthetic_dir, tmp_path / "b", **options))

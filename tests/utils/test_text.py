@@ -41,6 +41,12 @@ def test_cells_stay_as_they_are_written() -> None:
     [
         ("SOLVER.BASE_LRR", ["SOLVER.BASE_LR", "SOLVER.LRS"], "; did you mean SOLVER.BASE_LR?"),
         ("TRAIN.NUM_GPUS", ["NUM_GPUS", "TRAIN.DATASET"], "; did you mean NUM_GPUS?"),
+        ("EMA.ENABLE", ["TEST.ENABLE", "EMA.DECAY", "EMA.ENABLED"], "; did you mean EMA.ENABLED?"),
+        (
+            "MODEL.NUM_FRAMES",
+            ["MODEL.NUM_CLASSES", "DATA.NUM_FRAMES"],
+            "; did you mean DATA.NUM_FRAMES?",
+        ),
         ("Check-Dta", ["check-data", "convert"], "; did you mean check-data?"),
         ("zebra", ["check-data", "convert"], ""),
         ("x", [], ""),

@@ -51,6 +51,7 @@ class Saver:
     As a context it waits at its end for the one that is being written.
 
     Attributes:
+        last: the run's last checkpoint is tried again and again, by somebody who says so.
         superseded: checkpoints of what isn't of this run any more: of later steps of an epoch that
             begins again, the best of later epochs. They go as soon as there is one of its own.
 
@@ -68,6 +69,7 @@ class Saver:
         self.error: BaseException | None = None  # ends the run
         self.unsaved = ""  # why the newest checkpoint isn't there
         self.lost_best = False
+        self.last = False
         self.superseded: Sequence[Path] = ()
 
     def save(self, path: Path, payload: Mapping[str, Any]) -> None:
@@ -184,6 +186,8 @@ class Saver:
         else:
             self.unsaved = problem
             self.interruption.save_again(AGAIN)
+            if self.last:
+                return
             logger.warning(
                 "%s; training goes on (TRAIN.ON_FAILED_SAVE), and saves again in %g minutes or at "
                 "the next checkpoint, whichever is first",

@@ -196,6 +196,7 @@ def finish(state: TrainState, epoch: int) -> None:
         if tries == LAST_TRIES - 1:
             minutes = LAST_TRIES * LAST_PAUSE / 60
             logger.warning("the run's last checkpoint isn't there: waiting %g minutes", minutes)
+            state.saver.last = True
         if not from_main(tries > 0 and pause() if is_main() else False):
             raise WeightsError(problem)
         save(state, epoch)

@@ -54,12 +54,16 @@ def class_name(names: Sequence[str], label: int) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the nearest known name, or "" when none is near.
 
-    Case doesn't matter. Of names with dots or slashes, one whose last part is right comes first.
+    Case doesn't matter. Of names with dots or slashes, one that is right but for some letters of
+    its last part comes first, then one whose last part is right.
     """
     upper = {k.upper(): k for k in known}
     last = _last_part(name.upper())
+    group = name.upper().removesuffix(last)
+    in_group = {_last_part(k): k for k in upper if group and k == group + _last_part(k)}
+    near = [in_group[k] for k in difflib.get_close_matches(last, in_group, 1, 0.85)]
     same_last = [k for k in upper if _last_part(k) == last]  # right key, wrong group
-    near = difflib.get_close_matches(name.upper(), same_last, 1, 0.0)
+    near = near or difflib.get_close_matches(name.upper(), same_last, 1, 0.0)
     near = near or difflib.get_close_matches(name.upper(), upper, 1, 0.5)
     return f"; did you mean {upper[near[0]]}?" if near else ""
 

@@ -539,6 +539,8 @@ def test_torchvision_errors_are_one_line(name, complaint, monkeypatch):
     ("files", "complaint"),
     [
         ({}, "holds no weights: neither model.safetensors nor pytorch_model.bin"),
+        ({".metadata": b"", "__0_0.distcp": b""}, "dcp_to_torch .* makes a file of it"),
+        ({"shard-00001-model-00001-of-00001.safetensors": b""}, "enable_consolidation"),
         ({"model.safetensors": b"", "config.json": b"{"}, "not a readable safetensors file"),
         ({"pytorch_model.bin": b"junk"}, r"pytorch_model\.bin: not a readable weights file"),
     ],

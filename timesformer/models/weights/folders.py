@@ -46,6 +46,8 @@ def read_folder(folder: Path) -> Mapping[str, Any]:
         content = {"state_dict": _read_shards(index)}
     elif get_checkpoint_dir(folder).is_dir():
         return _read_run(folder)
+    elif distributed := _of_torch_distributed(folder):
+        raise WeightsError(f"{folder}: {distributed}")
     else:
         raise WeightsError(
             f"{folder}: holds no weights: neither {' nor '.join(_FILES)}, nor a run's checkpoints "
@@ -74,6 +76,25 @@ def _read_run(folder: Path) -> Mapping[str, Any]:
         raise WeightsError(f"{folder}: this run has no checkpoint that can be read")
     logger.info("%s: of this run the newest checkpoint is read, %s", folder, newest.name)
     return {**read_checkpoint(newest), READ_OF_RUN: str(newest)}
+
+
+def _of_torch_distributed(folder: Path) -> str:
+    """Say what to do with a folder of torch.distributed.checkpoint that isn't ours; "" of others.
+
+    Its `.metadata` is a pickle, which isn't read here: it could run code.
+    """
+    if (folder / ".metadata").is_file() and next(folder.glob("*.distcp"), None):
+        return (
+            "a checkpoint of torch.distributed: if you trust where it is from, `python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE` makes a file "
+            "of it, which can be read"
+        )
+    if next(folder.glob("shard-*-model-*.safetensors"), None):
+        return (
+            "safetensors of torch.distributed, in parts: write it with `enable_consolidation`, or "
+            "use torch.distributed.checkpoint's consolidate_safetensors_files"
+        )
+    return ""
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
