@@ -175,9 +175,15 @@ def test_a_lock_that_stays_hides_no_error(
     def read_only(path: Path, missing_ok: bool = False) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError), run_lock(tmp_path):
-        patch.setattr(Path, "unlink", read_only)
-        raise ZeroDivisionError
+    with monkeypatch.context() as patch:
+
+        def patching() -> None:
+            with run_lock(tmp_path):
+                patch.setattr(Path, "unlink", read_only)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            patching()
     assert "can't be removed: Read-only file system; the next run takes it over" in caplog.text
 
 
