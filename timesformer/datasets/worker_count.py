@@ -13,7 +13,7 @@ from timesformer.utils.limits import cpu_quota, memory_left
 from timesformer.utils.processes import usable_cores
 from timesformer.utils.text import counted
 
-WORKER_BYTES = 300 << 20  # that a worker has of its own, beside its batches: decoders, frames
+WORKER_BYTES = 300 << 20  # that a worker has of its own, beside batches; 150 with 1080p files
 SHARE = 4  # a loader plans with a quarter of the free memory: there are others, and models
 SHARED_MEMORY = "/dev/shm"  # through which workers hand over their batches
 
