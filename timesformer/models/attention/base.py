@@ -22,6 +22,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from timesformer.models.attention.layers import Attention, DropPath, Mlp, hidden_width
+from timesformer.models.attention.linear import Linear
 
 ATTENTION_REGISTRY = Registry("ATTENTION")
 ATTENTION_REGISTRY.__doc__ = "Space-time attention schemes: name -> `SpaceTimeBlock` subclass."
@@ -137,7 +138,7 @@ class SpaceTimeBlock(nn.Module):
             attn = Attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop)
             self.add_module(f"{name}_norm1", norm_layer(dim))
             self.add_module(f"{name}_attn", attn)
-            self.add_module(f"{name}_fc", nn.Linear(dim, dim))
+            self.add_module(f"{name}_fc", Linear(dim, dim))
 
     @classmethod
     def new_parts(cls) -> set[str]:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from timesformer.models.attention.linear import Linear
+
 __all__ = [
     "Attention",
     "DropPath",
@@ -57,9 +59,9 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.scale = qk_scale or (dim // num_heads) ** -0.5
         self.fused = True
-        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
+        self.qkv = Linear(dim, dim * 3, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None) -> Tensor:
@@ -127,10 +129,10 @@ class Mlp(nn.Module):
     ) -> None:
         super().__init__()
         hidden = hidden_features or in_features
-        self.fc1 = nn.Linear(in_features, hidden)
+        self.fc1 = Linear(in_features, hidden)
         self.act = act_layer()
         self.drop1 = nn.Dropout(drop)
-        self.fc2 = nn.Linear(hidden, out_features or in_features)
+        self.fc2 = Linear(hidden, out_features or in_features)
         self.drop2 = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:

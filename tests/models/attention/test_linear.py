@@ -1,0 +1,102 @@
+"""The linear layer by oneDNN: torch's numbers and gradients; where it can't be, torch's operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from timesformer.models.attention import linear
+from timesformer.models.attention.linear import Linear
+
+pytestmark = pytest.mark.skipif(not linear.AVAILABLE, reason="torch is built without oneDNN")
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+    """Shapes of what oneDNN was asked for; it is asked for the smallest products too."""
+    asked: list[tuple[int, ...]] = []
+    product = linear._product
+
+    def listened(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        asked.append(tuple(x.shape))
+        return product(x, weight, bias)
+
+    monkeypatch.setattr(linear, "LEAST", 1)
+    monkeypatch.setattr(linear, "_product", listened)
+    return asked
+
+
+@pytest.mark.parametrize("shape", [(7, 6), (2, 3, 6), (2, 2, 3, 6)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_numbers_and_gradients_are_torchs(
+    products: list[tuple[int, ...]], shape: tuple[int, ...], bias: bool
+) -> None:
+    layer = Linear(6, 5, bias=bias)
+    x = torch.randn(shape).transpose(0, -2).requires_grad_()  # not contiguous
+    found = []
+    for forward in (layer, lambda x: F.linear(x, layer.weight, layer.bias)):
+        out = forward(x)
+        leaves = [x, *layer.parameters()]
+        grads = torch.autograd.grad(out.sin().sum(), leaves, create_graph=True)
+        again = torch.autograd.grad(sum(g.square().sum() for g in grads), leaves)
+        found.append([out, *grads, *again])
+    assert len(products) >= 3  # forward and both gradients
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-4)
+
+
+def test_only_the_gradients_that_are_asked_for(products: list[tuple[int, ...]]) -> None:
+    layer, x = Linear(6, 5).requires_grad_(False), torch.randn(3, 6, requires_grad=True)
+    layer(x).sum().backward()
+    assert len(products) == 2
+    assert layer.weight.grad is None
+    assert layer(x.detach()).requires_grad is False
+
+
+def test_it_follows_the_weights(products: list[tuple[int, ...]]) -> None:
+    layer, x = Linear(6, 5), torch.randn(3, 6)
+    with torch.no_grad():
+        before = layer(x)
+        layer.weight.mul_(2)
+        layer.load_state_dict({"weight": layer.weight, "bias": 2 * layer.bias})
+        torch.testing.assert_close(layer(x), 2 * before)
+    assert len(products) == 2
+
+
+def test_torchs_operator_where_another_one_is_not_known(products: list[tuple[int, ...]]) -> None:
+    layer, x = Linear(6, 5), torch.randn(3, 6)
+    expected = F.linear(x, layer.weight, layer.bias)
+    with FlopCounterMode(display=False) as counter:
+        layer(x)
+    assert counter.get_total_flops() == 2 * 3 * 6 * 5
+    program = torch.export.export(layer, (x,))
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert names == {"aten.linear.default"}
+    with pytest.warns(FutureWarning):  # others trace by it still
+        traced = torch.jit.trace(layer, x, check_trace=False)
+    found = [
+        program.module()(x),
+        traced(x),
+        torch.vmap(layer)(x),
+        torch.func.functional_call(layer.double(), dict(layer.named_parameters()), x.double()),
+    ]
+    for out in found:
+        torch.testing.assert_close(out.float(), expected)
+    layer.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(layer(x), expected)
+    assert layer(x[:0]).shape == (0, 5)
+    assert not products
+
+
+def test_small_products_are_torchs() -> None:
+    layer, x = Linear(6, 5), torch.randn(3, 6)
+    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+    assert isinstance(layer, nn.Linear)

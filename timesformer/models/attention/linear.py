@@ -1,0 +1,93 @@
+"""A linear layer that computes by oneDNN on the CPU, where it is faster than what torch takes.
+
+torch multiplies float32 matrices by its BLAS, and copies the bias into the result before. oneDNN,
+which torch has for its compiled graphs, adds the bias as it goes, and its products are faster on
+some processors (docs/performance.md). It takes the weights as they lie in memory, so nothing is
+kept besides them that could be out of date.
+
+Shape letters: D inputs, E outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Linear"]
+
+AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+LEAST = 2**26  # multiply-adds; below, what a call costs outweighs what it saves
+
+
+class Linear(nn.Linear):
+    """torch's linear layer: its weights, names, start and gradients; on the CPU by oneDNN.
+
+    `torch.backends.mkldnn.flags(enabled=False)` turns oneDNN off, here as everywhere in torch.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (…, D) to (…, E)."""
+        if not _by_onednn(x, self.weight):
+            return F.linear(x, self.weight, self.bias)
+        return _linear(x, self.weight, self.bias)
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Say whether oneDNN's operator will do: for large products of plain float32 tensors.
+
+    Compilers, exporters, torch.func and what listens to operators (counters of FLOPs, selective
+    checkpointing) know torch's own one, and get it.
+    """
+    return bool(
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and type(weight) in (nn.Parameter, Tensor)
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * weight.shape[0] >= LEAST
+        and AVAILABLE
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+    )
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        out: Tensor = _Differentiable.apply(x, weight, bias)
+        return out
+    return _product(x, weight, bias)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute x · weightᵀ + bias; autograd doesn't know the operator."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
+class _Differentiable(torch.autograd.Function):
+    """The product with its gradients, by oneDNN too; gradients of gradients as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        by_x = by_weight = by_bias = None
+        rows = grads[0].flatten(0, -2)
+        if ctx.needs_input_grad[0]:
+            by_x = _linear(grads[0], weight.t(), None)
+        if ctx.needs_input_grad[1]:
+            by_weight = _linear(rows.t(), x.flatten(0, -2).t(), None)
+        if ctx.needs_input_grad[2]:
+            by_bias = rows.sum(0)
+        return by_x, by_weight, by_bias
