@@ -25,7 +25,7 @@ LEAST = 2**26  # multiply-adds; below, what a call costs outweighs what it saves
 class Linear(nn.Linear):
     """torch's linear layer: its weights, names, start and gradients; on the CPU by oneDNN.
 
-    `torch.backends.mkldnn.flags(enabled=False)` turns oneDNN off, here as everywhere in torch.
+    `torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)` turns oneDNN off, here as everywhere in torch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,6 +43,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """
     return bool(
         not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
         and type(x) is Tensor
         and type(weight) in (nn.Parameter, Tensor)
         and x.device.type == weight.device.type == "cpu"
@@ -51,7 +52,6 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and AVAILABLE
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()
         and not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
     )
