@@ -15,13 +15,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from timesformer.models.attention.linear import Linear
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.patterns import selected
 
 _A, _B, _SCALE = ("lora_a", "lora_b", "lora_scale")
 
 
-class LoRALinear(nn.Linear):
+class LoRALinear(Linear):
     """A Linear with a low-rank addition.
 
     Attributes:
@@ -68,7 +69,11 @@ def add_lora(model: nn.Module, rank: int, alpha: float, targets: str) -> None:
     Raises:
         ConfigError: no layer is called so, or one is too small.
     """
-    linears = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    linears = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and type(module) in (nn.Linear, Linear)
+    }
     for name in sorted(selected(linears, targets, "LORA.TARGETS")):
         linear, (parent, _, own) = linears[name], name.rpartition(".")
         if rank > min(linear.in_features, linear.out_features):

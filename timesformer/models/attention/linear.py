@@ -25,7 +25,8 @@ LEAST = 2**26  # multiply-adds; below, what a call costs outweighs what it saves
 class Linear(nn.Linear):
     """torch's linear layer: its weights, names, start and gradients; on the CPU by oneDNN.
 
-    `torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)` turns oneDNN off, here as everywhere in torch.
+    `torch.backends.mkldnn.flags(enabled=False, allow_tf32=None)` turns oneDNN off, here as
+    everywhere in torch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
