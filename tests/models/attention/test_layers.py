@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import timm.layers
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from timesformer.models.attention.layers import DropPath, Mlp
 
@@ -29,3 +33,33 @@ def test_drop_path_is_timms() -> None:
             out.append(layer.train()(x))
         assert torch.equal(*out)
         assert torch.equal(DropPath(rate).eval()(x), x)
+
+
+def test_mlp_overwrites_nothing_that_somebody_sees() -> None:
+    mlp, x, seen = Mlp(6, 10), torch.randn(2, 5, 6), []
+    with torch.no_grad():
+        expected = mlp.fc2(F.gelu(mlp.fc1(x)))
+        assert torch.equal(mlp(x), expected)
+        mlp.fc1.register_forward_hook(lambda *call: seen.append(call[2]))
+        assert torch.equal(mlp(x), expected)
+        assert torch.equal(seen[0], mlp.fc1(x))
+        other = Mlp(6, 10, act_layer=partial(nn.GELU, approximate="tanh"))
+        other.load_state_dict(mlp.state_dict())
+        assert torch.equal(other(x), mlp.fc2(F.gelu(mlp.fc1(x), approximate="tanh")))
+    before = x.clone()
+    with torch.no_grad():
+        mlp.fc1 = nn.Identity()
+        mlp.fc2 = nn.Identity()
+        mlp(x)
+    assert torch.equal(x, before)
+
+
+def test_mlp_takes_no_second_tensor_where_nobody_sees() -> None:
+    mlp, x = Mlp(6, 10), torch.randn(2, 5, 6)
+    called = []
+    mlp.act.forward = lambda x: called.append(1) or F.gelu(x)
+    with torch.no_grad():
+        mlp(x)
+    assert not called
+    mlp(x)
+    assert called

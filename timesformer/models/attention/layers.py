@@ -137,7 +137,25 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (…, D) to (…, out_features)."""
-        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(x)))))
+        hidden = self.fc1(x)
+        # The largest tensor of a block: a second one costs pages that the system has to give.
+        overwrite = self._may_overwrite(hidden)
+        hidden = torch.ops.aten.gelu_(hidden) if overwrite else self.act(hidden)
+        return self.drop2(self.fc2(self.drop1(hidden)))
+
+    def _may_overwrite(self, hidden: Tensor) -> bool:
+        """Say whether nobody but the activation sees what `fc1` returns: no gradient, no hook."""
+        act = self.act
+        return (
+            not torch.compiler.is_compiling()
+            and type(hidden) is Tensor
+            and not hidden.requires_grad
+            and isinstance(self.fc1, nn.Linear)  # whose result is a tensor of its own
+            and type(act) is nn.GELU
+            and act.approximate == "none"
+            and not (self.fc1._forward_hooks or act._forward_hooks or act._forward_pre_hooks)
+            and not nn.modules.module._has_any_global_hook()
+        )
 
 
 class Dropping(nn.Module):
