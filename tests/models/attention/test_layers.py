@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import pytest
 import timm.layers
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from timesformer.models.attention.layers import DropPath, Mlp
+from timesformer.models.attention import layers
+from timesformer.models.attention.layers import Attention, DropPath, Mlp
 
 
 def test_mlp_is_timms() -> None:
@@ -63,3 +66,25 @@ def test_mlp_takes_no_second_tensor_where_nobody_sees() -> None:
     assert not called
     mlp(x)
     assert called
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_many_sequences_are_attended_in_parts(
+    monkeypatch: pytest.MonkeyPatch, masked: bool
+) -> None:
+    attention, x = Attention(12, 3), torch.randn(7, 5, 12, requires_grad=True)
+    mask = torch.arange(5) < torch.arange(1, 8)[:, None] if masked else None
+    sdpa, rows, found = F.scaled_dot_product_attention, [], []
+
+    def listened(q: Tensor, *rest: Any, **options: Any) -> Tensor:
+        rows.append(len(q))
+        return sdpa(q, *rest, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", listened)
+    for most in (7, 3):
+        monkeypatch.setattr(layers, "MOST_ROWS", most)
+        out = attention(x, mask)
+        found.append([out, *torch.autograd.grad(out.sin().sum(), [x, *attention.parameters()])])
+    assert rows == [7, 3, 3, 1]
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole)

@@ -22,6 +22,7 @@ from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.save import write_hugging_face, write_mmaction2
 from timesformer.utils.errors import WeightsError
 
+SAME = 1e-5  # sums in another order: large products are oneDNN's here, and the BLAS's there
 K400 = {"mean": [0.45, 0.45, 0.45], "std": [0.225, 0.225, 0.225], "channel_order": "RGB"}
 
 
@@ -65,7 +66,7 @@ def test_google_npz_gives_the_features_that_timm_gives(size, patch, depth, tmp_p
     theirs, ours = timm_vit(size, patch, 224, depth), our_vit(size, patch, 224, depth)
     theirs.load_pretrained(str(path))
     report = load_pretrained(ours, path)
-    assert difference(theirs, ours, 224) < 1e-6
+    assert difference(theirs, ours, 224) < SAME
     assert torch.equal(ours.model.head.weight, theirs.head.weight)
     assert len(report.loaded) == len(ours.state_dict())
 
@@ -84,7 +85,7 @@ def test_google_npz_at_another_image_size(patch, tmp_path):
     theirs.load_state_dict(state)
     ours = our_vit("Ti", patch, 288, 2)
     assert load_pretrained(ours, path).resized == ("pos_embed",)
-    assert difference(theirs, ours, 288) < 1e-6
+    assert difference(theirs, ours, 288) < SAME
 
 
 @pytest.mark.parity
@@ -93,7 +94,7 @@ def test_google_npz_at_another_image_size_as_timm_resizes_by_itself(tmp_path):
     theirs, ours = timm_vit("Ti", 16, 288, 2), our_vit("Ti", 16, 288, 2)
     theirs.load_pretrained(str(path))
     load_pretrained(ours, path, pos_embed_resize="bilinear")
-    assert difference(theirs, ours, 288) < 1e-6
+    assert difference(theirs, ours, 288) < SAME
 
 
 @pytest.mark.parity

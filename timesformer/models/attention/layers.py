@@ -7,6 +7,8 @@ takes seconds.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,10 @@ __all__ = [
     "set_batch_part",
     "set_fused_attention",
 ]
+
+MOST_ROWS = 65_535
+"""Sequences that CUDA's kernels of attention take at a time. Along time there is one for every
+patch: 334 clips of 14 × 14 patches."""
 
 
 class Attention(nn.Module):
@@ -97,7 +103,12 @@ class Attention(nn.Module):
         if self.fused:
             # SDPA drops whenever it is told to: unlike nn.Dropout it doesn't know about eval mode.
             dropout = self.attn_drop.p if self.training else 0.0
-            return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale)
+            attend = partial(F.scaled_dot_product_attention, dropout_p=dropout, scale=self.scale)
+            if torch.compiler.is_exporting() or len(q) <= MOST_ROWS:
+                return attend(q, k, v, mask)
+            parts = [tensor.split(MOST_ROWS) for tensor in (q, k, v)]
+            masks = [None] * len(parts[0]) if mask is None else mask.split(MOST_ROWS)
+            return torch.cat([attend(*each) for each in zip(*parts, masks, strict=True)])
         scores = (q * self.scale) @ k.transpose(-2, -1)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
