@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_model import gradient_batch, tiny_model
+from golden_recipe import fill_
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -100,3 +102,19 @@ def test_small_products_are_torchs() -> None:
     layer, x = Linear(6, 5), torch.randn(3, 6)
     assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
     assert isinstance(layer, nn.Linear)
+
+
+@pytest.mark.parametrize("scheme", ["space_only", "joint_space_time", "divided_space_time"])
+def test_a_model_computes_by_it(products: list[tuple[int, ...]], scheme: str) -> None:
+    found = []
+    for least in (1, 2**62):
+        linear.LEAST = least  # the fixture puts it back
+        model = fill_(tiny_model(scheme)).train()
+        clip, labels = gradient_batch()
+        logits = model(clip)
+        F.cross_entropy(logits, labels).backward()
+        found.append([logits, *(p.grad for p in model.parameters())])
+    steps = 7 if scheme == "divided_space_time" else 4
+    assert len(products) == 3 * steps * len(model.blocks)
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
