@@ -35,18 +35,12 @@ import torch.nn.functional as F
 from timesformer.config.node import CfgNode
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.models.build import build_model, view_shape
-from timesformer.utils.distributed import (
-    device_for,
-    from_main,
-    gather_objects,
-    get_world,
-    is_main,
-    launch,
-)
+from timesformer.utils.distributed import device_for, from_main, gather_objects, get_world, is_main
 from timesformer.utils.files import append_line
 from timesformer.utils.launchers import tasks
 from timesformer.utils.parser import CommandParser, load_recipe
 from timesformer.utils.precision import autocast
+from timesformer.utils.starting import launch
 from timesformer.utils.text import format_table
 
 WARM_UP = 3

@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from timesformer.engine.evaluate import test as run_test
 from timesformer.engine.train import train
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
-from timesformer.utils.distributed import launch
+from timesformer.utils.starting import launch
 
 pytestmark = [
     pytest.mark.slow,

@@ -31,9 +31,10 @@ from timesformer.utils.checkpoint import (
     numbered_checkpoints,
     read_checkpoint,
 )
-from timesformer.utils.distributed import get_rank, launch
+from timesformer.utils.distributed import get_rank
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.sharded_file import write_parts
+from timesformer.utils.starting import launch
 
 pytestmark = pytest.mark.dist
 

@@ -25,8 +25,9 @@ from timesformer.engine.start import load_train_checkpoint
 from timesformer.engine.train import train
 from timesformer.models.build import build_model
 from timesformer.utils.checkpoint import get_last_checkpoint
-from timesformer.utils.distributed import from_main, get_rank, launch, together
+from timesformer.utils.distributed import from_main, get_rank, together
 from timesformer.utils.errors import TrainingError, UserError
+from timesformer.utils.starting import launch
 
 pytestmark = pytest.mark.dist
 

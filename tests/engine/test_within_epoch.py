@@ -29,8 +29,9 @@ from timesformer.utils.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from timesformer.utils.distributed import get_rank, launch
+from timesformer.utils.distributed import get_rank
 from timesformer.utils.errors import ConfigError, Stopped, WeightsError
+from timesformer.utils.starting import launch
 
 # 24 videos in steps of 8: 3 steps an epoch, 6 in all. Everything random is on.
 RANDOM: dict[str, Any] = {

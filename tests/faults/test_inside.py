@@ -177,7 +177,7 @@ SPAWNED = """
 import os, signal, threading, time
 from multiprocessing import active_children
 from timesformer.config.defaults import get_cfg
-from timesformer.utils import distributed
+from timesformer.utils import starting
 from timesformer.utils.errors import run_tool
 
 def shoot():
@@ -187,7 +187,7 @@ def shoot():
 
 if __name__ == "__main__":
     threading.Thread(target=shoot, daemon=True).start()
-    run_tool(lambda: distributed._spawn(get_cfg(), "", print, 2))
+    run_tool(lambda: starting._spawn(get_cfg(), "", print, 2))
 """
 
 

@@ -17,7 +17,8 @@ from timesformer.datasets.loader import EvalBatches, VideoLoader, collate
 from timesformer.datasets.video_dataset import FAILED, Problem
 from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.scoring import score_videos
-from timesformer.utils.distributed import World, _run, get_world
+from timesformer.utils.distributed import World, get_world
+from timesformer.utils.starting import _run
 
 VIDEOS, RANKS, BATCHES = range(1, scaled(17) + 1), (1, 2, 3), range(1, 6)
 VIEWS, CLASSES = 3, 4

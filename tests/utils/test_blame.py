@@ -18,9 +18,10 @@ from timesformer.engine import train as module
 from timesformer.engine.train import train
 from timesformer.utils import blame
 from timesformer.utils.blame import Blame, end_of_lost, of_silent
-from timesformer.utils.distributed import get_rank, launch
+from timesformer.utils.distributed import get_rank
 from timesformer.utils.errors import ANOTHER_ENDED, Stopped, UserError
 from timesformer.utils.processes import end_with_parent, end_with_torchrun
+from timesformer.utils.starting import launch
 
 OPTIONS = {"TEST__ENABLE": False, "TRAIN__EVAL_PERIOD": 0}
 

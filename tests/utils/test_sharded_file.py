@@ -24,10 +24,11 @@ from timesformer.utils.checkpoint import (
     get_path_to_checkpoint,
     read_checkpoint,
 )
-from timesformer.utils.distributed import barrier, get_rank, launch
+from timesformer.utils.distributed import barrier, get_rank
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.files import MANIFEST
 from timesformer.utils.sharded_file import write_parts
+from timesformer.utils.starting import launch
 
 pytestmark = pytest.mark.dist
 

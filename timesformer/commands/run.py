@@ -24,8 +24,8 @@ from fvcore.common.config import CfgNode
 from timesformer.engine.evaluate import test
 from timesformer.engine.scope import run_scope
 from timesformer.engine.train import train
-from timesformer.utils.distributed import launch
 from timesformer.utils.parser import load_config, parse_args
+from timesformer.utils.starting import launch
 
 
 def run(cfg: CfgNode) -> None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from timesformer.engine.evaluate import test
-from timesformer.utils.distributed import launch
 from timesformer.utils.parser import load_config, parse_args
+from timesformer.utils.starting import launch
 
 
 def main(argv: Sequence[str] | None = None) -> None:

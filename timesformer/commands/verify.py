@@ -26,9 +26,9 @@ from timesformer.engine.provenance import entries_of
 from timesformer.engine.train import train
 from timesformer.engine.verify import Start, differences, other_facts, read_trace, verdict
 from timesformer.utils.checkpoint import Place, get_path_to_checkpoint
-from timesformer.utils.distributed import launch
 from timesformer.utils.errors import Stopped, UserError
 from timesformer.utils.parser import CommandParser, input_path
+from timesformer.utils.starting import launch
 from timesformer.utils.text import counted
 
 STEPS = 20

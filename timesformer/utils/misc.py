@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from fvcore.common.config import CfgNode
 
-from timesformer.utils.distributed import launch
 from timesformer.utils.errors import ConfigError
+from timesformer.utils.starting import launch
 
 
 def launch_job(
     cfg: CfgNode, init_method: str, func: Callable[[CfgNode], None], daemon: bool = False
 ) -> None:
-    """Run `func(cfg)` in every process that the config asks for: `distributed.launch`.
+    """Run `func(cfg)` in every process that the config asks for: `starting.launch`.
 
     Raises:
         ConfigError: daemonic processes are asked for, which couldn't have loader workers.
