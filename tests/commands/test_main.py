@@ -151,6 +151,7 @@ MISTAKES = {
     "submit": (["--cfg", str(RECIPE)], "--hours"),
     "predict": (["a.mp4", "--checkpoint", "b", "--amp", "tf32"], "'tf32'"),
     "prepare-data": (["--output", "x"], "one of the arguments --cfg --input is required"),
+    "probe": (["--checkpoint", "b"], "--out"),
     "profile": (["--cfg", str(RECIPE), "NUM_GPUS"], "has no partner"),
     "keys": (["zebra"], "none has 'zebra'"),
     "recipes": (["zebra"], "none has 'zebra'"),
