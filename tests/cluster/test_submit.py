@@ -184,6 +184,7 @@ def test_options_that_cant_be(words: list[str], said: str) -> None:
         ([], ["NUM_SHARDS", "2"], "NUM_SHARDS 2: leave it out: --nodes says it"),
         (["--seeds", "0"], ["RNG_SEED", "2"], "RNG_SEED 2: leave it out: --seeds says it"),
         ([], ["TRAIN.AUTO_RESUME", "False"], "TRAIN.AUTO_RESUME False: each time that the job"),
+        ([], ["DATA_LOADER.NUM_WORKERS", "auto"], "DATA_LOADER.NUM_WORKERS auto takes the cores"),
         (["--gpus", "3"], [], "TRAIN.BATCH_SIZE 32 does not split evenly over the 3 processes"),
         (["--nodes", "3"], [], "GLOBAL_BATCH_SIZE 32 is not a multiple of the 96 clips"),
     ],

@@ -66,6 +66,11 @@ def test_what_is_advised(synthetic_dir, tmp_path, monkeypatch):
     assert "or DATA_LOADER.NUM_WORKERS below 4 ([enforce" in message(workers, "TRAIN", CPU)
     workers.NUM_GPUS = 1
     assert "memory: set DATA_LOADER.NUM_WORKERS 2 (" in message(workers, "TRAIN", CPU)
+    auto = cfg(DATA_LOADER__NUM_WORKERS="auto")
+    fewer = "DATA_LOADER.NUM_WORKERS to a number below what the log says that auto took ("
+    assert f"or {fewer}" in message(auto, "TRAIN", CPU)
+    auto.NUM_GPUS = 1
+    assert f"memory: set {fewer}" in message(auto, "TRAIN", CPU)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 80 * 2**30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 60 * 2**30)
     held = "(cuda:0 has 80.0 GiB, of which this process holds 60.0 and others 19.0)"
