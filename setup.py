@@ -22,6 +22,7 @@ RAY = [*PARQUET, "ray[data]>=2.40"]
 MTEB = ["mteb[video]>=2.26"]
 REMOTE = ["fsspec>=2024.2", "aiohttp>=3.9"]  # http; s3fs brings s3, gcsfs gs
 CLUSTER = ["submitit>=1.5.4"]  # earlier ones want pkg_resources, which setuptools has no more
+EIGHTBIT = ["bitsandbytes>=0.50"]
 # Tried with gradio 5.40 and 6.31. Not in TEST nor in dev: it wants an older pillow than
 # constraints.txt has, so it is for an environment of its own.
 SERVE = [*VIZ, "gradio>=5.40"]
@@ -109,6 +110,7 @@ setup(
         "ray": RAY,
         "remote": REMOTE,
         "cluster": CLUSTER,
+        "eightbit": EIGHTBIT,
         "serve": SERVE,
         "torchcodec": TORCHCODEC,
         "test": TEST,

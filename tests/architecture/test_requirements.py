@@ -68,6 +68,7 @@ def test_imports_are_required(arguments: dict[str, Any]) -> None:
     optional = extras["embed"] | extras["hub"] | extras["torchcodec"] | extras["openvino"]
     optional |= extras["onnx"] | {"onnx-ir"}  # which onnxscript is made with
     optional |= extras["cluster"] | extras["ray"] | extras["mteb"] | extras["remote"]
+    optional |= extras["eightbit"]
     optional |= extras["serve"] | {"fastapi", "uvicorn"}  # which gradio is made with
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.timing import Timing
 
 KINETICS = ROOT / "configs" / "Kinetics"
+SYNTHETIC = "Synthetic/TimeSformer_divST_8_64"
 
 
 def table(text: str) -> dict[str, list[str]]:
@@ -92,3 +93,17 @@ def test_what_cannot_be_measured(options, message, monkeypatch):
 def test_how_to_measure_goes_with_measuring():
     recipe = "Synthetic/TimeSformer_divST_8_64"
     assert "--batch: goes with --time" in complaint_of(main, "--cfg", recipe, "--batch", 2)
+
+
+def test_what_fits(capsys):
+    """More fits into more memory; what is rounded, recomputed or frozen takes less."""
+    main(["--cfg", SYNTHETIC, "--fits"])
+    text, notes = capsys.readouterr().out.split("\n\n")
+    cells = [(line[: line.index("  ")], line.split()[-6:]) for line in text.splitlines()[1:]]
+    clips = {name: [int(n.replace(",", "")) for n in row] for name, row in cells}
+    assert {"as configured", "bf16, LoRA of rank 8", "bf16, head alone"} <= clips.keys()
+    assert all(row == sorted(row) for row in clips.values())
+    assert clips["as configured"] < clips["TRAIN.AMP bf16"] < clips["bf16, ACT_CHECKPOINT"]
+    assert clips["TRAIN.AMP bf16"] < clips["bf16, head alone"]
+    assert "8 frames of 64×64" in notes
+    assert "doesn't go with --fits" in complaint_of(main, "--cfg", SYNTHETIC, "--fits", "--time")

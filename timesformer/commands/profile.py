@@ -7,6 +7,8 @@ Examples:
   timesformer profile --cfg Kinetics/TimeSformer_divST_8x32_224 --all-schemes DATA.NUM_FRAMES 16
   how long its test of a video takes, apart from reading it, on a GPU (NUM_GPUS 0: on the CPU):
     timesformer profile --cfg Baselines/SlowFast_R50_8x8 --time --batch 8
+  which ways to train it fit into which GPU:
+    timesformer profile --cfg Kinetics/TimeSformer_divST_8x32_224 --fits
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from timesformer.datasets.build import build_views
+from timesformer.engine.fits import CONTEXT, fits
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.build import has_scheme, label, make_model, meta_model, view_shape
 from timesformer.models.profiling import Cost, profile
@@ -43,6 +46,13 @@ TIME_HEADER = (
 TIME_NOTES = """\
 Seconds of the model alone, without reading videos, TEST.AMP {amp}: {conditions}.
 s/video: all {views} of the test. TMACs/video: 10¹² multiply-adds of these, TFLOPs (paper)."""
+
+
+FITS_NOTES = """\
+Clips of a forward pass of one process, of {frames} frames of {size}×{size}, worked out: weights,
+gradients, what the optimizer keeps, activations, a tenth of all this, {context:g} GiB for CUDA.
+GLOBAL_BATCH_SIZE is reached by accumulation, so 1 is enough for every recipe; "-": not even one.
+LoRA: beside it, temporal_fc, time_embed and head are trained."""
 
 
 def measure(cfg: CfgNode) -> Cost:
@@ -102,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--all-schemes", action="store_true", help="a row for every registered attention scheme"
     )
     parser.add_argument("--time", action="store_true", help="measure seconds, too")
+    parser.add_argument(
+        "--fits", action="store_true", help="how many clips of which training fit into a GPU"
+    )
     for option, default, what in (
         ("--batch", 1, "views in a forward pass that is measured"),
         ("--repeats", 5, "forward passes that are measured, after one to warm up"),
@@ -116,6 +129,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.time:
         parser.refuse(args, ("--batch", "--repeats"), "goes with --time")
     cfg = load_recipe(args)
+    if args.fits:
+        parser.refuse(args, ("--time", "--all-schemes"), "doesn't go with --fits")
+        notes = FITS_NOTES.format(
+            frames=cfg.DATA.NUM_FRAMES, size=cfg.DATA.TRAIN_CROP_SIZE, context=CONTEXT
+        )
+        print(format_table(fits(cfg)), notes, sep="\n\n")
+        return
 
     views = build_views(cfg, "test").num_views
     schemes = [cfg.TIMESFORMER.ATTENTION_TYPE]

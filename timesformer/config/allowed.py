@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "TIMESFORMER.INIT": ("image", "scratch"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "bce"),
     "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
-    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adam", "adamw", "adamw8bit"),
 }
 DEEPEST = 1_000  # blocks: each is made, even where nothing is computed
 # (what a number must be, in words; the test; the keys it holds for)

@@ -299,7 +299,7 @@ _C.SOLVER.EARLY_STOP_EPOCHS = 0
 _C.SOLVER.WARMUP_EPOCHS = 0.0
 # Learning rate at the start of the warm-up.
 _C.SOLVER.WARMUP_START_LR = 0.01
-# sgd | adam | adamw.
+# sgd | adam | adamw | adamw8bit (moments of 8 bits, those of bitsandbytes: an extra).
 _C.SOLVER.OPTIMIZING_METHOD = "sgd"
 # Momentum of sgd.
 _C.SOLVER.MOMENTUM = 0.9

@@ -194,6 +194,11 @@ def _check_training(cfg: CfgNode) -> None:
         raise ConfigError(
             "TEST.WEIGHTS ema needs the moving average that EMA.ENABLED True keeps while training"
         )
+    if cfg.TRAIN.SHARDING == "fsdp" and solver.OPTIMIZING_METHOD == "adamw8bit":
+        raise ConfigError(
+            "SOLVER.OPTIMIZING_METHOD adamw8bit can't keep parts of tensors: set TRAIN.SHARDING "
+            "none, or take adamw, of which each rank keeps its part"
+        )
     if cfg.TRAIN.SHARDED_CHECKPOINTS and cfg.TRAIN.SHARDING == "none":
         raise ConfigError(
             "TRAIN.SHARDED_CHECKPOINTS needs ranks that have parts: set TRAIN.SHARDING fsdp"

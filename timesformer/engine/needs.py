@@ -11,13 +11,13 @@ from timesformer.models.attention import SpaceTimeBlock
 from timesformer.models.build import choose_trained, meta_model
 from timesformer.models.network.vision_transformer import VisionTransformer
 from timesformer.models.profiling import held_bytes
+from timesformer.utils import eight_bit
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.logging import get_logger
 
 logger = get_logger(__name__)
 
 GIB = 2**30
-_MOMENTS = {"sgd": 1, "adam": 2, "adamw": 2}
 # What operators take for themselves, and what an allocator can't use: a tenth was enough where it
 # was measured (docs/performance.md).
 ROOM = 1.1
@@ -26,10 +26,11 @@ ROOM = 1.1
 class Needs(NamedTuple):
     """Bytes that a process takes for training."""
 
+    trained: int  # parameters, a number
     weights: int  # and their average
     gathered: int  # gradients, and what the optimizer keeps
     fixed: int  # of a forward pass, whatever the batch
-    per_clip: int  # of each clip of a forward pass, until the backward pass
+    per_clip: int  # of each clip of a forward pass, when it takes most
 
     def total(self, clips: int) -> int:
         """Return the bytes of a step whose forward passes are of so many clips."""
@@ -60,17 +61,31 @@ def training_needs(cfg: CfgNode, ranks: int = 1) -> Needs:
         cfg: the config; TRAIN.BATCH_SIZE plays no part.
         ranks: processes, which share weights and what is gathered with TRAIN.SHARDING fsdp.
     """
-    model = trained_on_meta(cfg)
+    model: Any = trained_on_meta(cfg)
     weights = sum(p.nbytes for p in (*model.parameters(), *model.buffers()))
-    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    moments = _MOMENTS[cfg.SOLVER.OPTIMIZING_METHOD]
-    if cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and not cfg.SOLVER.MOMENTUM:
-        moments = 0
-    gathered = trained + round(moments * trained)
+    own = [p for p in model.parameters() if p.requires_grad]
+    trained = sum(p.nbytes for p in own)
+    gathered = trained + _of_optimizer(cfg, model)
     parts = ranks if cfg.TRAIN.SHARDING == "fsdp" else 1
-    fixed, per_clip = held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP)
+    held = held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP)
+    peak, blocks = held.peak, _differentiated(model)
+    if cfg.TIMESFORMER.ACT_CHECKPOINT and blocks:
+        # The backward pass makes the last block's activations again while all else is there.
+        model.set_grad_checkpointing(False)
+        without = held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP).per_clip
+        peak = max(peak, held.per_clip + (without - held.per_clip) // len(blocks))
     whole = weights * (2 if cfg.EMA.ENABLED else 1)
-    return Needs(whole // parts, gathered // parts, fixed, per_clip)
+    number = sum(p.numel() for p in own)
+    return Needs(number, whole // parts, gathered // parts, held.fixed, peak)
+
+
+def _of_optimizer(cfg: CfgNode, model: nn.Module) -> int:
+    """Return the bytes that an optimizer keeps after its first step."""
+    method, own = cfg.SOLVER.OPTIMIZING_METHOD, [p for p in model.parameters() if p.requires_grad]
+    if method == eight_bit.METHOD:
+        return sum(map(eight_bit.gathered_bytes, own))
+    moments = int(bool(cfg.SOLVER.MOMENTUM)) if method == "sgd" else 2
+    return moments * sum(p.nbytes for p in own)
 
 
 def plan_recomputing(cfg: CfgNode, model: nn.Module, clips: int) -> int:
@@ -140,5 +155,5 @@ def _of_blocks(cfg: CfgNode, clips: int, blocks: int) -> tuple[int, int]:
     for recomputing in (False, True):
         model: Any = trained_on_meta(cfg)
         model.set_grad_checkpointing(recomputing)
-        kept.append(held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP)[1])
+        kept.append(held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP).per_clip)
     return clips * kept[0], clips * (kept[0] - kept[1]) // blocks

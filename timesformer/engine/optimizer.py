@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from timesformer.utils.checkpoint import bare
+from timesformer.utils.eight_bit import METHOD, adamw_8bit
 from timesformer.utils.errors import ConfigError
 
 
@@ -49,10 +50,13 @@ def construct_optimizer(model: nn.Module, cfg: CfgNode) -> torch.optim.Optimizer
             nesterov=solver.NESTEROV,
             **options,
         )
+    if solver.OPTIMIZING_METHOD == METHOD:
+        return adamw_8bit(parameters, solver.BASE_LR, solver.WEIGHT_DECAY)
     adaptive = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     if solver.OPTIMIZING_METHOD not in adaptive:
         raise ConfigError(
-            f"SOLVER.OPTIMIZING_METHOD {solver.OPTIMIZING_METHOD!r}: choose sgd, adam or adamw"
+            f"SOLVER.OPTIMIZING_METHOD {solver.OPTIMIZING_METHOD!r}: choose sgd, adam, adamw or "
+            f"{METHOD}"
         )
     return adaptive[solver.OPTIMIZING_METHOD](parameters, **options)
 

@@ -30,6 +30,7 @@ from timesformer.utils.checkpoint import (
     prune_checkpoints,
 )
 from timesformer.utils.checkpoint_files import WITHIN_EPOCH
+from timesformer.utils.eight_bit import gathered_bytes, is_eight_bit
 from timesformer.utils.errors import WeightsError
 from timesformer.utils.files import remove, stored_size
 from timesformer.utils.logging import get_logger
@@ -214,6 +215,9 @@ def predicted_bytes(
     size = (2 if ema else 1) * stored_bytes(bare(model).state_dict())
     if optimizer.state:
         return size + stored_bytes(optimizer.state_dict())
+    if is_eight_bit(optimizer):
+        groups = optimizer.param_groups
+        return size + sum(gathered_bytes(p) for group in groups for p in group["params"])
     for group in optimizer.param_groups:
         moments = 2 if "betas" in group else int(bool(group.get("momentum")))
         size += moments * sum(p.numel() * p.element_size() for p in group["params"])

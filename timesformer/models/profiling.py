@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -112,44 +112,59 @@ def activation_bytes(model: nn.Module, clip_shape: tuple[int, ...]) -> int:
         model: on the meta device.
         clip_shape: (C, T, H, W).
     """
-    return held_bytes(model, clip_shape)[1]
+    return held_bytes(model, clip_shape).per_clip
 
 
-def held_bytes(model: nn.Module, clip_shape: tuple[int, ...], amp: str = "none") -> tuple[int, int]:
-    """Memory that a forward pass in training keeps for the backward pass, in bytes.
+class Held(NamedTuple):
+    """Bytes that a forward pass in training takes, beside the weights."""
 
-    With fused attention, as torch runs it on the CPU; what is freed again within the forward pass
-    isn't counted. Parameters that are frozen keep what has to be kept without them.
+    fixed: int  # whatever the batch, e.g. weights that are rounded for the pass
+    per_clip: int  # of each clip, kept for the backward pass
+    peak: int  # of each clip, at the moment when it is most
+
+
+def held_bytes(model: nn.Module, clip_shape: tuple[int, ...], amp: str = "none") -> Held:
+    """Work out what a forward pass in training takes.
+
+    With fused attention, as torch runs it on the CPU. Parameters that are frozen keep what has to
+    be kept without them.
 
     Args:
         model: on the meta device.
         clip_shape: (C, T, H, W).
         amp: none, bf16 or fp16, which takes what bf16 does.
-
-    Returns:
-        Bytes whatever the batch, e.g. of weights that are rounded for the pass, and of each clip.
     """
     model = copy.deepcopy(model).train()
-    held, cpu = [], torch.device("cpu")
+    held, peaks, cpu = [], [], torch.device("cpu")
     with FakeTensorMode(allow_non_fake_inputs=True):  # real operators, no data
         model.to_empty(device="cpu")
+        own = {StorageWeakRef(p.untyped_storage()).cdata for p in model.parameters()}
         for batch in (2, 3):  # not 1: a batch of one spares some copies
-            with LiveStorages() as live, autocast(cpu, "none" if amp == "none" else "bf16"):
-                logits = model(torch.empty(batch, *clip_shape))
+            clips = torch.empty(batch, *clip_shape)
+            with (
+                PeakStorages(own) as live,
+                autocast(cpu, "none" if amp == "none" else "bf16"),
+            ):
+                logits = model(clips * 1)
                 held.append(live.total_bytes())
+            peaks.append(live.peak)
             del logits
     per_clip = held[1] - held[0]
-    return held[0] - 2 * per_clip, per_clip
+    return Held(held[0] - 2 * per_clip, per_clip, peaks[1] - peaks[0])
 
 
 class LiveStorages(TorchDispatchMode):
     """Knows which of the storages that were made under it are still alive.
 
     Unlike hooks on saved tensors, it sees what activation checkpointing keeps.
+
+    Args:
+        except_for: storages that don't count, e.g. of weights, of which operators make views.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, except_for: Collection[int] = ()) -> None:
         super().__init__()
+        self._except_for = except_for
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
@@ -160,9 +175,26 @@ class LiveStorages(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 storage = leaf.untyped_storage()
                 reference = StorageWeakRef(storage)
-                self._storages.setdefault(reference.cdata, (reference, storage.nbytes()))
+                if reference.cdata not in self._except_for:
+                    self._storages.setdefault(reference.cdata, (reference, storage.nbytes()))
         return out
 
     def total_bytes(self) -> int:
         """Sum over all that are alive."""
         return sum(size for ref, size in self._storages.values() if not ref.expired())
+
+
+class PeakStorages(LiveStorages):
+    """Knows the greatest sum of what was alive after any operator."""
+
+    def __init__(self, except_for: Collection[int] = ()) -> None:
+        super().__init__(except_for)
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
+        self.peak = max(self.peak, self.total_bytes())
+        return out

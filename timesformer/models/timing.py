@@ -9,14 +9,14 @@ import copy
 import math
 import statistics
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from tqdm import tqdm
 
-from timesformer.models.profiling import LiveStorages
+from timesformer.models.profiling import PeakStorages
 from timesformer.utils.errors import UserError
 from timesformer.utils.limits import memory_left
 from timesformer.utils.text import counted
@@ -151,22 +151,6 @@ def peak_bytes(model: nn.Module, view_shape: tuple[int, ...], batch: int = 1) ->
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         model.to_empty(device="cpu")
         clips = torch.empty(batch, *view_shape)
-        with _Peak() as live:
+        with PeakStorages() as live:
             model(clips)
         return live.peak + clips.nbytes
-
-
-class _Peak(LiveStorages):
-    """Knows the greatest sum of what was alive after any operator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = super().__torch_dispatch__(func, types, args, kwargs)
-        self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
-        self.peak = max(self.peak, self.total_bytes())
-        return out

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from timesformer.utils.eight_bit import fitting_8bit_state, is_eight_bit
 from timesformer.utils.errors import WeightsError
 
 _WHOLE = ("num_batches_tracked", "relative_position_index")
@@ -137,6 +138,8 @@ def fitting_state(path: object, saved: Any, optimizer: torch.optim.Optimizer) ->
     Raises:
         WeightsError: it is another method's, of other parameters, or damaged.
     """
+    if is_eight_bit(optimizer):
+        return fitting_8bit_state(path, saved, optimizer)
     wrong = f"{path}: its optimizer state doesn't fit SOLVER.OPTIMIZING_METHOD or the model"
     own = optimizer.state_dict()["param_groups"]
     if not isinstance(saved, Mapping):
