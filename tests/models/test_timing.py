@@ -62,10 +62,10 @@ def test_what_does_not_fit_is_not_run(monkeypatch):
     with torch.device("meta"):
         model = nn.Conv3d(3, 64, 1)
     view = (3, 8, 1024, 1024)
-    monkeypatch.setattr(timing, "_free_memory", lambda device: 2**30)
+    monkeypatch.setattr(timing, "free_memory", lambda device: 2**30)
     with pytest.raises(UserError, match=r"1 view of .*: 2\.1 GiB of memory, and 1\.0 are free"):
         check_memory(model, view)
-    monkeypatch.setattr(timing, "_free_memory", lambda device: 2**32)
+    monkeypatch.setattr(timing, "free_memory", lambda device: 2**32)
     check_memory(model, view)
-    monkeypatch.setattr(timing, "_free_memory", lambda device: None)  # a system that doesn't say
+    monkeypatch.setattr(timing, "free_memory", lambda device: None)  # a system that doesn't say
     check_memory(model, view)

@@ -121,7 +121,7 @@ def check_memory(
     Raises:
         UserError: they don't.
     """
-    free = _free_memory(torch.device(device))
+    free = free_memory(torch.device(device))
     needed = sum(p.nbytes for p in model.parameters()) + peak_bytes(model, view_shape, batch)
     if free is not None and needed > free:
         raise UserError(
@@ -130,7 +130,7 @@ def check_memory(
         )
 
 
-def _free_memory(device: torch.device) -> int | None:
+def free_memory(device: torch.device) -> int | None:
     """Return the bytes that are free on a device; None where the system doesn't say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

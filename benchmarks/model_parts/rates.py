@@ -1,0 +1,93 @@
+"""Precisions, and what a device can do in them: TFLOP/s of matrix products.
+
+A multiplication and an addition are two FLOPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from planning import PEAK
+
+FLOPS_PER_MAC = {"forward": 2, "train": 6}
+"""By convention, of a model's forward multiply-adds; what is recomputed isn't counted."""
+
+
+class Precision(NamedTuple):
+    """How products are computed.
+
+    Attributes:
+        name: what it is called here.
+        amp: as TRAIN.AMP.
+        products: of float32 matrices, ieee or tf32.
+        dtype: of the factors; None for integers.
+    """
+
+    name: str
+    amp: str
+    products: str
+    dtype: torch.dtype | None
+
+
+PRECISIONS = {
+    p.name: p
+    for p in (
+        Precision("fp32", "none", "ieee", torch.float32),
+        Precision("tf32", "none", "tf32", torch.float32),
+        Precision("bf16", "bf16", "ieee", torch.bfloat16),
+        Precision("fp16", "fp16", "ieee", torch.float16),
+        Precision("int8", "none", "ieee", None),
+    )
+}
+
+# Dense TFLOP/s as NVIDIA says them, of the first name that is in the device's.
+_TABLE: tuple[tuple[str, dict[str, float]], ...] = (
+    ("H100 PCIe", {"bf16": 756.0, "tf32": 378.0, "fp32": 51.0}),
+    ("H100", {"bf16": PEAK["h100"], "tf32": PEAK["h100"] / 2, "fp32": 67.0}),
+    ("H200", {"bf16": PEAK["h100"], "tf32": PEAK["h100"] / 2, "fp32": 67.0}),
+    ("A100", {"bf16": PEAK["a100"], "tf32": PEAK["a100"] / 2, "fp32": 19.5}),
+    ("L40S", {"bf16": 362.0, "tf32": 183.0, "fp32": 91.6}),
+)
+
+
+def lacking(precision: str, device: torch.device, what: str) -> str:
+    """Return why a precision can't be had, or ""."""
+    if precision == "int8":
+        if what == "train":
+            return "int8 is for inference"
+        return "" if device.type == "cpu" else "no int8 layers for GPUs here"
+    if precision == "tf32":
+        if device.type == "cpu":
+            return "a number format of GPUs"
+        return "" if torch.cuda.get_device_capability(device)[0] >= 8 else "this GPU has none"
+    if precision == "fp16" and device.type == "cpu":
+        return "TRAIN.AMP and TEST.AMP fp16 need a GPU"
+    if precision == "bf16" and device.type == "cuda":
+        return "" if torch.cuda.is_bf16_supported(False) else "this GPU has none"
+    return ""
+
+
+@contextmanager
+def products(kind: str) -> Iterator[None]:
+    """Multiply float32 matrices exactly (ieee) or with 10 bits of the factors (tf32)."""
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [s.fp32_precision for s in settings]
+    for setting in settings:
+        setting.fp32_precision = kind
+    try:
+        yield
+    finally:
+        for setting, was in zip(settings, before, strict=True):
+            setting.fp32_precision = was
+
+
+def stated_peak(precision: str, device: torch.device) -> float | None:
+    """Return the TFLOP/s that a GPU's maker says, or None for a device that isn't known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    rates = next((rates for part, rates in _TABLE if part in name), {})
+    return rates.get({"fp16": "bf16"}.get(precision, precision))
