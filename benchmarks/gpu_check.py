@@ -126,6 +126,11 @@ def first_part(folder: Path, wheels: Path) -> Part:
 def further_parts(folder: Path, device: str) -> list[Part]:
     """Return the others, in order."""
     no_gpu = "" if device == "cuda" else "needs a GPU"
+    # The whole is gpu_model.sh; a tiny model on a CPU only shows that the table can be made.
+    sizes = ["--precisions", "bf16", "--batch", "1", "8", "32"]
+    if device != "cuda":
+        sizes = ["--model", "tiny", "--shapes", "4x32", "--rounds", "3", "--square", "256"]
+    history = str(folder / "history.jsonl")
     where = ["--device", device]
     places = [*where, "--folder", str(folder)]
     return [
@@ -156,8 +161,11 @@ def further_parts(folder: Path, device: str) -> list[Part]:
         ),
         Part(
             "throughput",
-            "How fast the model is, and how much memory it takes.",
-            script("throughput.py", *where, "--seconds", "75"),
+            "How fast the model is, and how much memory it takes, beside transformers.",
+            [
+                *(str(HERE / "model.py"), *where, *sizes, "--seconds", "75"),
+                *("--schemes", "divided_space_time", "--history", history),
+            ],
             110,
         ),
     ]

@@ -16,6 +16,7 @@ import argparse
 import gc
 import itertools
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -185,6 +186,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     add("--rounds", type=int, default=7)
     add("--turn", type=float, metavar="S", help="seconds of a turn at least (0.15; CPU: one pass)")
+    add("--seconds", type=float, default=float("inf"), help="begin no setting after these")
     add("--square", type=int, metavar="N", help=f"side of the large product ({SIDES})")
     add("--clock", choices=[*CLOCKS], default="wall", help="cpu where others use the machine")
     add("--memory", action=argparse.BooleanOptionalAction, default=True)
@@ -210,14 +212,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[tuple[object, ...]] = [HEADER]
     notes: list[str] = []
     facts: dict[str, Any] = {}
+    end = time.monotonic() + args.seconds
     for setting in settings_of(args):
         name = f"{setting.what}, {setting.scheme}, {setting.precision}"
         if why := lacking(setting.precision, args.device, setting.what):
             notes.append(f"{name}: not measured: {why}")
             continue
-        row = measure(setting, args)
+        if time.monotonic() > end:
+            notes.append(f"{name}, batch {setting.batch}: not measured: no time left")
+            continue
         cfg = setting.cfg(args.device)
         facts = history.conditions(cfg, args.device)
+        row = measure(setting, args)
         history.append(args.history, facts | row.line())
         new = [*row.cells()]
         print(format_table([HEADER, *new]), file=sys.stderr, flush=True)
@@ -230,7 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         gc.collect()
     if not facts:
         raise UserError("; ".join(notes) or "nothing to measure")
-    print(report(rows, notes, facts, args, cfg.SOLVER.OPTIMIZING_METHOD), end="")
+    text = report(rows, notes, facts, args, cfg.SOLVER.OPTIMIZING_METHOD)
+    if args.output:
+        write_text(args.output, text)
+    print(text, end="")
 
 
 def report(

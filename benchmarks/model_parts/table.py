@@ -21,17 +21,17 @@ HEADER = (
 )  # fmt: skip
 NOTE = """\
 MFU: {flops} FLOPs for a multiply-add of a forward pass, over the peak.
-÷ skeleton: seconds over those of the matrix products alone. × transformers: times as fast as theirs
-in float32 without tf32, and in the same precision. All are medians of {rounds} rounds in one process;
-÷ and × of the ratios within a round. A forward pass is of normalised clips on the device. A training
-step is `train_step`, for both models: uint8 clips go to the device, are normalised there, forward,
-backward, clipping, optimizer ({optimizer}).
+÷ skeleton: seconds over those of the matrix products alone. × transformers: times as fast as
+theirs in float32 without tf32, and in the same precision. All are medians of {rounds} rounds in
+one process; ÷ and × of the ratios within a round. A forward pass is of normalised clips on the
+device. A training step is `train_step`, for both models: uint8 clips go to the device, are
+normalised there, forward, backward, clipping, optimizer ({optimizer}).
 GiB: of weights and optimizer state, and the most that a pass holds beside them, as torch's
 allocators say; "theirs": the latter of transformers in the same precision."""
 CLOCKS = {
     "wall": "Seconds are those that pass.",
-    "cpu": "Seconds are those of the cores that this process had, over its threads. Others used the\n"
-    "machine at the time; what they took isn't in these, but for memory and caches.",
+    "cpu": "Seconds are those of the cores that this process had, over its threads: others used\n"
+    "the machine at the time, and what they took isn't in these, but for memory and caches.",
 }
 
 

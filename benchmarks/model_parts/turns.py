@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from model_parts.rates import products
 
-WARM_UP = 2  # kernels are chosen, the optimizer makes its state
+WARM_UP = 2  # runs: kernels are chosen, the optimizer makes its state
 
 
 @dataclass
@@ -64,6 +64,7 @@ def take_turns(
     rounds: int,
     turn: float = 0.0,
     memory: bool = True,
+    warm_up: int = WARM_UP,
 ) -> dict[str, Measured]:
     """Let all run in turn, round by round; who starts a round changes.
 
@@ -73,12 +74,13 @@ def take_turns(
         rounds: turns that each has.
         turn: seconds that a turn lasts at least: longer than starting a kernel takes.
         memory: measure what a run holds, once.
+        warm_up: runs before.
     """
     found = {name: Measured() for name in contestants}
     repeats = {}
     for name, contestant in contestants.items():
         try:
-            repeats[name] = _warm_up(contestant, found[name], device, turn, memory)
+            repeats[name] = _warm_up(contestant, found[name], device, (turn, memory, warm_up))
         except torch.OutOfMemoryError:
             found[name].note = "out of memory"
             gc.collect()
@@ -101,11 +103,15 @@ def ratios(above: Measured, below: Measured, clock: str = "wall") -> list[float]
 
 
 def _warm_up(
-    contestant: Contestant, found: Measured, device: torch.device, turn: float, memory: bool
+    contestant: Contestant,
+    found: Measured,
+    device: torch.device,
+    options: tuple[float, bool, int],
 ) -> int:
     """Run until it runs as it will, fill in what one run tells; return the runs of a turn."""
-    found.first = _turn(contestant, device, 1)[0]
-    seconds = [_turn(contestant, device, 1)[0] for _ in range(WARM_UP - 1)]
+    turn, memory, runs = options
+    seconds = [_turn(contestant, device, 1)[0] for _ in range(runs)]
+    found.first = seconds[0]
     if memory:
         found.peak = peak_bytes(contestant, device)
     if contestant.held:
