@@ -22,20 +22,12 @@ from model_parts.skeleton import Product, Skeleton, of_training
 from model_parts.turns import Contestant
 from timesformer.config.layout import batch_layout
 from timesformer.config.node import CfgNode
-from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.records import Record
-from timesformer.engine.broken import BrokenVideos
-from timesformer.engine.interruption import Interruption
-from timesformer.engine.losses import build_loss, build_mixup
-from timesformer.engine.nonfinite import NonFinite
-from timesformer.engine.optimizer import construct_optimizer
-from timesformer.engine.saving import Saver
-from timesformer.engine.state import TrainState
+from timesformer.engine.assemble import make_state
 from timesformer.engine.step import train_step
 from timesformer.models.attention import SpaceTimeBlock
 from timesformer.models.build import build_model
 from timesformer.models.weights.formats import hugging_face
-from timesformer.utils.distributed import device_for
 from timesformer.utils.parser import load_recipe
 from timesformer.utils.precision import autocast
 
@@ -205,7 +197,8 @@ def forward(model: nn.Module, setting: Setting, device: torch.device) -> Contest
 def training(model: nn.Module, setting: Setting, device: torch.device) -> Contestant:
     """Return what does a training step on uint8 clips that lie in the CPU's memory."""
     cfg = setting.cfg(device)
-    state = train_state(cfg, model, setting.batch)
+    records = [Record("noise", 0)] * setting.batch
+    state = make_state(cfg, batch_layout(cfg, 1, 1), model, records)
     generator = torch.Generator().manual_seed(1)
     B = setting.batch
     clips = torch.randint(256, (B, *setting.clip), dtype=torch.uint8, generator=generator)
@@ -222,26 +215,6 @@ def training(model: nn.Module, setting: Setting, device: torch.device) -> Contes
     held = partial(_bytes_of, model, state.optimizer)
     products = PRECISIONS[setting.precision].products
     return Contestant(run, products, held, prepare=model.train)
-
-
-def train_state(cfg: CfgNode, model: nn.Module, videos: int) -> TrainState:
-    """Return a training run of a model, without videos."""
-    device, interruption = device_for(cfg), Interruption(cfg)
-    return TrainState(
-        cfg=cfg,
-        device=device,
-        layout=batch_layout(cfg, 1, 1),
-        model=model,
-        optimizer=construct_optimizer(model, cfg),
-        scaler=torch.amp.GradScaler(device.type, enabled=cfg.TRAIN.AMP == "fp16"),
-        loss=build_loss(cfg).to(device),
-        augment=build_augment(cfg),
-        mixup=build_mixup(cfg),
-        broken=BrokenVideos(cfg.OUTPUT_DIR, "train", videos),
-        interruption=interruption,
-        nonfinite=NonFinite(cfg.TRAIN.NONFINITE, [Record("noise", 0)] * videos),
-        saver=Saver(cfg, interruption),
-    )
 
 
 def skeleton(

@@ -6,32 +6,28 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-import torch
 from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.config.layout import batch_layout
-from timesformer.datasets.build import build_augment
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.records import class_counts
 from timesformer.datasets.loader import Batch, VideoLoader, construct_loader
 from timesformer.datasets.workers import worker_errors
+from timesformer.engine.assemble import make_state
 from timesformer.engine.balance import log_balance
 from timesformer.engine.batch import with_chosen_batch
 from timesformer.engine.best import Best, logged_validation
 from timesformer.engine.broken import BrokenVideos
-from timesformer.engine.ema import PREFIX, Ema
+from timesformer.engine.ema import PREFIX
 from timesformer.engine.evaluate import eval_epoch
-from timesformer.engine.interruption import Interruption
-from timesformer.engine.losses import build_loss, build_mixup
 from timesformer.engine.memory import memory_errors
 from timesformer.engine.needs import plan_recomputing
-from timesformer.engine.nonfinite import NonFinite
 from timesformer.engine.opening import log_start, part_from_former_run, write_down
-from timesformer.engine.optimizer import construct_optimizer, set_lr
+from timesformer.engine.optimizer import set_lr
 from timesformer.engine.pace import Pace
 from timesformer.engine.resume import list_digest
-from timesformer.engine.saving import Saver, log_space, predicted_bytes
+from timesformer.engine.saving import log_space, predicted_bytes
 from timesformer.engine.scope import run_scope, tensorboard_dir
 from timesformer.engine.sharding import share
 from timesformer.engine.start import begin
@@ -46,13 +42,11 @@ from timesformer.engine.state import (
 )
 from timesformer.engine.step import train_step
 from timesformer.engine.trace import Enough, Trace
-from timesformer.engine.tubes import TubeChoice
 from timesformer.models.build import build_model
 from timesformer.models.compiling import compile_blocks
 from timesformer.models.freezing import keep_statistics, warn_of_dead_ends
 from timesformer.utils.checkpoint import Place, bare, is_checkpoint_epoch
 from timesformer.utils.distributed import (
-    device_for,
     get_world,
     is_main,
     same_everywhere,
@@ -102,27 +96,12 @@ def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     plan_recomputing(cfg, bare(model), layout.per_rank)
     dataset = train_loader.dataset
     counts = class_counts(dataset.records, cfg.MODEL.NUM_CLASSES)
-    interruption = Interruption(cfg)
-    state = TrainState(
-        cfg=cfg,
-        device=device_for(cfg),
-        layout=layout,
-        model=model,
-        optimizer=construct_optimizer(model, cfg),
-        scaler=torch.amp.GradScaler(device_for(cfg).type, enabled=cfg.TRAIN.AMP == "fp16"),
-        loss=build_loss(cfg, counts).to(device_for(cfg)),
-        mixup=build_mixup(cfg),
-        ema=Ema(cfg, model) if cfg.EMA.ENABLED else None,
-        augment=build_augment(cfg),
-        tubes=TubeChoice(cfg, model),
-        broken=BrokenVideos(cfg.OUTPUT_DIR, "train", len(dataset), cfg.DATA.MAX_FAILED),
-        interruption=interruption,
-        saver=Saver(cfg, interruption),
-        nonfinite=NonFinite(
-            cfg.TRAIN.NONFINITE,
-            dataset.records,
-            "the training list's DATA.FRACTION" if cfg.DATA.FRACTION < 1 else "the training list",
-        ),
+    state = make_state(
+        cfg,
+        layout,
+        model,
+        dataset.records,
+        counts,
         class_names=dataset.class_names,
         train_list=list_digest(dataset.records),
         trace=Trace(cfg.OUTPUT_DIR, ending or cfg.TRAIN.TRACE_STEPS, ending is not None),
