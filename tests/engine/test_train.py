@@ -152,6 +152,7 @@ def test_missing_pretrained_file(synthetic_dir, tmp_path):
 
 def test_loss_that_is_not_finite_stops_before_the_step(synthetic_dir, tmp_path, monkeypatch):
     cfg = small_cfg(synthetic_dir, tmp_path)
+    from timesformer.engine import assemble
     from timesformer.engine import train as module
 
     class Nan(nn.Module):
@@ -161,7 +162,7 @@ def test_loss_that_is_not_finite_stops_before_the_step(synthetic_dir, tmp_path, 
     built = []
     real = module.build_model
     monkeypatch.setattr(module, "build_model", lambda cfg: built.append(real(cfg)) or built[-1])
-    monkeypatch.setattr(module, "build_loss", lambda *args: Nan())
+    monkeypatch.setattr(assemble, "build_loss", lambda *args: Nan())
     with pytest.raises(TrainingError, match=r"epoch 1, step 1.*videos.*SOLVER\.BASE_LR"):
         train(cfg)
     assert all(p.isfinite().all() for p in built[0].parameters())
@@ -169,7 +170,7 @@ def test_loss_that_is_not_finite_stops_before_the_step(synthetic_dir, tmp_path, 
 
 def test_steps_that_overflow_fp16_are_said_and_not_for_ever(synthetic_dir, tmp_path, monkeypatch):
     """The scale of the loss is halved from 4 to 2, 1 and 0.5; then it isn't the scale's fault."""
-    from timesformer.engine import train as module
+    from timesformer.engine import assemble
 
     class Endless(nn.Module):
         """A finite loss whose gradient isn't finite."""
@@ -179,7 +180,7 @@ def test_steps_that_overflow_fp16_are_said_and_not_for_ever(synthetic_dir, tmp_p
 
     real = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: real("cpu", init_scale=4.0))
-    monkeypatch.setattr(module, "build_loss", lambda *args: Endless())
+    monkeypatch.setattr(assemble, "build_loss", lambda *args: Endless())
     with pytest.raises(TrainingError, match=r"gradient is not finite.* in epoch 2, step 1 "):
         train(small_cfg(synthetic_dir, tmp_path))
     assert (tmp_path / "run.log").read_text().count("overflows fp16, this step is left out") == 3
