@@ -78,7 +78,7 @@ def measure(setting: Setting, args: argparse.Namespace) -> Row:
         elif mode == "compiled" and setting.precision == "int8":
             missing[OURS[mode]] = Measured(note="int8 layers aren't compiled")
         else:
-            model = entrants.compiled(ours, setting.keys) if mode == "compiled" else ours
+            model = entrants.compiled(ours) if mode == "compiled" else ours
             contestants[OURS[mode]] = make(model)
     theirs, why = same_model(ours, setting, device)
     if theirs is None:

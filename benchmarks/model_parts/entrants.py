@@ -25,8 +25,8 @@ from timesformer.config.node import CfgNode
 from timesformer.datasets.lists.records import Record
 from timesformer.engine.assemble import make_state
 from timesformer.engine.step import train_step
-from timesformer.models.attention import SpaceTimeBlock
 from timesformer.models.build import build_model
+from timesformer.models.compiling import compile_blocks
 from timesformer.models.weights.formats import hugging_face
 from timesformer.utils.parser import load_recipe
 from timesformer.utils.precision import autocast
@@ -102,20 +102,10 @@ def make_ours(cfg: CfgNode) -> nn.Module:
     return model
 
 
-def compiled(model: nn.Module, keys: Sequence[str]) -> nn.Module:
-    """Return a copy of the model whose blocks are compiled.
-
-    Raises:
-        ValueError: the model has no blocks.
-    """
+def compiled(model: nn.Module) -> nn.Module:
+    """Return a copy of the model whose blocks are compiled, as TRAIN.COMPILE does it."""
     model = copy.deepcopy(model)
-    blocks = [module for module in model.modules() if isinstance(module, SpaceTimeBlock)]
-    if not blocks:
-        raise ValueError("only models with blocks of the registered schemes are compiled")
-    # A block specialises on its parameters: each is a compilation of its own.
-    torch._dynamo.config.recompile_limit = max(64, 4 * len(blocks))
-    for block in blocks:
-        block.compile()
+    compile_blocks("--modes compiled", model)
     return model
 
 
@@ -167,6 +157,10 @@ def quantised(model: nn.Module) -> nn.Module:
     """
     from torch.ao.quantization import quantize_dynamic
 
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.__class__ = nn.Linear  # of others it takes no notice
     with warnings.catch_warnings():  # it is deprecated; where it has gone, that is told
         warnings.simplefilter("ignore")
         return quantize_dynamic(model.eval(), {nn.Linear}, dtype=torch.qint8)

@@ -98,6 +98,15 @@ def test_what_is_measured_and_what_is_not(
     assert "transformers, same precision" in measured["forward", "int8"]["results"]
 
 
+def test_int8_is_of_all_linear_layers() -> None:
+    entrants = program("model_parts.entrants")
+    setting = entrants.Setting("forward", "axial", 2, 32, "int8", 1, "tiny")
+    model = entrants.make_ours(setting.cfg(torch.device("cpu")))
+    layers = sum(isinstance(m, torch.nn.Linear) for m in model.modules())
+    made = entrants.quantised(model).modules()
+    assert layers == sum("quantized" in type(m).__module__ and hasattr(m, "weight") for m in made)
+
+
 @pytest.mark.parity
 def test_models_that_compute_different_things_are_not_timed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
