@@ -59,6 +59,28 @@ def test_gradients(scheme, numbers):
         assert parameter.grad.norm().item() == pytest.approx(expected, abs=1e-4), name
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_compiled_code(scheme, numbers):
+    from timesformer.models.compiling import compile_blocks
+
+    model = fill_(tiny_model(scheme))
+    compile_blocks("here", model)
+    case = next(iter(CASES))
+    with torch.no_grad():
+        logits = model.eval()(clip_for(case, CASES[case], 0)).numpy()
+    np.testing.assert_allclose(logits, numbers[f"{scheme}/{case}/logits"], atol=TOLERANCE)
+    clip, labels = gradient_batch()
+    loss = F.cross_entropy(model.train()(clip), labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(float(numbers[f"{scheme}/grad/loss"]), abs=TOLERANCE)
+    for name, parameter in model.named_parameters():
+        expected = float(numbers[f"{scheme}/grad_norm/{name}"])
+        assert parameter.grad.norm().item() == pytest.approx(expected, abs=1e-4), name
+
+
 @pytest.mark.parametrize("optimizer", SOLVERS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_loss_trajectory(scheme, optimizer, numbers):
