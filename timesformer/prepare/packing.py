@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from timesformer.datasets.video.shard_contents import MANIFEST, Contents, Shard
 from timesformer.datasets.video.shard_index import Entry, parse_row
-from timesformer.datasets.video.shards import MANIFEST, UNFINISHED, Contents, Shard, open_shards
+from timesformer.datasets.video.shards import UNFINISHED, open_shards
 from timesformer.prepare.tar_writer import TarWriter
 from timesformer.utils.errors import UserError
 from timesformer.utils.files import write_text, written_whole

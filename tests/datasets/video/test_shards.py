@@ -28,7 +28,8 @@ from timesformer.datasets.video.decode import decode_all
 from timesformer.datasets.video.file import open_video
 from timesformer.datasets.video.probe import probe
 from timesformer.datasets.video.reader import VideoReader
-from timesformer.datasets.video.shards import MANIFEST, Member, Shards, open_shards
+from timesformer.datasets.video.shard_contents import MANIFEST
+from timesformer.datasets.video.shards import Member, Shards, open_shards
 from timesformer.utils.errors import ShardsError, VideoError
 
 FILES = ("a.mp4", "b/c d.avi", "b/é.webm", "raw.mp4", "b/long " + 110 * "x" + ".mp4", "frames")
@@ -135,7 +136,7 @@ def broken(copy: Path, name: str = "a.mp4") -> VideoError:
 
 
 def open_shards_unchecked(folder: Path):
-    from timesformer.datasets.video.shards import Contents
+    from timesformer.datasets.video.shard_contents import Contents
 
     return Contents.of_json((folder / MANIFEST).read_bytes(), MANIFEST)
 
