@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,6 @@ import torch
 from loading import prepare_videos, train_set
 from planning import PEAK
 from report import environment
-from tqdm import tqdm
 
 from timesformer.engine.train import train
 from timesformer.utils.errors import run_tool
@@ -192,9 +192,10 @@ def report(args: argparse.Namespace) -> Iterator[str]:
         seconds = {name: cpu_seconds(paths, args.rounds) for name, paths in files.items()}
         torch.set_num_threads(threads)
         found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases(args)}
-        for _ in tqdm(range(args.rounds), desc="round", disable=None):
+        for _ in range(args.rounds):
             for case, lines in found.items():
                 lines.append(epoch_of(case, files[case.files], args.gpu))
+                print(*row(case, lines[-1:]), sep="  ", file=sys.stderr, flush=True)
     yield ""
     yield format_table([HEADER, *(row(case, lines) for case, lines in found.items())])
     if not args.gpu:
