@@ -29,7 +29,7 @@ class Compiled(Format):
     read, and it can't be taken elsewhere. It lies in this user's cache.
     """
 
-    name, suffix, runtime = "compiled", ".aoti", "torch's compiler"
+    name, suffix, runtime = "compiled", ".compiled.pt2", "torch's compiler"
     for_int8 = None
 
     def versions(self) -> dict[str, str]:
@@ -63,13 +63,12 @@ class Compiled(Format):
         self, program: ExportedProgram, path: Path, about: About, clips: Sequence[Tensor]
     ) -> None:
         """Compile, which takes up to some minutes, and write one file."""
-        package = path.with_suffix(".pt2")  # torch wants this name
         torch._inductor.aoti_compile_and_package(
-            program, package_path=str(package), inductor_configs=OPTIONS
+            program, package_path=str(path), inductor_configs=OPTIONS
         )
-        with zipfile.ZipFile(package, "a", zipfile.ZIP_STORED) as archive:
-            archive.writestr(EXTRA, about.to_text())
-        package.replace(path)
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+            inside = archive.namelist()[0].partition("/")[0]
+            archive.writestr(f"{inside}/extra/{EXTRA}", about.to_text())
 
     def open(self, path: Path) -> tuple[str | None, Run]:
         """Read a file of one's own, and load the library in it.
@@ -80,7 +79,8 @@ class Compiled(Format):
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(f"{damaged} isn't what it was when it was written")
-            text = archive.read(EXTRA).decode() if EXTRA in archive.namelist() else None
+            found = [name for name in archive.namelist() if name.endswith(f"/extra/{EXTRA}")]
+            text = archive.read(found[0]).decode() if found else None
         compute = torch._inductor.aoti_load_package(str(path))
 
         def run(clips: Tensor) -> Tensor:
