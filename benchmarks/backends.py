@@ -179,8 +179,8 @@ def measured(args: argparse.Namespace) -> str:
     said = [
         environment(),
         there,
-        f"One clip {tuple(clips[0].shape[1:])}; milliseconds ({args.clock} clock): median and least "
-        f"of {len(took[0])} passes, in turns; times: the first row's median over this one's",
+        f"One clip {tuple(clips[0].shape[1:])}; milliseconds ({args.clock} clock): median and "
+        f"least of {len(took[0])} passes, in turns; times: the first row's median over this one's",
         f"apart, cosine (the lowest), same class: of logits, beside torch's, on {len(clips)} clips "
         f"of other videos than int8 was calibrated on; the largest logit is "
         f"{logits[TORCH].abs().max():.3g}",
