@@ -35,7 +35,7 @@ import timesformer
 from timesformer.clips.transform import Normalize
 from timesformer.datasets.decoder import load_clip
 from timesformer.inference.backends import KINDS, TORCH
-from timesformer.inference.export import export
+from timesformer.inference.export import checked
 from timesformer.inference.given import records_of
 from timesformer.inference.measure import timed
 from timesformer.inference.predictor import Predictor
@@ -55,7 +55,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, help="where files that are made are kept")
     parser.add_argument("--checkpoint", type=Path, help="other weights")
-    parser.add_argument("--videos", type=Path, help="a folder of videos, 16 of which are taken")
+    parser.add_argument("--videos", type=Path, help="a folder of videos")
+    parser.add_argument("--count", type=int, default=16, metavar="N",
+                        help="that are taken, half of them to calibrate int8 (16)")  # fmt: skip
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows that have one of these")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--clock", choices=CLOCKS, default="wall",
@@ -93,7 +95,10 @@ def scorer(name: str, weights: Path, work: Path, videos: Sequence[str]) -> Score
     if not path.exists():
         given = records_of(videos) if kind.calibrates else None
         model = timesformer.load(weights, device="cpu")
-        export(model, path, kind.name, precision="int8", source=weights.name, calibrate=given)
+        with checked(
+            model, path, kind, precision="int8", source=weights.name, calibrate=given, batches=(1,)
+        ):
+            pass
     return timesformer.load(path).score
 
 
@@ -129,15 +134,15 @@ def place(args: argparse.Namespace) -> Iterator[tuple[Path, Path, list[str]]]:
             make_weights(weights)
         if not videos.exists():
             videos.mkdir()
-            make_videos(videos, 16)
+            make_videos(videos, args.count)
         os.environ["TIMESFORMER_CACHE"] = str(work / "cache")
-        yield work, weights, [str(path) for path in find_videos(videos)][:16]
+        yield work, weights, [str(path) for path in find_videos(videos)][: args.count]
 
 
 def child(args: argparse.Namespace, name: str) -> float:
     """Return the peak memory, in GB, of a process that computes one clip by what is made."""
     words = ["--child", name]
-    for option in ("work", "checkpoint", "videos"):
+    for option in ("work", "checkpoint", "videos", "count"):
         value = getattr(args, option)
         words += [f"--{option}", str(value)] * (value is not None)
     done = subprocess.run(

@@ -377,6 +377,13 @@ def test_parts_that_nobody_knows_what_they_are_of(model, videos, tmp_path):
         (tmp_path / "manifest.json").write_text(json.dumps(said | more))
         with pytest.raises(UserError, match=r"manifest.json: not what .* choose another folder"):
             extract(model, videos, tmp_path, FAST)
+    assert said["asked"].pop("backend") == "torch"  # earlier ones don't say it
+    (tmp_path / "manifest.json").write_text(json.dumps(said))
+    extract(model, videos, tmp_path, FAST)
+    said["asked"]["backend"] = "blocks"
+    (tmp_path / "manifest.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=r"backend blocks, not torch: choose another folder"):
+        extract(model, videos, tmp_path, FAST)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"has parts, and no manifest.json"):
         extract(model, videos, tmp_path, replace(FAST, layer=0))

@@ -15,7 +15,7 @@ from timesformer import __version__
 from timesformer.datasets.lists.records import Records
 from timesformer.inference.features import MANIFEST, PARTS, read_manifest
 from timesformer.inference.passes import Look
-from timesformer.inference.predictor import Predictor
+from timesformer.inference.predictor import TORCH, Predictor
 from timesformer.inference.settings import Settings
 from timesformer.utils.claims import Claims
 from timesformer.utils.errors import UserError
@@ -55,6 +55,7 @@ def description(
         "frames_fps": frames_fps,
         "amp": predictor.amp,
         "device": predictor.device.type,
+        "backend": predictor.backend,
         "batch_size": settings.batch_size,
         "videos_a_part": settings.part,
         "file_format": settings.file_format,
@@ -101,7 +102,8 @@ def agree(folder: Path, asked: dict[str, Any], claims: Claims, source: str) -> i
             write_text(folder / MANIFEST, json.dumps(said, indent=1) + "\n")
             return torch.get_num_threads()
     found = read_manifest(folder)
-    theirs = found["asked"] | {"format": found["format"]}
+    earlier = {"backend": TORCH}  # wasn't said when there was no other
+    theirs = earlier | found["asked"] | {"format": found["format"]}
     ours = asked | {"format": FORMAT}
     if differing := [name for name in ours if theirs.get(name) != ours[name]]:
         told = ", ".join(

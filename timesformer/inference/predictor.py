@@ -33,6 +33,7 @@ from timesformer.utils.precision import AMP_TYPES, autocast
 
 PathLike = str | os.PathLike[str]
 BATCH = 8  # clips
+TORCH = "torch"  # the backend that is none: the model as it is
 
 
 class Predictor:
@@ -42,7 +43,10 @@ class Predictor:
         model: maps clips (B, 3, T, H, W), as its `transform` makes them, to scores (B, K).
         testing: views of a video, and how their scores are joined.
         amp: precision of forward passes: none, bf16 or fp16.
+        backend: what computes them, by its name in `inference.backends`.
     """
+
+    backend = TORCH
 
     def __init__(self, model: Any, testing: Testing | None = None, amp: str = "none") -> None:
         """Take a model.
@@ -86,7 +90,9 @@ class Predictor:
         """
         clips, crops = views_of(views)
         testing = self.testing._replace(num_clips=clips, num_crops=crops)
-        return Predictor(self.model, testing, self.amp)
+        other = Predictor(self.model, testing, self.amp)
+        other.backend = self.backend
+        return other
 
     def transform(self, frames: Any, num_crops: int = 1) -> Tensor:
         """Make of a clip's frames what the model takes: see `TakesClips.transform`."""

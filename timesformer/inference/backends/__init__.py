@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from timesformer.inference.formats import FORMATS, Format
 from timesformer.inference.formats.compiled import Compiled
+from timesformer.inference.predictor import TORCH
 
-TORCH, BLOCKS, AUTO = "torch", "blocks", "auto"
+BLOCKS, AUTO = "blocks", "auto"
 OF_TORCH = (TORCH, BLOCKS)
 """Those that compute the model itself, on any device and whatever is asked of it."""
 KINDS: dict[str, Format] = {

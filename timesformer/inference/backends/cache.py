@@ -74,22 +74,24 @@ def of_backend(model: Predictor, about: About, name: str, source: str, tell: Tel
     path = place_of(about, kind)
     if path.exists():
         try:
-            return _predictor(open_exported(path, kind), about, model)
+            return _predictor(open_exported(path, kind), about, model, name)
         except WeightsError as error:
             tell(f"{error}; it is made again")
             remove(path.parent)
     kind.require(False)
     tell(f"backend {name}: made of {source} once, which may take minutes; kept in {path.parent}")
     _make(model, path, kind, source)
-    return _predictor(open_exported(path, kind), about, model)
+    return _predictor(open_exported(path, kind), about, model, name)
 
 
-def _predictor(found: ExportedModel, about: About, model: Predictor) -> Predictor:
+def _predictor(found: ExportedModel, about: About, model: Predictor, name: str) -> Predictor:
     """Return the file's model, which makes clips and tests as the weights now say."""
     if found.about.weights_sha256 != about.weights_sha256 or found.about.shape != about.shape:
         raise WeightsError(f"{found.path}: is of other weights or clips")
     found.preprocessing, found.class_names = about.preprocessing.to_json(), about.class_names
-    return Predictor(found, model.testing)
+    predictor = Predictor(found, model.testing)
+    predictor.backend = name
+    return predictor
 
 
 def _make(model: Predictor, path: Path, kind: Format, source: str) -> None:

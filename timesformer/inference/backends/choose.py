@@ -71,6 +71,7 @@ def with_backend(model: Predictor, backend: str, source: str, tell: Tell) -> Pre
         return model
     if backend == BLOCKS:
         compile_blocks("--backend blocks", model.model)
+        model.backend = BLOCKS
         return model
     if model.device.type != "cpu":
         if backend == AUTO:
