@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from model_parts import history
-from model_parts.table import OURS, SKELETON
+from model_parts.entrants import SKELETON
+from model_parts.table import OURS
 
 from timesformer.utils.errors import UserError, run_tool
 from timesformer.utils.parser import png_path
@@ -57,7 +58,12 @@ def times_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, dict[Key, Times]]:
         which = "cpu_seconds" if clock == "cpu" else "seconds"
         machine = {k: line["machine"][k] for k in ("device", "threads")} | {"clock": clock}
         setting = json.dumps(line["setting"], sort_keys=True)
-        skeleton = line["results"].get(SKELETON, {}).get(which, [])
+        skeletons = [
+            found[which]
+            for name, found in line["results"].items()
+            if name.startswith(SKELETON) and found[which]
+        ]
+        skeleton = min(skeletons, key=np.median, default=[])
         for name in OURS.values():
             seconds = line["results"].get(name, {}).get(which, [])
             if not seconds:

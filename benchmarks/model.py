@@ -24,7 +24,15 @@ from typing import Any
 
 import torch
 from model_parts import entrants, history
-from model_parts.entrants import MAKERS, SIDES, SIZES, THEIR_SCHEMES, Setting, Theirs
+from model_parts.entrants import (
+    MAKERS,
+    SIDES,
+    SIZES,
+    SQUARE,
+    THEIR_SCHEMES,
+    Setting,
+    Theirs,
+)
 from model_parts.rates import FLOPS_PER_MAC, PRECISIONS, lacking, products, stated_peak
 from model_parts.skeleton import products_of
 from model_parts.table import (
@@ -32,8 +40,6 @@ from model_parts.table import (
     HEADER,
     NOTE,
     OURS,
-    SKELETON,
-    SQUARE,
     THEIRS,
     THEIRS_SAME,
     Row,
@@ -89,23 +95,18 @@ def measure(setting: Setting, args: argparse.Namespace) -> Row:
         contestants[THEIRS] = MAKERS[setting.what](theirs, exact, device)
         if setting.precision != "fp32":
             contestants[THEIRS_SAME] = make(theirs)
-    precision = PRECISIONS[setting.precision]
     side = args.square or SIDES[device.type]
-    for name, contestant in (
-        (SKELETON, entrants.skeleton(needed, setting, device)),
-        (SQUARE, entrants.square(precision, device, side)),
-    ):
-        if contestant is None:
-            notes.append(f"{name}: none in int8")
-        else:
-            contestants[name] = contestant
+    bounds = entrants.bounds(needed, setting, device, side)
+    if not bounds:
+        notes.append("no skeleton and no large product in int8")
+    contestants |= bounds
     found = take_turns(contestants, device, args.rounds, args.turn, args.memory)
     threads = torch.get_num_threads()
     row = Row(setting, found | missing, macs, None, "", notes, args.clock, threads)
     if peak := stated_peak(setting.precision, device):
         return row._replace(peak=peak, peak_by="its maker")
-    if SQUARE in found and found[SQUARE].seconds:
-        peak = 2 * side**3 / row.seconds(found[SQUARE]) / 1e12
+    if (square := row.fastest(SQUARE)).seconds:
+        peak = 2 * side**3 / row.seconds(square) / 1e12
         return row._replace(peak=peak, peak_by=f"a measured product of {side}²")
     return row
 

@@ -17,14 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model_parts.rates import PRECISIONS, Precision
-from model_parts.skeleton import Product, Skeleton, of_training
+from model_parts.rates import PRECISIONS
+from model_parts.skeleton import Product, Skeleton, by_onednn, of_training
 from model_parts.turns import Contestant
 from timesformer.config.layout import batch_layout
 from timesformer.config.node import CfgNode
 from timesformer.datasets.lists.records import Record
 from timesformer.engine.assemble import make_state
 from timesformer.engine.step import train_step
+from timesformer.models.attention.linear import AVAILABLE
 from timesformer.models.build import build_model
 from timesformer.models.compiling import compile_blocks
 from timesformer.models.weights.formats import hugging_face
@@ -37,6 +38,8 @@ SIZES: Mapping[str, Mapping[str, object]] = {
     "tiny": {"TIMESFORMER.EMBED_DIM": 48, "TIMESFORMER.DEPTH": 2, "TIMESFORMER.NUM_HEADS": 3},
 }
 THEIR_SCHEMES = ("divided_space_time", "joint_space_time", "space_only")
+SKELETON, SQUARE = "skeleton", "square"
+BLAS, ONEDNN = "", ", oneDNN"  # behind these names
 SIDES = {"cuda": 8192, "cpu": 2048}  # side of the product whose rate is the peak that is measured
 
 
@@ -211,23 +214,29 @@ def training(model: nn.Module, setting: Setting, device: torch.device) -> Contes
     return Contestant(run, products, held, prepare=model.train)
 
 
-def skeleton(
-    products: Sequence[Product], setting: Setting, device: torch.device
-) -> Contestant | None:
-    """Return what computes the products alone; None for integers."""
+def bounds(
+    products: Sequence[Product], setting: Setting, device: torch.device, side: int
+) -> dict[str, Contestant]:
+    """Return what computes the products alone, and a large one, by all that computes products.
+
+    Args:
+        products: of a forward pass.
+        setting: what is measured; there is nothing for integers.
+        device: where.
+        side: of the square matrices of the large product.
+    """
     precision = PRECISIONS[setting.precision]
     if precision.dtype is None:
-        return None
+        return {}
     chosen = of_training(products) if setting.what == "train" else products
-    return Contestant(Skeleton(chosen, device, precision.dtype).run, precision.products)
-
-
-def square(precision: Precision, device: torch.device, side: int) -> Contestant | None:
-    """Return one product of square matrices; None for integers."""
-    if precision.dtype is None:
-        return None
     left, right = (torch.randn(side, side, device=device).to(precision.dtype) for _ in range(2))
-    return Contestant(lambda: left @ right, precision.products)
+    onednn = device.type == "cpu" and precision.dtype is torch.float32 and AVAILABLE
+    found = {}
+    for name, way in ((BLAS, torch.mm), (ONEDNN, by_onednn))[: 1 + onednn]:
+        whole = Skeleton(chosen, device, precision.dtype, onednn=way is by_onednn)
+        found[SKELETON + name] = Contestant(whole.run, precision.products)
+        found[SQUARE + name] = Contestant(partial(way, left, right), precision.products)
+    return found
 
 
 def difference(ours: nn.Module, theirs: nn.Module, clips: Tensor) -> float:

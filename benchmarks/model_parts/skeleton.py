@@ -82,6 +82,12 @@ def of_training(products: Sequence[Product]) -> list[Product]:
     return [*products, *(p for pair in reversed(back) for p in pair)]
 
 
+def by_onednn(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the product of float32 matrices by oneDNN, which takes no `out`."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "none", [], "")
+    return result
+
+
 class _Recorder(TorchDispatchMode):
     """Notes the products that are computed under it."""
 
@@ -123,12 +129,17 @@ class Skeleton:
         products: what to compute.
         device: where.
         dtype: of all factors and results.
+        onednn: compute those with weights by oneDNN, rather than by torch's BLAS.
     """
 
     def __init__(
-        self, products: Sequence[Product], device: torch.device, dtype: torch.dtype
+        self,
+        products: Sequence[Product],
+        device: torch.device,
+        dtype: torch.dtype,
+        onednn: bool = False,
     ) -> None:
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.onednn = device, dtype, onednn
         self.macs = sum(p.macs for p in products)
         self._buffers: dict[tuple[object, ...], Tensor] = {}
         self._calls = [call for p in products for call in self._calls_of(p)]
@@ -137,15 +148,16 @@ class Skeleton:
     def run(self) -> Tensor:
         """Compute all; return the last result."""
         for function, left, right, out in self._calls:
-            function(left, right, out=out)
-        return out
+            result: Tensor = function(left, right, out=out)
+        return result
 
     def _calls_of(self, product: Product) -> list[tuple[Any, Tensor, Tensor, Tensor]]:
         batch, rows, inner, columns, left_t, right_t, weight = product
         if batch == 1:
             left = self._random("left", (rows, inner), left_t)
             right = self._random(weight, (inner, columns), right_t)
-            return [(torch.mm, left, right, self._random("out", (rows, columns), False))]
+            out = self._random("out", (rows, columns), False)
+            return [(by_onednn if self.onednn else torch.mm, left, right, out)]
         longest = max(inner, columns)
         rows_once = max(1, min(rows, PIECE // longest))
         batch_once = max(1, min(batch, PIECE // (rows_once * longest)))

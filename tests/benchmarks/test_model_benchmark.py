@@ -60,7 +60,8 @@ def test_the_skeleton_computes_all_products_of_a_scheme(
     assert sum(p.macs for p in forward) == macs
     step = skeleton.of_training(forward)
     assert sum(p.macs for p in step) == 3 * macs - forward[0].macs  # clips need no gradient
-    done = skeleton.Skeleton(step, torch.device("cpu"), torch.float32)
+    onednn = torch.backends.mkldnn.is_available()
+    done = skeleton.Skeleton(step, torch.device("cpu"), torch.float32, onednn)
     computed = sum(left.shape[-2] * right.numel() for _, left, right, _ in done._calls)
     assert computed == 3 * macs - forward[0].macs
     assert done.run().isfinite().all()
@@ -81,7 +82,7 @@ def test_what_is_measured_and_what_is_not(
     for said in (
         "forward, joint_space_time, tf32: not measured: a number format of GPUs",
         "train, joint_space_time, int8: not measured: int8 is for inference",
-        "forward, joint_space_time, int8: skeleton: none in int8",
+        "forward, joint_space_time, int8: no skeleton and no large product in int8",
         "by a measured product of 64²",
     ):
         assert said in text
@@ -89,7 +90,7 @@ def test_what_is_measured_and_what_is_not(
     measured = {(line["setting"]["what"], line["setting"]["precision"]): line for line in lines}
     assert set(measured) == {("forward", "fp32"), ("forward", "int8"), ("train", "fp32")}
     results = measured["train", "fp32"]["results"]
-    assert set(results) == {"timesformer", "transformers", "skeleton", "square"}
+    assert {"timesformer", "transformers", "skeleton", "square"} <= set(results)
     for found in results.values():
         assert len(found["seconds"]) == len(found["cpu_seconds"]) == 2
     ours = results["timesformer"]
