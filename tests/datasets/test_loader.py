@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from fvcore.common.config import CfgNode
 from video_fixtures import numbered_frames, write_video
 
 from timesformer.config.defaults import get_cfg
+from timesformer.config.multigrid import Steps
 from timesformer.datasets import loader as loader_module
 from timesformer.datasets.loader import (
     EvalBatches,
@@ -92,6 +94,29 @@ def test_training_batches_do_not_depend_on_the_ranks(ranks: int, length: int) ->
     assert len({index for index, _ in keys}) == len(keys) == length // 6 * 6
     assert {epoch for _, epoch in keys} == {2}
     assert [i for i, _ in keys] != [i for ids in batches(0, 1, epoch=3) for i, _ in ids]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("first", [0, 3])
+def test_larger_batches_of_smaller_clips_do_not_depend_on_the_ranks(ranks: int, first: int) -> None:
+    cfg = get_cfg()
+    cfg.TRAIN.MULTIGRID, cfg.SOLVER.MAX_EPOCH = "short", 2
+
+    def batches(rank: int, size: int, first: int = first) -> list[list[tuple[int, ...]]]:
+        steps = Steps(cfg, 53 // 6, accumulation=1)
+        sampler = TrainBatches(53, 6 // size, rank, size, seed=4, steps=steps)
+        sampler.first = first
+        assert len(sampler) == 4
+        return list(sampler)
+
+    by_rank = [batches(rank, ranks) for rank in range(ranks)]
+    assert {len(ids) for rank in by_rank for ids in rank[:1]} == {(6 if first else 24) // ranks}
+    joined = [[key for ids in parts for key in ids] for parts in zip(*by_rank, strict=True)]
+    assert joined == batches(0, 1)
+    if not first:  # 4, 2 and 1 batches of 6, and what is left of 8; as plain batches have them
+        assert [{key[3] if key[3:] else 0 for key in ids} for ids in joined] == [{1}, {2}, {0}, {1}]
+        plain = chain(*TrainBatches(53, 6, 0, 1, seed=4))
+        assert [key[:2] for key in chain(*joined)] == list(plain)
 
 
 def test_an_epoch_of_many_videos_takes_little_memory() -> None:

@@ -54,6 +54,18 @@ def cfg(folder: Path) -> CfgNode:
     return cfg
 
 
+def test_a_coarser_grid_shows_the_same_clip(cfg: CfgNode) -> None:
+    cfg.TRAIN.MULTIGRID, cfg.TIMESFORMER.PATCH_SIZE = "long", 8
+    cfg.DATA.TRAIN_JITTER_SCALES = [32, 32]  # so that sizes are no matter of chance
+    dataset = build_dataset("kinetics", cfg, "train")
+    full = dataset[(1, 3)][0]
+    sizes = [tuple(dataset[(1, 3, 0, grid)][0].shape) for grid in (1, 2, 3)]
+    assert sizes == [(3, 1, 24, 24), (3, 2, 24, 24), (3, 2, 32, 32)]
+    assert dataset[(1, 3, 0, 3)][0].equal(full[:, ::2]), "every second of its frames, to the bit"
+    small, large = dataset[(1, 3, 0, 1)][0].double(), full[:, :1].double()
+    assert (small.mean() - large.mean()).abs() < 2, "as much of the picture"
+
+
 def test_train_items_are_a_function_of_seed_epoch_and_index(cfg: CfgNode) -> None:
     dataset = build_dataset("kinetics", cfg, "train")
     clip, label, index, meta = dataset[(1, 3)]

@@ -107,9 +107,12 @@ def test_two_processes_score_every_video_once_and_to_the_bit(seven_videos, one_p
 
 
 def test_accumulation_on_two_ranks_equals_one_process(seven_videos, tmp_path):
-    options = {"TRAIN__BATCH_SIZE": 4, "TEST__ENABLE": False}
+    # 6 batches of 4 clips, of which smaller clips make one step of 2 × 12, where it might be 64.
+    options = {"TRAIN__BATCH_SIZE": 4, "TEST__ENABLE": False, "TRAIN__MULTIGRID": "long"}
     run(seven_videos, tmp_path / "one", **options, TRAIN__EVAL_PERIOD=0)
     run_ranks(seven_videos, tmp_path / "two", **options)
+    epochs = [line["iter"] for line in stats(tmp_path / "two", "train_iter")]
+    assert epochs == ["1/1", "1/3", "2/3", "3/3"]
     assert stats(tmp_path / "two", "start")[0]["accumulation"] == 2
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
 

@@ -16,6 +16,7 @@ from timesformer.config.defaults import get_cfg
 from timesformer.engine import resume
 from timesformer.engine import train as engine
 from timesformer.engine.train import train
+from timesformer.models.architecture import Architecture
 from timesformer.utils.checkpoint import (
     get_last_checkpoint,
     get_path_to_best,
@@ -76,6 +77,15 @@ def test_what_would_bend_a_run_is_refused(
     message = str(error.value)
     assert f"{key}: {old} → {new}" in message
     assert "another OUTPUT_DIR" in message
+
+
+def test_epochs_of_a_run_whose_clips_grow_are_not_changed(trained: dict[str, Any]) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["TRAIN.MULTIGRID", "long", "SOLVER.MAX_EPOCH", 9])
+    bending, told = resume.compare(trained, cfg, Architecture.from_cfg(cfg))
+    assert bending["SOLVER.MAX_EPOCH"] == (1, 9)
+    assert "TRAIN.MULTIGRID" in bending
+    assert "SOLVER.MAX_EPOCH" not in told
 
 
 def test_what_may_change_is_applied_and_said(

@@ -135,6 +135,27 @@ def test_a_run_cut_before_any_step_equals_the_straight_one(
         assert len(trained) == 8 * (7 - step), "videos of steps that are done were read"
 
 
+def test_a_run_of_growing_clips_is_cut_before_each_of_its_steps(
+    synthetic_dir, tmp_path, monkeypatch
+):
+    """TRAIN.MULTIGRID: steps of an epoch differ in number, in batch and in the size of clips."""
+    options = RANDOM | {"TRAIN__MULTIGRID": "both", "SOLVER__MAX_EPOCH": 3}
+    options |= {"TRAIN__BATCH_SIZE": 4, "GLOBAL_BATCH_SIZE": 8}
+    train(small_cfg(synthetic_dir, tmp_path / "straight", **options))
+    places = [(s["epoch"], s["iter"]) for s in stats(tmp_path / "straight", "train_iter")]
+    assert places[:3] == [("1/3", "1/1"), ("2/3", "1/2"), ("2/3", "2/2")]
+    assert len(places) == 9
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            before_step(patch, 3, cut)
+            with pytest.raises(Cut):
+                train(small_cfg(synthetic_dir, tmp_path / "cut", **options))
+    train(small_cfg(synthetic_dir, tmp_path / "cut", **options))
+    starts = [(s["first_epoch"], s["first_step"]) for s in stats(tmp_path / "cut", "start")]
+    assert starts == [(1, 1), (2, 2), (3, 2)]
+    assert same(left(tmp_path / "cut"), left(tmp_path / "straight"))
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_a_signal_is_a_checkpoint_and_the_same_command_goes_on(
     synthetic_dir, tmp_path, monkeypatch, straight, name

@@ -62,6 +62,10 @@ class ClipPosition:
             return replace(self, offsets=tuple(start + offset for offset in offsets))
         return replace(self, start=start + self.start, offsets=offsets, part=(start, end))
 
+    def thinned(self, every: int) -> ClipPosition:
+        """Return the clip of the first of every so many frames, in the same place."""
+        return replace(self, offsets=self.offsets[::every], exact=self.exact[::every])
+
 
 class ClipSampler(Protocol):
     """Chooses the frames of a clip."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class TrainTransform:
         """
         cut = TrainCut(self, rng)
         return cut.clip(torch.stack([cut(frame) for frame in frames])), cut.mirrored
+
+    def of_side(self, side: int) -> TrainTransform:
+        """Return what makes crops of another side that show as much of a picture."""
+        low, high = (max(side, round(short * side / self.crop_size)) for short in self.jitter)
+        return replace(self, jitter=(low, high), crop_size=side)
 
 
 class TrainCut:

@@ -8,6 +8,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "DIST_BACKEND": ("auto", "nccl", "gloo"),
     "TRAIN.AMP": ("none", "bf16", "fp16"),
     "TRAIN.NONFINITE": ("raise", "skip"),
+    "TRAIN.MULTIGRID": ("none", "long", "short", "both"),
     "TRAIN.ON_FAILED_SAVE": ("go_on", "stop"),
     "TEST.AMP": ("none", "bf16", "fp16"),
     "TRAIN.SHARDING": ("none", "fsdp"),
@@ -33,7 +34,7 @@ RANGES: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     (
         "at least 1",
         lambda x: x >= 1,
-        """NUM_SHARDS LOG_PERIOD TRAIN.CHECKPOINT_PERIOD
+        """NUM_SHARDS LOG_PERIOD TRAIN.CHECKPOINT_PERIOD TRAIN.MULTIGRID_CYCLES
         TEST.BATCH_SIZE TEST.NUM_ENSEMBLE_VIEWS DATA.NUM_FRAMES DATA.SAMPLING_RATE
         DATA.TRAIN_JITTER_SCALES DATA.TRAIN_CROP_SIZE DATA.TEST_CROP_SIZE TIMESFORMER.PATCH_SIZE
         TIMESFORMER.TUBELET_SIZE

@@ -93,8 +93,17 @@ _C.TRAIN.CLASS_BALANCE = 0.0
 # random set, or random rows and columns for schemes to which these matter. 1 = all of them. Tests
 # and validation always see all; docs/performance.md says what it gains.
 _C.TRAIN.TUBE_KEEP = 1.0
-# Last epochs that see whole clips where TUBE_KEEP leaves something out; -1 = a quarter of all
-# epochs, rounded up.
+# Train on shorter and smaller clips first (arXiv 1912.00998): none | long (from epoch to epoch a
+# quarter or half of the frames, of half the area or of all) | short (from step to step a quarter of
+# the area, half, all) | both. The clips of an epoch stay the same; docs/performance.md.
+_C.TRAIN.MULTIGRID = "none"
+# Long cycles before the last FULL_EPOCHS.
+_C.TRAIN.MULTIGRID_CYCLES = 1
+# Take about as many times more clips a step as they have fewer pixels, at as many times the
+# learning rate, as published. False keeps both as they are.
+_C.TRAIN.MULTIGRID_BATCH = True
+# Last epochs that see whole clips where TUBE_KEEP or MULTIGRID leaves something out; -1 = a quarter
+# of all epochs, rounded up.
 _C.TRAIN.FULL_EPOCHS = -1
 # Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
 _C.TRAIN.AMP = "none"

@@ -1,4 +1,4 @@
-"""Which epochs of a training leave something out of its clips (TRAIN.TUBE_KEEP)."""
+"""Which epochs leave something out of clips, by TRAIN.TUBE_KEEP or TRAIN.MULTIGRID."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def reduced_epochs(cfg: CfgNode) -> int:
     """Return the number of first epochs that leave something out; the rest sees whole clips.
 
     Args:
-        cfg: reads TRAIN.TUBE_KEEP, TRAIN.FULL_EPOCHS and SOLVER.MAX_EPOCH.
+        cfg: reads TRAIN.TUBE_KEEP, TRAIN.MULTIGRID, TRAIN.FULL_EPOCHS and SOLVER.MAX_EPOCH.
     """
-    if cfg.TRAIN.TUBE_KEEP == 1:
+    if cfg.TRAIN.TUBE_KEEP == 1 and cfg.TRAIN.MULTIGRID == "none":
         return 0
     epochs, full = cfg.SOLVER.MAX_EPOCH, cfg.TRAIN.FULL_EPOCHS
     if full < 0:

@@ -27,6 +27,11 @@ def ranks(cfg: CfgNode) -> tuple[int, int]:
     return max(1, cfg.NUM_GPUS), cfg.NUM_SHARDS
 
 
+def accumulation(cfg: CfgNode, nodes: int) -> int:
+    """Return the forward passes of a step; `batch_layout` knows whether they come out even."""
+    return max(1, cfg.GLOBAL_BATCH_SIZE // (cfg.TRAIN.BATCH_SIZE * nodes))
+
+
 def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
     """Work out how GLOBAL_BATCH_SIZE is reached.
 
@@ -48,7 +53,7 @@ def batch_layout(cfg: CfgNode, ranks_per_node: int, nodes: int) -> BatchLayout:
             f"pass (TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} x nodes {nodes}); nearest: "
             f"{nearest_multiples(wanted, forward)}, or 0 for a step after every forward pass"
         )
-    return BatchLayout(clips, ranks_per_node * nodes, wanted // forward, wanted)
+    return BatchLayout(clips, ranks_per_node * nodes, accumulation(cfg, nodes), wanted)
 
 
 def batch_choices(cfg: CfgNode, ranks_per_node: int, nodes: int) -> list[int]:

@@ -21,6 +21,7 @@ from timesformer.config.layout import (
     ranks,
     with_batch,
 )
+from timesformer.config.multigrid import grids
 from timesformer.config.node import CfgNode, conform
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.launchers import check_tasks, tasks
@@ -242,10 +243,14 @@ def _check_validation(cfg: CfgNode) -> None:
 
 def _check_fewer_tokens(cfg: CfgNode) -> None:
     train = cfg.TRAIN
-    if train.TUBE_KEEP < 1 and not reduced_epochs(cfg):
+    wanted = f"TRAIN.TUBE_KEEP {train.TUBE_KEEP:g}" if train.TUBE_KEEP < 1 else ""
+    if train.MULTIGRID != "none":
+        wanted = f"TRAIN.MULTIGRID {train.MULTIGRID}"
+        grids(cfg)  # says what clips are too short or too small for
+    if wanted and not reduced_epochs(cfg):
         raise ConfigError(
-            f"TRAIN.TUBE_KEEP {train.TUBE_KEEP:g} would have no effect: of SOLVER.MAX_EPOCH "
-            f"{cfg.SOLVER.MAX_EPOCH} the last TRAIN.FULL_EPOCHS {train.FULL_EPOCHS} see whole clips"
+            f"{wanted} would have no effect: of SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH} the last "
+            f"TRAIN.FULL_EPOCHS {train.FULL_EPOCHS} see whole clips"
         )
 
 

@@ -2,7 +2,8 @@
 
 Training: the ids are shuffled by (seed, epoch), or drawn by it where rare classes are to come more
 often (`balance.py`), and cut into global micro-batches; each rank takes
-its slice of every one, so the union over ranks doesn't depend on their number.
+its slice of every one, so the union over ranks doesn't depend on their number. With TRAIN.MULTIGRID
+several of them make a batch of smaller clips (`config/multigrid.py`).
 Evaluation: the ids in order are cut into batches, which the ranks take in turn; every id comes
 exactly once, nothing is padded and nothing is dropped.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,7 +20,8 @@ from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from timesformer.config.allowed import is_auto
-from timesformer.config.layout import per_rank, too_few_for_a_batch
+from timesformer.config.layout import accumulation, per_rank, too_few_for_a_batch
+from timesformer.config.multigrid import Steps
 from timesformer.datasets.balance import BalancedEpochs
 from timesformer.datasets.build import build_split
 from timesformer.datasets.video.held import Board
@@ -39,7 +42,7 @@ class TrainBatches(Sampler[list[tuple[int, ...]]]):
     """Batches of keys for one rank; an incomplete last micro-batch is dropped.
 
     A key is (index, epoch), or (index, epoch, n) for a video that the epoch has drawn n times
-    before, which balanced epochs may.
+    before, which balanced epochs may, or (index, epoch, n, grid) for clips of another grid.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class TrainBatches(Sampler[list[tuple[int, ...]]]):
         size: int,
         seed: int,
         balanced: BalancedEpochs | None = None,
+        steps: Steps | None = None,
     ) -> None:
         """Prepare the batches.
 
@@ -60,8 +64,10 @@ class TrainBatches(Sampler[list[tuple[int, ...]]]):
             size: number of processes.
             seed: of the shuffle.
             balanced: draws the ids of an epoch; each comes once when None.
+            steps: what micro-batches are joined to, and their grids; each is one when None.
         """
         self.balanced = balanced
+        self.steps = steps
         self.length = length
         self.batch_size = batch_size
         self.rank = rank
@@ -72,7 +78,15 @@ class TrainBatches(Sampler[list[tuple[int, ...]]]):
 
     def __len__(self) -> int:
         """Return the batches of a whole epoch, wherever the next pass begins."""
-        return self.length // (self.batch_size * self.size)
+        return sum(1 for _ in self._passes())
+
+    def _passes(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (first micro-batch, how many, grid) for each batch of the epoch."""
+        if self.steps is None:
+            yield from ((i, 1, 0) for i in range(self.length // (self.batch_size * self.size)))
+            return
+        for before, size, passes, grid in self.steps.of(self.epoch):
+            yield from ((before + i * size, size, grid) for i in range(passes))
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
         # Arrays of all ranks' ids; keys are made as they are needed, since they are much larger.
@@ -81,12 +95,16 @@ class TrainBatches(Sampler[list[tuple[int, ...]]]):
             order = keyed_rng("order", self.seed, epoch).permutation(self.length)
         else:
             order, before = self.balanced.draw(epoch)
-        for micro_batch in range(self.first, len(self)):
-            first = (micro_batch * self.size + self.rank) * self.batch_size
-            mine = slice(first, first + self.batch_size)
-            drawn = [0] * self.batch_size if before is None else before[mine].tolist()
+        for start, count, grid in islice(self._passes(), self.first, None):
+            ids = count * self.batch_size
+            first = start * self.size * self.batch_size + self.rank * ids
+            mine = slice(first, first + ids)
+            drawn = [0] * ids if before is None else before[mine].tolist()
             pairs = zip(order[mine].tolist(), drawn, strict=True)
-            yield [(i, epoch, n) if n else (i, epoch) for i, n in pairs]
+            if grid:
+                yield [(i, epoch, n, grid) for i, n in pairs]
+            else:
+                yield [(i, epoch, n) if n else (i, epoch) for i, n in pairs]
 
 
 class EvalBatches(Sampler[list[int]]):
@@ -132,6 +150,13 @@ class VideoLoader(DataLoader):
         """
         if isinstance(self.batch_sampler, TrainBatches):
             self.batch_sampler.epoch, self.batch_sampler.first = epoch, first
+
+    @property
+    def steps(self) -> Steps:
+        """The optimizer steps of each epoch of training."""
+        assert isinstance(self.batch_sampler, TrainBatches)
+        assert self.batch_sampler.steps is not None
+        return self.batch_sampler.steps
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Yield this rank's batches.
@@ -254,10 +279,17 @@ def _batches(
     if split == "val":
         return EvalBatches(length, batch_size, world.rank, world.size)
     videos = batch_size // cfg.DATA.NUM_SAMPLES
-    if why := too_few_for_a_batch(cfg, length, world.local_size, world.size // world.local_size):
+    nodes = world.size // world.local_size
+    if why := too_few_for_a_batch(cfg, length, world.local_size, nodes):
         raise ConfigError(why)
     balanced = None
     if cfg.TRAIN.CLASS_BALANCE:
         labels = [record.label for record in dataset.records]  # type: ignore[attr-defined]
         balanced = BalancedEpochs(labels, cfg.TRAIN.CLASS_BALANCE, cfg.RNG_SEED)
-    return TrainBatches(length, videos, world.rank, world.size, cfg.RNG_SEED, balanced)
+    if cfg.TRAIN.MULTIGRID != "none" and not getattr(dataset, "grids", ()):
+        raise ConfigError(
+            f"TRAIN.MULTIGRID is for data sets of video files that take `video_options`, which "
+            f"{cfg.TRAIN.DATASET} isn't: set it to none"
+        )
+    steps = Steps(cfg, length // (videos * world.size), accumulation(cfg, nodes))
+    return TrainBatches(length, videos, world.rank, world.size, cfg.RNG_SEED, balanced, steps)

@@ -10,6 +10,7 @@ from timesformer.clips.augment import ClipAugment
 from timesformer.clips.sampling import RateSampler, ViewGrid
 from timesformer.clips.training import TrainTransform
 from timesformer.clips.transform import EvalTransform, Normalize
+from timesformer.config.multigrid import grids
 from timesformer.datasets.lists.class_names import read_class_names
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video.shards import open_shards
@@ -43,6 +44,7 @@ def video_options(cfg: CfgNode, mode: str) -> dict[str, Any]:
         "seed": cfg.RNG_SEED,
         "num_samples": data.NUM_SAMPLES,
         "num_classes": cfg.MODEL.NUM_CLASSES,
+        "grids": grids(cfg) if mode == "train" else (),
         "reader": reader,
     }
 

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from timesformer.clips.sampling import ClipPosition, ClipSampler, ViewGrid
 from timesformer.clips.training import TrainCut, TrainTransform
 from timesformer.clips.transform import EvalTransform, Normalize
+from timesformer.config.multigrid import Grid
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.decode import Clips
 from timesformer.datasets.video.reader import VideoReader
@@ -51,9 +52,10 @@ class VideoDataset(Dataset):
     """Videos with labels. An item is `(inputs, label, index, meta)`.
 
     `dataset[index]` is epoch 0, `dataset[(index, epoch)]` another one, `dataset[(index, epoch, n)]`
-    the clip of a video that has come n times before in its epoch. Inputs are pixel values 0..255,
+    the clip of a video that has come n times before in its epoch, and a fourth number is that of a
+    grid: the same clip with fewer frames or pixels. Inputs are pixel values 0..255,
     RGB; `dataset.normalize` makes of them what a model takes. For training they are a random uint8
-    clip (3, T, H, W) that depends on (seed, epoch, index, n) alone. For evaluation they
+    clip (3, T, H, W) that depends on (seed, epoch, index, n, grid) alone. For evaluation they
     are every view of the video, float (V, 3, T, H, W), from one pass over its file, numbered as
     `views` says; validation has one view and drops V. The label is an integer, or a vector (K,) of
     zeros and ones where videos have several labels. meta has "view", a LongTensor, and "problems".
@@ -81,6 +83,7 @@ class VideoDataset(Dataset):
         seed: int = 0,
         num_samples: int = 1,
         num_classes: int = 0,
+        grids: Sequence[Grid] = (),
         flip_labels: Mapping[int, int] | None = None,
         reader: VideoReader | None = None,
     ) -> None:
@@ -97,6 +100,7 @@ class VideoDataset(Dataset):
             seed: of the random clips.
             num_samples: random clips made of one pass over a training video.
             num_classes: K, for records with several labels.
+            grids: of training clips; 0 is the full one, of this sampler and transform.
             flip_labels: label of the mirrored video, for labels that a mirror changes.
             reader: reads files; by PyAV when None.
         """
@@ -112,6 +116,7 @@ class VideoDataset(Dataset):
         self.seed = seed
         self.num_samples = num_samples
         self.num_classes = num_classes
+        self.grids = grids
         self.flip_labels = flip_labels or {}
         self.reader = reader or VideoReader()
         self._unreadable: set[int] = set()  # found by this process; they aren't tried again
@@ -133,7 +138,7 @@ class VideoDataset(Dataset):
         index, *when = key if isinstance(key, tuple) else (int(key),)
         if self.mode != "train":
             return self._views(index)
-        return self._samples(index, self._generators(index, *when), *when[1:])[0]
+        return self._samples(index, self._generators(index, *when[:2]), *when[1:])[0]
 
     def __getitems__(
         self, keys: Sequence[int | tuple[int, ...]]
@@ -170,13 +175,15 @@ class VideoDataset(Dataset):
         return inputs, self.target(record.label), index, meta
 
     def _samples(
-        self, index: int, rngs: Sequence[np.random.Generator], before: int = 0
+        self, index: int, rngs: Sequence[np.random.Generator], before: int = 0, grid: int = 0
     ) -> list[Item]:
         """Random clips of a video, one for each generator, after `before` times so many."""
         assert isinstance(self.transform, TrainTransform)
-        record = self.records[index]
-        cuts = [TrainCut(self.transform, rng) for rng in rngs]
-        clips = self._read(record, [(None, rng) for rng in rngs], cuts)
+        record, transform, every = self.records[index], self.transform, 1
+        if grid:
+            every, transform = self.grids[grid].every, transform.of_side(self.grids[grid].side)
+        cuts = [TrainCut(transform, rng) for rng in rngs]
+        clips = self._read(record, [(None, rng) for rng in rngs], cuts, every)
         items: list[Item] = []
         for i, (images, cut) in enumerate(zip(clips.frames, cuts, strict=True)):
             inputs, label = cut.clip(images), record.label
@@ -189,7 +196,7 @@ class VideoDataset(Dataset):
         return items
 
     def _samples_or_replacement(
-        self, index: int, epoch: int = 0, before: int = 0
+        self, index: int, epoch: int = 0, before: int = 0, grid: int = 0
     ) -> list[Item] | list[VideoError]:
         problems, first_error = [], None
         for attempt in range(1 + REPLACEMENTS):
@@ -198,7 +205,7 @@ class VideoDataset(Dataset):
             if chosen in self._unreadable:
                 continue
             try:
-                items = self._samples(chosen, rngs, before)
+                items = self._samples(chosen, rngs, before, grid)
             except VideoError as error:
                 first_error = first_error or error
                 if not is_transient(error):
@@ -233,8 +240,13 @@ class VideoDataset(Dataset):
         record: Record,
         requests: Sequence[tuple[tuple[int, int] | None, np.random.Generator | None]],
         cuts: Sequence[Cut],
+        every: int = 1,
     ) -> Clips:
         def place(frames: int, fps: float) -> list[ClipPosition]:
+            placed = place_whole(frames, fps)
+            return placed if every == 1 else [position.thinned(every) for position in placed]
+
+        def place_whole(frames: int, fps: float) -> list[ClipPosition]:
             if not record.start and record.end is None:
                 return [self.sampler.place(frames, fps, view, rng) for view, rng in requests]
             end = frames if record.end is None else min(record.end, frames)

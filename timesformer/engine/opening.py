@@ -9,6 +9,7 @@ from fvcore.common.config import CfgNode
 
 from timesformer.datasets.lists.records import per_class
 from timesformer.datasets.loader import VideoLoader
+from timesformer.engine.multigrid import in_words
 from timesformer.engine.provenance import record, short
 from timesformer.engine.state import TrainState
 from timesformer.engine.trace import digest, fingerprints
@@ -72,6 +73,8 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
         counts: of them in each class (K,).
     """
     cfg, layout = state.cfg, state.layout
+    for line in in_words(loader.steps, layout):
+        logger.info("TRAIN.MULTIGRID %s: %s", cfg.TRAIN.MULTIGRID, line)
     if said := state.tubes.in_words(cfg.DATA.TRAIN_CROP_SIZE):
         logger.info("%s", said)
     if cfg.LOG_MODEL_INFO and is_main():
@@ -84,6 +87,7 @@ def log_start(state: TrainState, loader: VideoLoader, counts: np.ndarray) -> Non
         "train_videos": len(loader.dataset),
         "data_fraction": cfg.DATA.FRACTION,
         "tube_keep": cfg.TRAIN.TUBE_KEEP,
+        "multigrid": cfg.TRAIN.MULTIGRID,
         "videos_per_class": dict(zip(("min", "median", "max"), per_class(counts), strict=True)),
         "device": str(state.device),
         "global_batch": layout.global_batch,

@@ -35,9 +35,13 @@ BENDING: frozenset[str] = frozenset(
         *("DATA.MULTI_LABEL", "DATA.NUM_SAMPLES", "DATA.FOLDER_SPLIT", "DATA.FRACTION"),
         *("SOLVER.OPTIMIZING_METHOD", "SOLVER.LAYER_DECAY"),
         *("TRAIN.FREEZE", "LORA.RANK", "LORA.ALPHA", "LORA.TARGETS"),
+        *("TRAIN.MULTIGRID", "TRAIN.MULTIGRID_CYCLES", "TRAIN.MULTIGRID_BATCH"),
     }
 )
 """Keys that a run keeps: model, data, and what a step is."""
+
+MULTIGRID_PHASES = frozenset({"SOLVER.MAX_EPOCH", "TRAIN.FULL_EPOCHS"})
+"""Keys that a run with TRAIN.MULTIGRID keeps too: they say when clips become larger."""
 
 LIST = "list of videos"
 """What stands for it among the keys that changed: the digest of the training list."""
@@ -46,6 +50,8 @@ OF_AN_EPOCH = frozenset(
     {
         *(LIST, "GLOBAL_BATCH_SIZE", "RNG_SEED", "TRAIN.DATASET"),
         *("DATA.NUM_SAMPLES", "DATA.FRACTION", "DATA.FOLDER_SPLIT"),
+        *("TRAIN.MULTIGRID", "TRAIN.MULTIGRID_CYCLES", "TRAIN.MULTIGRID_BATCH"),
+        *MULTIGRID_PHASES,
     }
 )
 """What the steps of an epoch follow from: with another, so many of them say nothing."""
@@ -126,8 +132,9 @@ def compare(
         for key, value in now.items()
         if key in before and before[key] != value
     }
-    bending = {key: values for key, values in changed.items() if key in BENDING}
-    told = {key: values for key, values in changed.items() if key in APPLIED}
+    kept = BENDING | (MULTIGRID_PHASES if cfg.TRAIN.MULTIGRID != "none" else frozenset())
+    bending = {key: values for key, values in changed.items() if key in kept}
+    told = {key: values for key, values in changed.items() if key in APPLIED - kept}
     return bending, told
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from fvcore.common.config import CfgNode
 from torch import nn
@@ -22,6 +22,7 @@ from timesformer.engine.broken import BrokenVideos
 from timesformer.engine.ema import PREFIX
 from timesformer.engine.evaluate import eval_epoch
 from timesformer.engine.memory import memory_errors
+from timesformer.engine.multigrid import check_model, lr_of
 from timesformer.engine.needs import plan_recomputing
 from timesformer.engine.opening import log_start, part_from_former_run, write_down
 from timesformer.engine.optimizer import set_lr
@@ -54,7 +55,6 @@ from timesformer.utils.distributed import (
 )
 from timesformer.utils.errors import Stopped
 from timesformer.utils.logging import get_logger, log_json_stats, progress
-from timesformer.utils.lr_policy import get_lr_at_epoch
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.rng import seed_all
 from timesformer.utils.watchdog import doing
@@ -88,6 +88,7 @@ def train(cfg: CfgNode, steps: int | None = None) -> nn.Module:
 def _train(cfg: CfgNode, ending: int | None) -> nn.Module:
     world = get_world()
     layout = batch_layout(cfg, world.local_size, world.size // world.local_size)
+    check_model(cfg)
     seed_all("init", cfg.RNG_SEED)
 
     train_loader = together(lambda: construct_loader(cfg, "train"))
@@ -188,7 +189,8 @@ def run_epochs(
 
     done = state.epoch
     if done and not state.step:  # what a checkpoint of the best says of it is that of the last step
-        set_lr(state.optimizer, get_lr_at_epoch(cfg, done - 1 / steps_of(state, train_loader)))
+        *_, last_step = train_loader.steps.of(done - 1)
+        set_lr(state.optimizer, lr_of(train_loader.steps, done - 1, last_step))
     # The run may have ended between saving and this, unless it has gone on since.
     if done and is_validated(done - 1) and not state.step:
         if logged := logged_validation(state, done - 1):
@@ -234,11 +236,6 @@ def go_on_measuring(meter: TrainMeter, measured: Mapping[str, object]) -> None:
         )
 
 
-def steps_of(state: TrainState, loader: VideoLoader) -> int:
-    """Return the number of optimizer steps of an epoch."""
-    return math.ceil(len(loader) / state.layout.accumulation)
-
-
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Yield lists of `size` batches, one a step; the last may be shorter, never empty."""
     group: list[Batch] = []
@@ -268,17 +265,20 @@ def train_epoch(
     loader.set_epoch(epoch, first * state.layout.accumulation)
     state.model.train()
     keep_statistics(state.model)
-    steps = steps_of(state, loader)
-    meter = TrainMeter(epoch, cfg.SOLVER.MAX_EPOCH, steps, state.device)
+    last, count = cfg.SOLVER.MAX_EPOCH, loader.steps.count
+    steps, before = count(epoch), sum(map(count, range(epoch)))
+    later = sum(map(count, range(epoch + 1, last)))
+    meter = TrainMeter(epoch, last, steps, state.device, later)
     if first:
         go_on_measuring(meter, measured)
     groups = in_groups(loader, state.layout.accumulation)
+    plan = islice(loader.steps.of(epoch), first, None)
     doing("wait for videos", f"epoch {epoch + 1}, step {first + 1}")
     bar = progress(groups, desc=f"epoch {epoch + 1}", total=steps, initial=first)
     meter.wait()
     for step, group in enumerate(bar, first):
         meter.data_ready()
-        lr = get_lr_at_epoch(cfg, epoch + step / steps)
+        lr = lr_of(loader.steps, epoch, next(plan))
         set_lr(state.optimizer, lr)
         for batch in group:
             state.broken.add(batch[3]["problems"])
@@ -292,7 +292,7 @@ def train_epoch(
             if tensorboard:
                 names = ("loss", "lr", "top1_err", "top5_err", "dt", "dt_data")
                 tensorboard.add_scalars(
-                    {f"train/{n}": float(stats[n]) for n in names}, epoch * steps + step + 1
+                    {f"train/{n}": float(stats[n]) for n in names}, before + step + 1
                 )
         if result.save and step + 1 < steps:  # else the epoch is saved
             save_within(state, epoch, step + 1, meter)

@@ -27,7 +27,8 @@ class TubeChoice:
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
-        self.share, self.seed, self.until = cfg.TRAIN.TUBE_KEEP, cfg.RNG_SEED, reduced_epochs(cfg)
+        self.share, self.seed = cfg.TRAIN.TUBE_KEEP, cfg.RNG_SEED
+        self.until = reduced_epochs(cfg) if self.share < 1 else 0
         self.model = bare(model)
         side = cfg.DATA.TRAIN_CROP_SIZE
         if self.share < 1 and self._grid(side, side) is None:

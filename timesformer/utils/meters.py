@@ -59,14 +59,21 @@ class TrainMeter:
         max_epoch: epochs of the run, for the estimate of the time left.
         steps: optimizer steps of this epoch.
         device: of the model.
+        later: steps of the epochs after it; as many in each as in this one when None.
     """
 
     def __init__(
-        self, epoch: int, max_epoch: int, steps: int, device: torch.device | None = None
+        self,
+        epoch: int,
+        max_epoch: int,
+        steps: int,
+        device: torch.device | None = None,
+        later: int | None = None,
     ) -> None:
         self.epoch = epoch
         self.max_epoch = max_epoch
         self.steps = steps
+        self.later = steps * (max_epoch - epoch - 1) if later is None else later
         self.lr = 0.0
         self._all = _Window()
         self._recent = _Window()  # since the last iter_stats
@@ -159,7 +166,7 @@ class TrainMeter:
         }
 
     def _stats(self, window: _Window) -> dict[str, Any]:
-        steps_left = self.steps * (self.max_epoch - self.epoch) - self._all.steps
+        steps_left = self.steps + self.later - self._all.steps
         return {
             **window.times(),
             "eta": hours_minutes_seconds(self._all.seconds_per_step() * steps_left),

@@ -1,0 +1,229 @@
+"""What training on fewer tokens is worth on Synthetic: seconds to 95 %, and where they go.
+
+timesformer make-synthetic --output data/synthetic
+python benchmarks/fewer_tokens.py run --data data/synthetic --output runs/fewer [--only NAME …]
+python benchmarks/fewer_tokens.py report --output runs/fewer
+
+`run` trains the recipe of divided attention with each variant and seed, one after the other, in
+processes of one thread, and leaves out what is done. `report` prints a table of what there is and
+draws fewer_tokens.png beside it. Seconds are those of processors, which other work on the machine
+doesn't lengthen by waiting (caches are shared all the same): `model` is what the main process
+took in training, `decode` what its worker did. Validation counts for neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+
+from timesformer.config.defaults import get_cfg
+from timesformer.config.node import CfgNode
+from timesformer.config.validate import check
+from timesformer.utils.errors import run_tool
+from timesformer.utils.text import format_table
+from timesformer.visualization.style import blank_figure
+
+RECIPE = Path(__file__).resolve().parents[1] / "configs/Synthetic/TimeSformer_divST_8_64.yaml"
+GOAL = 95.0  # % of the validation videos
+SEEDS = (0, 1, 2)
+PLAIN = "all tokens"
+VARIANTS: Mapping[str, Sequence[Any]] = {
+    PLAIN: (),
+    "TUBE_KEEP 0.5": ("TRAIN.TUBE_KEEP", 0.5),
+    "MULTIGRID long": ("TRAIN.MULTIGRID", "long"),
+    "MULTIGRID long, same batch": ("TRAIN.MULTIGRID", "long", "TRAIN.MULTIGRID_BATCH", False),
+    "MULTIGRID short, same batch": ("TRAIN.MULTIGRID", "short", "TRAIN.MULTIGRID_BATCH", False),
+}
+
+
+class Epoch(NamedTuple):
+    """An epoch of a run: what it took since the run's start, and what the model knows then."""
+
+    model: float  # seconds of the main process's processors in training
+    decode: float  # of its workers'
+    wall: float
+    steps: int
+    top1: float
+
+
+def _workers_seconds() -> float:
+    """Processor seconds of the processes that this one has started and that live."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def recipe(output: Path, data: Path, seed: int, keys: Sequence[Any]) -> CfgNode:
+    """Return the recipe of divided attention, validated after each epoch and not tested."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(RECIPE))
+    common = ["OUTPUT_DIR", str(output), "DATA.PATH_TO_DATA_DIR", str(data), "RNG_SEED", seed]
+    common += ["TRAIN.EVAL_PERIOD", 1, "TRAIN.AUTO_RESUME", False, "TEST.ENABLE", False]
+    common += ["TRAIN.TRACE_STEPS", 0, "TENSORBOARD.ENABLE", False, "LOG_MODEL_INFO", False]
+    cfg.merge_from_list([*common, *keys])
+    check(cfg)
+    return cfg
+
+
+def train_one(output: Path, data: Path, seed: int, keys: Sequence[Any]) -> None:
+    """Train a run in this process, and write what its epochs took to epochs.json."""
+    import torch
+
+    from timesformer.engine import train as engine
+
+    torch.set_num_threads(1)
+    real, measured = engine.train_epoch, []
+
+    def timed(state: Any, *rest: Any) -> Any:
+        before = time.process_time(), _workers_seconds(), time.perf_counter()
+        steps = len(state.optimizer.state) and state.optimizer.state_dict()["state"][0]["step"]
+        stats = real(state, *rest)
+        after = time.process_time(), _workers_seconds(), time.perf_counter()
+        done = state.optimizer.state_dict()["state"][0]["step"]
+        took = [b - a for a, b in zip(before, after, strict=True)]
+        measured.append([*took, int(done) - int(steps)])
+        return stats
+
+    engine.train_epoch = timed
+    engine.train(recipe(output, data, seed, keys))
+    lines = map(json.loads, (output / "stats.jsonl").read_text().splitlines())
+    top1 = [line["top1_acc"] for line in lines if line["split"] == "val"]
+    sums = np.cumsum(measured, axis=0).tolist()
+    epochs = [Epoch(*row, accuracy) for row, accuracy in zip(sums, top1, strict=True)]
+    (output / "epochs.json").write_text(json.dumps([epoch._asdict() for epoch in epochs]))
+
+
+def folder_of(output: Path, name: str, seed: int) -> Path:
+    """Return the folder of a run."""
+    return output / f"{name.replace(' ', '_').replace(',', '')}_{seed}"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train what isn't there yet, each run in a process of its own."""
+    for seed in args.seeds:
+        for name in args.only or VARIANTS:
+            folder = folder_of(args.output, name, seed)
+            if (folder / "epochs.json").exists():
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            words = ["one", "--data", args.data, "--output", args.output, "--only", name]
+            command = [sys.executable, __file__, *map(str, words), "--seeds", str(seed)]
+            command += ["--keys", *args.keys] if args.keys else []
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            with (folder / "said.txt").open("w") as said:
+                subprocess.run(command, stdout=said, stderr=said, check=True, env=environment)
+
+
+def one(args: argparse.Namespace) -> None:
+    """Train one run in this process."""
+    (name,), (seed,) = args.only, args.seeds
+    folder = folder_of(args.output, name, seed)
+    train_one(folder, args.data, seed, [*VARIANTS[name], *args.keys])
+
+
+def runs_in(output: Path) -> dict[str, list[list[Epoch]]]:
+    """Return the epochs of all finished runs by variant."""
+    found: dict[str, list[list[Epoch]]] = {}
+    for name in VARIANTS:
+        for seed in SEEDS:
+            path = folder_of(output, name, seed) / "epochs.json"
+            if path.exists():
+                epochs = [Epoch(**epoch) for epoch in json.loads(path.read_text())]
+                found.setdefault(name, []).append(epochs)
+    return found
+
+
+def at_goal(epochs: Sequence[Epoch]) -> tuple[float, float, float]:
+    """Return epochs, model seconds and decoding seconds until GOAL is reached, between epochs.
+
+    Validation comes after whole epochs; between two of them top-1 is taken to rise in a line.
+    """
+    before = Epoch(0.0, 0.0, 0.0, 0, 0.0)
+    for number, epoch in enumerate(epochs):
+        if epoch.top1 >= GOAL:
+            share = (GOAL - before.top1) / (epoch.top1 - before.top1)
+            model = before.model + share * (epoch.model - before.model)
+            return number + share, model, before.decode + share * (epoch.decode - before.decode)
+        before = epoch
+    return (float("nan"),) * 3
+
+
+def report(args: argparse.Namespace) -> None:
+    """Print the table and draw the picture."""
+    found = runs_in(args.output)
+    rows, plain = [], None
+    for name, runs in found.items():
+        goals = np.array([at_goal(epochs) for epochs in runs])
+        epochs, model, decode = goals.mean(axis=0)
+        last = [epochs[-1] for epochs in runs]
+        per_step = np.mean([end.model / end.steps for end in last])
+        plain = plain or (model, model + decode)
+        rows.append(
+            [
+                name,
+                f"{len(runs)}",
+                f"{last[0].steps}",
+                f"{1 / per_step:.1f}",
+                f"{epochs:.2f}",
+                f"{model:.0f}",
+                f"{plain[0] / model:.2f}",
+                f"{model + decode:.0f}",
+                f"{plain[1] / (model + decode):.2f}",
+                " ".join(f"{end.top1:.1f}" for end in last),
+                f"{np.mean([end.model for end in last]):.0f}",
+                f"{np.mean([end.decode for end in last]):.0f}",
+            ]
+        )
+    head = ["variant", "seeds", "steps", "steps/s", f"epochs to {GOAL:g} %", "model s", "×"]
+    head += ["model + decode s", "×", "top-1 at the end, %", "model s, all", "decode s, all"]
+    text = format_table([head, *rows])
+    print(text)
+    (args.output / "fewer_tokens.txt").write_text(text + "\n")
+    draw(found, args.output / "fewer_tokens.png")
+
+
+def draw(found: Mapping[str, list[list[Epoch]]], path: Path) -> None:
+    """Draw top-1 over the model's seconds, each run as a line."""
+    figure = blank_figure(7, 4)
+    axes = figure.subplots()
+    for i, (name, runs) in enumerate(found.items()):
+        for seed, epochs in enumerate(runs):
+            x, y = [0.0, *(e.model for e in epochs)], [100 / 6, *(e.top1 for e in epochs)]
+            label = name if not seed else None
+            axes.plot(x, y, color=f"C{i}", marker=".", linewidth=1.2, label=label)
+    axes.axhline(GOAL, color="grey", linewidth=0.8, linestyle="--")
+    axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    axes.set_xlabel("processor seconds of the model in training")
+    axes.set_ylabel("top-1 of 300 validation videos")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run, or report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("what", choices=["run", "one", "report"])
+    parser.add_argument("--data", type=Path, default=Path("data/synthetic"))
+    parser.add_argument("--output", type=Path, default=Path("runs/fewer"))
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=[])
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--keys", nargs="*", default=[], help="KEY VALUE … of all variants")
+    args = parser.parse_args(argv)
+    {"run": run, "one": one, "report": report}[args.what](args)
+
+
+if __name__ == "__main__":
+    run_tool(main)
