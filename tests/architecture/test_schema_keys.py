@@ -15,8 +15,8 @@ from timesformer.models.architecture import Architecture
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = dict(get_cfg().leaves())
-# Used by config/layout.py and config/fewer_tokens.py, which training, testing and the loaders call.
-IN_CONFIG = {"TEST.BATCH_SIZE", "TRAIN.FULL_EPOCHS"}
+# Used by files of config/ (layout, fewer_tokens, multigrid), which training and loaders call.
+IN_CONFIG = {"TEST.BATCH_SIZE", "TRAIN.FULL_EPOCHS", "TRAIN.MULTIGRID_CYCLES"}
 # A knob of the model is read through `Architecture`; its model's name is for the registry.
 KNOBS = {f.metadata["key"]: f.name for f in fields(Architecture) if f.name != "model"}
 NETWORKS = (  # that have all knobs

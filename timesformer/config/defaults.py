@@ -103,7 +103,7 @@ _C.TRAIN.MULTIGRID_CYCLES = 1
 # learning rate, as published. False keeps both as they are.
 _C.TRAIN.MULTIGRID_BATCH = True
 # Last epochs that see whole clips where TUBE_KEEP or MULTIGRID leaves something out; -1 = a quarter
-# of all epochs, rounded up.
+# of all epochs, rounded up. SOLVER.EARLY_STOP_EPOCHS doesn't end a run before them.
 _C.TRAIN.FULL_EPOCHS = -1
 # Mixed precision: none | bf16 | fp16 (GPU only, with loss scaling).
 _C.TRAIN.AMP = "none"

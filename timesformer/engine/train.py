@@ -9,6 +9,7 @@ from itertools import islice
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from timesformer.config.fewer_tokens import reduced_epochs
 from timesformer.config.layout import batch_layout
 from timesformer.datasets.lists.consistency import doubts
 from timesformer.datasets.lists.records import class_counts
@@ -185,7 +186,9 @@ def run_epochs(
     def is_over(done: int) -> bool:
         if done >= cfg.SOLVER.MAX_EPOCH:
             return True
-        return done > 0 and is_validated(done - 1) and best.waited_enough(done)
+        # Not before the model has seen whole clips, which it is to get better on.
+        seen = done > reduced_epochs(cfg)
+        return seen and is_validated(done - 1) and best.waited_enough(done)
 
     done = state.epoch
     if done and not state.step:  # what a checkpoint of the best says of it is that of the last step
