@@ -146,7 +146,7 @@ def row(case: Case, lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     seconds = middle("step_seconds") / case.model.steps
     return (
         *(case.model.name, case.files, str(case.workers), "yes" if case.pinned else "no"),
-        *(f"{middle('clips_per_s'):.2f}", f"{seconds:.2f}", f"{middle('dt_data'):.3f}"),
+        *(f"{middle('clips_per_s'):.3g}", f"{seconds:.2f}", f"{middle('dt_data'):.3f}"),
         *(f"{100 * middle('data_wait'):.1f}", f"{middle('data_wait_first'):.2f}", limits),
     )
 
