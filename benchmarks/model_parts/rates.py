@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from planning import PEAK
+
+from timesformer.utils.peak_rates import PEAKS
 
 FLOPS_PER_MAC = {"forward": 2, "train": 6}
 """By convention, of a model's forward multiply-adds; what is recomputed isn't counted."""
@@ -42,15 +43,6 @@ PRECISIONS = {
         Precision("int8", "none", "ieee", None),
     )
 }
-
-# Dense TFLOP/s as NVIDIA says them, of the first name that is in the device's.
-_TABLE: tuple[tuple[str, dict[str, float]], ...] = (
-    ("H100 PCIe", {"bf16": 756.0, "tf32": 378.0, "fp32": 51.0}),
-    ("H100", {"bf16": PEAK["h100"], "tf32": PEAK["h100"] / 2, "fp32": 67.0}),
-    ("H200", {"bf16": PEAK["h100"], "tf32": PEAK["h100"] / 2, "fp32": 67.0}),
-    ("A100", {"bf16": PEAK["a100"], "tf32": PEAK["a100"] / 2, "fp32": 19.5}),
-    ("L40S", {"bf16": 362.0, "tf32": 183.0, "fp32": 91.6}),
-)
 
 
 def lacking(precision: str, device: torch.device, what: str) -> str:
@@ -89,5 +81,5 @@ def stated_peak(precision: str, device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    rates = next((rates for part, rates in _TABLE if part in name), {})
+    rates = next((rates for part, rates in PEAKS.items() if part in name), {})
     return rates.get({"fp16": "bf16"}.get(precision, precision))
