@@ -23,6 +23,7 @@ FOLDERS = {
     "embed": ["embed", "{videos}", "--checkpoint", "none.pyth", "--out", OUT],
     "explain": ["explain", "{videos}", "--checkpoint", "none.pyth", "--out", OUT],
     "extract": ["extract", "{videos}", "--checkpoint", "none.pyth", "--out", OUT],
+    "probe": ["probe", "{videos}", "--checkpoint", "none.pyth", "--out", OUT],
     "make-synthetic": ["make-synthetic", "--output", OUT],
     "prepare-data": ["prepare-data", "--input", "{videos}", "--output", OUT],
     "convert": ["convert", "none.pyth", OUT, "--to", "safetensors", "--force"],

@@ -142,18 +142,21 @@ def checked(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def check_lists(cfg: CfgNode) -> None:
+def check_lists(cfg: CfgNode, local: bool) -> None:
     """Read the lists that the run will read, where they are here; else say that they aren't.
+
+    A run on this machine (`local`) says itself what is missing, after what its folder lacks.
 
     Raises:
         UserError: what the job would end with at once.
     """
     root = cfg.DATA.PATH_TO_DATA_DIR
     if not is_url(root) and not is_folder(root):
-        print(
-            f"DATA.PATH_TO_DATA_DIR {root}: not on this machine, so its lists weren't checked",
-            file=sys.stderr,
-        )
+        if not local:
+            print(
+                f"DATA.PATH_TO_DATA_DIR {root}: not on this machine, so its lists weren't checked",
+                file=sys.stderr,
+            )
         return
     from timesformer.datasets.build import build_dataset  # --help doesn't wait for torch
 
@@ -184,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     here = args.local or args.dry_run
     executor = None if here else cluster.slurm_executor(resources, folder)
-    check_lists(cfg)
+    check_lists(cfg, args.local)
     if args.dry_run:
         print(cluster.sbatch_script(resources, runs, folder), end="")
         return
