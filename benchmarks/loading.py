@@ -119,7 +119,7 @@ def check_fairness(paths: Sequence[str]) -> tuple[list[str], float, float]:
         if not same_frames(path, video, [*test.views.clips, None], i):
             differing.append(path)
             continue
-        usual = usual_train_clip(video, keyed_rng("loading", SEED, 0, i))
+        usual = usual_train_clip(video, keyed_rng("clip", SEED, 0, i))
         in_clips = max(in_clips, pixel_difference(train[(i, 0)][0], usual))
         for number, view in enumerate(test[i][0]):
             clip, crop = test.views.split(number)
@@ -139,7 +139,7 @@ def same_frames(
     """Tell whether both sides choose the same frames, to the bit."""
 
     def place(frames: int, fps: float) -> list[ClipPosition]:
-        rng = keyed_rng("loading", SEED, 0, index)
+        rng = keyed_rng("clip", SEED, 0, index)
         return [SAMPLER.place(frames, fps, view, rng) for view in views]
 
     ours = decoder.load_clips(path, place).frames
@@ -177,7 +177,7 @@ def train_race(prepared: Mapping[str, str], rounds: int) -> tuple[dict[str, np.n
 
     def usual(file: int, turn: int, threads: int | None = None) -> None:
         usual_train_clip(
-            convert_every_frame(paths[file], threads), keyed_rng("loading", SEED, turn, file)
+            convert_every_frame(paths[file], threads), keyed_rng("clip", SEED, turn, file)
         )
 
     def through(dataset: VideoDataset) -> Contestant:
@@ -221,7 +221,7 @@ def loader_overhead(paths: Sequence[str], rounds: int) -> np.ndarray:
 
     def pure(number: int, turn: int) -> None:
         for index, epoch in keys[turn][number]:
-            rng = keyed_rng("loading", SEED, epoch, index)
+            rng = keyed_rng("clip", SEED, epoch, index)
             TRAIN(read_clip(paths[index], rng), rng)
 
     keys = []
@@ -254,7 +254,7 @@ def stage_times(paths: Sequence[str], rounds: int) -> np.ndarray:
                 start = clock()
                 scaler.reformat(frame, format="rgb24", threads=1).to_ndarray()
                 converting += clock() - start
-        rng, marks = keyed_rng("loading", SEED, turn, i), [clock()]
+        rng, marks = keyed_rng("clip", SEED, turn, i), [clock()]
         frames = read_clip(paths[i], rng)
         marks.append(clock())
         clip, _ = TRAIN(frames, rng)
