@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from timesformer.models.attention import ATTENTION_REGISTRY
-from timesformer.models.attention.layers import set_batch_part
+from timesformer.models.attention.dropping import set_batch_part
 from timesformer.models.compiling import compile_blocks
 from timesformer.models.explain.attention_maps import attention_maps
 from timesformer.models.vit import TimeSformer

@@ -15,7 +15,7 @@ from timesformer.datasets.loader import Batch
 from timesformer.engine.nonfinite import Part
 from timesformer.engine.sharding import whole
 from timesformer.engine.state import TrainState
-from timesformer.models.attention.layers import set_batch_part
+from timesformer.models.attention.dropping import set_batch_part
 from timesformer.utils.distributed import all_reduce_sum, get_world
 from timesformer.utils.logging import get_logger
 from timesformer.utils.metrics import topk_counts
@@ -49,7 +49,8 @@ class StepResult(NamedTuple):
 def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int) -> StepResult:
     """One optimizer step on a group of batches, whose gradients are averaged.
 
-    The host waits for the device once, when all ranks have agreed on what the step gave.
+    The host waits for the device once, when all ranks have agreed on what the step gave; in fp16
+    once more, as the scaler asks whether the gradient overflows.
 
     Args:
         state: the run.

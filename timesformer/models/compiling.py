@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from timesformer.models.attention import SpaceTimeBlock, TokenGrid
-from timesformer.models.attention.layers import DropPath, Dropping
+from timesformer.models.attention.dropping import DropPath, Dropping
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, in_one_line
 from timesformer.utils.logging import get_logger

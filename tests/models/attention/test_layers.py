@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timesformer.models.attention import layers
-from timesformer.models.attention.layers import Attention, DropPath, Mlp
+from timesformer.models.attention.dropping import DropPath
+from timesformer.models.attention.layers import Attention, Mlp
 
 
 def test_mlp_is_timms() -> None:

@@ -21,7 +21,8 @@ from einops import rearrange
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from timesformer.models.attention.layers import Attention, DropPath, Mlp, hidden_width
+from timesformer.models.attention.dropping import DropPath
+from timesformer.models.attention.layers import Attention, Mlp, hidden_width
 from timesformer.models.attention.linear import Linear
 
 ATTENTION_REGISTRY = Registry("ATTENTION")

@@ -20,7 +20,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from timesformer.models.architecture import Architecture
-from timesformer.models.attention.layers import Dropout
+from timesformer.models.attention.dropping import Dropout
 from timesformer.models.others.classifier import Classifier, check_cfg
 from timesformer.utils.errors import ConfigError
 
