@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "config": {"utils.errors", "utils.files", "utils.launchers", "utils.text"},
     "utils": set(),
     "utils.parser": {"config"},  # the command line ends in a config
+    "utils.asked_config": {"config"},
 }
 
 

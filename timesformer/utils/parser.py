@@ -1,4 +1,7 @@
-"""The command line: what commands have in common, from words to a checked config."""
+"""The command line: what commands have in common, from words to options.
+
+`load_recipe` and `load_config` (`asked_config.py`) make of options a checked config.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from timesformer.config.allowed import PATHS
 from timesformer.config.defaults import get_cfg
-from timesformer.config.node import CONFIG_SUFFIXES, CfgNode, check_dashes, check_pairs
-from timesformer.config.recipes import find_recipe, recipe_names
-from timesformer.config.validate import check, check_devices
-from timesformer.utils.errors import ConfigError, UserError, in_one_line
-from timesformer.utils.files import expand_home, is_folder, is_in_parts
+from timesformer.config.node import CONFIG_SUFFIXES, check_dashes, check_pairs
+from timesformer.config.recipes import recipe_names
+from timesformer.utils.asked_config import is_run, load_config, load_recipe
+from timesformer.utils.errors import UserError, in_one_line
+from timesformer.utils.files import expand_home
 from timesformer.utils.processes import cores
+
+__all__ = [
+    "CommandParser",
+    "duration",
+    "input_path",
+    "load_config",
+    "load_recipe",
+    "output_path",
+    "parse_args",
+    "png_path",
+]
 
 _ABOUT = "Train a video model, test it, or both, as a recipe says."
 _KEYS = "Every key, its default and its meaning: timesformer keys [WORD]."
@@ -85,7 +98,7 @@ class CommandParser(argparse.ArgumentParser):
             wanted = [word for word in message.replace(",", " ").split() if word[:2] == "--"]
             given = [word.partition("=")[0] for word in self._words]
             recipe = next(filter(_is_recipe, self._words), "")
-            run = next(filter(_is_run, self._words[:1]), "")  # others may be values
+            run = next(filter(is_run, self._words[:1]), "")  # others may be values
             if late := [option for option in wanted if option in given]:
                 message = f"{late[0]} must come before the KEY VALUE pairs"
             elif "--cfg" in wanted and recipe:
@@ -205,14 +218,6 @@ def _is_recipe(word: str) -> bool:
     return word.endswith(CONFIG_SUFFIXES) or word in recipe_names()
 
 
-def _is_run(path: str | Path) -> bool:
-    return is_folder(Path(expand_home(path)) / "checkpoints")
-
-
-def _is_checkpoint(path: Path) -> bool:
-    return path.suffix == ".pyth" or is_in_parts(path)
-
-
 def _part_splits(
     words: Sequence[str], opts: list[str], splits: Sequence[str]
 ) -> tuple[list[str], list[str]]:
@@ -263,99 +268,3 @@ def parse_args(
     )
     parser.add_pairs()
     return parser.parse(argv)
-
-
-def load_recipe(args: argparse.Namespace, stored: tuple[str, str] = ("", "")) -> CfgNode:
-    """Merge defaults, recipe and KEY VALUE pairs, in this order, and check them.
-
-    Args:
-        args: what a parser with `add_cfg` and `add_pairs` returned.
-        stored: the YAML to take where there is no `--cfg`, and the file that it is from.
-
-    Raises:
-        ConfigError: in one line, what to change.
-    """
-    cfg = _merge(args, stored)
-    check(cfg)
-    return cfg
-
-
-def load_config(args: argparse.Namespace, only: str | None = None) -> CfgNode:
-    """Do what `load_recipe` does, with shard options, and check that this node has the GPUs.
-
-    Args:
-        args: what `parse_args` returned.
-        only: "train" or "test" turns the other one off.
-
-    Returns:
-        The config, not frozen.
-
-    Raises:
-        ConfigError: in one line, what to change.
-    """
-    cfg = _merge(args, only=only)
-    if args.num_shards is not None:
-        cfg.NUM_SHARDS = args.num_shards
-    if args.shard_id is not None:
-        cfg.SHARD_ID = args.shard_id
-    if only is not None:
-        _restrict(cfg, only)
-    check(cfg)
-    check_devices(cfg)
-    return cfg
-
-
-def _merge(
-    args: argparse.Namespace, stored: tuple[str, str] = ("", ""), only: str | None = None
-) -> CfgNode:
-    cfg, path = get_cfg(), Path(expand_home(args.cfg_file or ""))
-    if args.cfg_file is None:
-        cfg.merge_from_string(*stored)
-    elif _is_checkpoint(path) or _is_run(path):
-        _merge_stored(cfg, path)
-        if only:  # `timesformer train` stored that it doesn't test
-            cfg[only.upper()].ENABLE = True
-        if only == "test":  # this run, even if OUTPUT_DIR sends its scores elsewhere
-            cfg.TEST.CHECKPOINT_FILE_PATH = str(path)
-    else:
-        cfg.merge_from_file(find_recipe(args.cfg_file))
-    cfg.merge_from_list(args.opts or [])
-    for key in PATHS:
-        group, _, name = key.rpartition(".")
-        node = cfg[group] if group else cfg
-        node[name] = expand_home(node[name])  # text, perhaps timm/NAME
-    return cfg
-
-
-def _merge_stored(cfg: CfgNode, path: Path) -> None:
-    """Merge the config that a checkpoint was trained with; of a run's folder, the newest has it.
-
-    What the run is called is where it lies now: OUTPUT_DIR is its folder. A file is what is tested.
-
-    Raises:
-        ConfigError: there is no checkpoint, or it says no config.
-    """
-    # A recipe doesn't wait for torch.
-    from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
-
-    file = path if _is_checkpoint(path) else get_last_checkpoint(path)
-    if file is None:
-        raise ConfigError(f"--cfg {path}: this run has no checkpoint that can be read")
-    text = read_checkpoint(file).get("cfg")
-    if not isinstance(text, str):
-        raise ConfigError(f"--cfg {file}: it doesn't say what config it was trained with")
-    cfg.merge_from_string(text, str(file))
-    if file is path:
-        cfg.TEST.CHECKPOINT_FILE_PATH = str(path)
-        if path.parent.name == "checkpoints":
-            cfg.OUTPUT_DIR = str(path.parent.parent)
-    else:
-        cfg.OUTPUT_DIR, cfg.TEST.CHECKPOINT_FILE_PATH = str(path), ""
-
-
-def _restrict(cfg: CfgNode, only: str) -> None:
-    other = {"train": "test", "test": "train"}[only]
-    key = f"{only.upper()}.ENABLE"
-    if not cfg[only.upper()].ENABLE:
-        raise ConfigError(f"{key} is False: use `timesformer {other}`, or set {key} True")
-    cfg[other.upper()].ENABLE = False
