@@ -10,6 +10,7 @@ use too. Forward passes and steps of both ways are timed in turns, in one proces
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import statistics
@@ -18,10 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch._dynamo.utils import counters
 
+from timesformer.inference.measure import timed
 from timesformer.models.attention import SpaceTimeBlock
 from timesformer.models.compiling import compile_blocks
 from timesformer.models.vit import TimeSformer
@@ -92,22 +95,14 @@ def first(args: argparse.Namespace, way: str, cache: str) -> list[list[str]]:
 
 def in_turns(args: argparse.Namespace) -> list[list[str]]:
     """Return rows of a table: medians of both ways, and their ratio."""
-    models, rows = {way: made(args, way) for way in ("eager", "blocks")}, []
+    models, rows = [made(args, way) for way in ("eager", "blocks")], []
+    clips = torch.rand(args.batch[0], 3, args.frames, args.side, args.side)
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     for what, do in DONE.items():
-        for batch in (args.batch[0],):
-            clips = torch.rand(batch, 3, args.frames, args.side, args.side)
-            taken: dict[str, list[float]] = {way: [] for way in models}
-            for i in range(args.rounds + 2):
-                for way, model in models.items():
-                    began = time.process_time() if args.clock == "cpu" else time.perf_counter()
-                    do(model, clips)
-                    now = time.process_time() if args.clock == "cpu" else time.perf_counter()
-                    if i > 1:
-                        taken[way].append(now - began)
-            eager, compiled = (statistics.median(times) for times in taken.values())
-            rows.append(
-                [what, str(batch), f"{eager:.3f}", f"{compiled:.3f}", f"{eager / compiled:.2f}"]
-            )
+        taken = timed([partial(do, m) for m in models], clips, args.rounds, math.inf, clock)
+        eager, compiled = (statistics.median(times) / 1e3 for times in taken)
+        seconds = (f"{eager:.3f}", f"{compiled:.3f}", f"{eager / compiled:.2f}")
+        rows.append([what, str(len(clips)), *seconds])
     return rows
 
 

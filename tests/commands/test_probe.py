@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from small_run import complaint_of, small_cfg, small_model, stats
 
 from timesformer.commands.probe import main
@@ -49,7 +52,11 @@ def test_the_head_is_the_regression(classes: int) -> None:
     features = (rng.normal(size=(200, 4)) + 3 * labels[:, None]) * [1, 10, 0.1, 1] + 7
     weight, bias = fit_head(features, labels, classes + 1, 1.0)
     assert weight.shape == (classes + 1, 4)
-    assert accuracy(features, labels, weight, bias) > 0.95
+    fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(features, labels)
+    found = (torch.from_numpy(features).float() @ weight.T + bias).softmax(1)
+    expected = torch.from_numpy(fitted.predict_proba(features)).float()
+    torch.testing.assert_close(found[:, :classes], expected, atol=1e-4, rtol=0)
+    assert accuracy(features, labels, weight, bias) == fitted.score(features, labels) > 0.95
     with pytest.raises(UserError, match="one class"):
         fit_head(features, labels * 0, classes, 1.0)
 

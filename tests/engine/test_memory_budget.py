@@ -16,13 +16,12 @@ from timesformer.engine.batch import largest, with_chosen_batch
 from timesformer.engine.needs import (
     GIB,
     Needs,
-    clip_shape,
     plan_recomputing,
     trained_on_meta,
     training_needs,
 )
 from timesformer.engine.train import train
-from timesformer.models.build import make_model
+from timesformer.models.build import clip_shape, make_model
 from timesformer.models.profiling import LiveStorages, held_bytes
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.errors import ConfigError, TrainingError

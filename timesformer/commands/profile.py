@@ -21,7 +21,14 @@ from fvcore.common.config import CfgNode
 from timesformer.datasets.build import build_views
 from timesformer.engine.fits import CONTEXT, fits
 from timesformer.models.attention import ATTENTION_REGISTRY
-from timesformer.models.build import has_scheme, label, make_model, meta_model, view_shape
+from timesformer.models.build import (
+    clip_shape,
+    has_scheme,
+    label,
+    make_model,
+    meta_model,
+    view_shape,
+)
 from timesformer.models.profiling import Cost, profile
 from timesformer.models.timing import check_memory, time_views
 from timesformer.utils.distributed import device_for
@@ -57,8 +64,7 @@ LoRA: beside it, temporal_fc, time_embed and head are trained."""
 
 def measure(cfg: CfgNode) -> Cost:
     """Return the cost of the model of a config, for a test view and a training clip."""
-    side = cfg.DATA.TRAIN_CROP_SIZE
-    return profile(meta_model(cfg), view_shape(cfg), (3, cfg.DATA.NUM_FRAMES, side, side))
+    return profile(meta_model(cfg), view_shape(cfg), clip_shape(cfg))
 
 
 def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import os
 from itertools import pairwise
 from pathlib import Path
 
-from timesformer.config.allowed import AUTO, CHOICES, HUBS, NOT_EMPTY, PATHS, RANGES
+from timesformer.config.allowed import CHOICES, HUBS, NOT_EMPTY, PATHS, RANGES, is_auto
 from timesformer.config.defaults import get_cfg
 from timesformer.config.fewer_tokens import reduced_epochs
 from timesformer.config.layout import (
@@ -42,7 +42,7 @@ def check(cfg: CfgNode) -> None:
     """
     conform(cfg, get_cfg(), "config")  # also catches what Python code has set
     _check_values(cfg)
-    if AUTO["TRAIN.BATCH_SIZE"] == cfg.TRAIN.BATCH_SIZE:
+    if is_auto("TRAIN.BATCH_SIZE", cfg.TRAIN.BATCH_SIZE):
         if cfg.TRAIN.ACTIVATION_GIB:
             raise ConfigError(
                 "TRAIN.BATCH_SIZE auto fits the batch to memory, and TRAIN.ACTIVATION_GIB what is "

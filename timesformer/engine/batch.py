@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 import torch
 from fvcore.common.config import CfgNode
 
-from timesformer.config.allowed import AUTO
+from timesformer.config.allowed import is_auto
 from timesformer.config.layout import batch_choices, with_batch
 from timesformer.engine.memory import is_out_of_memory
-from timesformer.engine.needs import GIB, Needs, clip_shape, training_needs
+from timesformer.engine.needs import GIB, Needs, training_needs
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.engine.resume import stored_keys
-from timesformer.models.build import choose_trained, make_model
+from timesformer.models.build import choose_trained, clip_shape, make_model
 from timesformer.utils.checkpoint import get_last_checkpoint, read_checkpoint
 from timesformer.utils.distributed import (
     device_for,
@@ -51,7 +51,7 @@ def with_chosen_batch(cfg: CfgNode) -> CfgNode:
         ConfigError: no number gives GLOBAL_BATCH_SIZE.
         TrainingError: not even the least fits.
     """
-    if AUTO["TRAIN.BATCH_SIZE"] != cfg.TRAIN.BATCH_SIZE:
+    if not is_auto("TRAIN.BATCH_SIZE", cfg.TRAIN.BATCH_SIZE):
         return cfg
     world = get_world()
     choices = batch_choices(cfg, world.local_size, world.size // world.local_size)

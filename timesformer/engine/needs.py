@@ -8,7 +8,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from timesformer.models.attention import SpaceTimeBlock
-from timesformer.models.build import choose_trained, meta_model
+from timesformer.models.build import choose_trained, clip_shape, meta_model
 from timesformer.models.network.vision_transformer import VisionTransformer
 from timesformer.models.profiling import held_bytes
 from timesformer.utils import eight_bit
@@ -18,8 +18,7 @@ from timesformer.utils.logging import get_logger
 logger = get_logger(__name__)
 
 GIB = 2**30
-# What operators take for themselves, and what an allocator can't use: a tenth was enough where it
-# was measured (docs/performance.md).
+# What operators take for themselves, and what an allocator can't use: an allowance.
 ROOM = 1.1
 
 
@@ -46,12 +45,6 @@ def trained_on_meta(cfg: CfgNode) -> nn.Module:
     model = meta_model(cfg)
     choose_trained(cfg, model)
     return model
-
-
-def clip_shape(cfg: CfgNode) -> tuple[int, int, int, int]:
-    """Return the shape (3, T, H, W) of a training clip."""
-    side = cfg.DATA.TRAIN_CROP_SIZE
-    return 3, cfg.DATA.NUM_FRAMES, side, side
 
 
 def training_needs(cfg: CfgNode, ranks: int = 1) -> Needs:

@@ -10,7 +10,7 @@ from timesformer.config.fewer_tokens import reduced_epochs
 from timesformer.datasets.loader import VideoLoader
 from timesformer.datasets.worker_count import cores_of_rank
 from timesformer.engine.state import TrainState
-from timesformer.models.build import meta_model
+from timesformer.models.build import clip_shape, meta_model
 from timesformer.models.profiling import count_macs
 from timesformer.utils.logging import get_logger
 from timesformer.utils.peak_rates import peak_rate
@@ -37,9 +37,8 @@ class Pace:
         peak = peak_rate(state.device, state.cfg.TRAIN.AMP)
         # Where parts are frozen, much of the backward pass isn't computed, and 6 would be too many.
         if peak and all(parameter.requires_grad for parameter in state.model.parameters()):
-            data = state.cfg.DATA
-            clip = (3, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, data.TRAIN_CROP_SIZE)
-            self.flops = FLOPS_PER_MAC * float(count_macs(meta_model(state.cfg), clip))
+            macs = count_macs(meta_model(state.cfg), clip_shape(state.cfg))
+            self.flops = FLOPS_PER_MAC * float(macs)
             self.peak = peak * 1e12 * state.layout.ranks
 
     def judge(self, epoch: int, stats: Mapping[str, Any]) -> dict[str, Any]:

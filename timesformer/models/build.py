@@ -27,6 +27,7 @@ __all__ = [
     "MODEL_REGISTRY",
     "build_model",
     "choose_trained",
+    "clip_shape",
     "has_scheme",
     "label",
     "make_model",
@@ -171,6 +172,12 @@ def meta_model(cfg: CfgNode) -> nn.Module:
     """Make the model without memory for its weights, to count what it costs."""
     with torch.device("meta"):
         return make_model(cfg)
+
+
+def clip_shape(cfg: CfgNode) -> tuple[int, int, int, int]:
+    """Return the shape (3, T, H, W) of a training clip."""
+    side = cfg.DATA.TRAIN_CROP_SIZE
+    return 3, cfg.DATA.NUM_FRAMES, side, side
 
 
 def view_shape(cfg: CfgNode) -> tuple[int, int, int, int]:

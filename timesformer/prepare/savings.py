@@ -7,12 +7,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
+from timesformer.clips.transform import one_thread
 from timesformer.datasets.lists.records import Record
 from timesformer.datasets.video.frame_folder import list_frames
 from timesformer.datasets.video_dataset import VideoDataset
@@ -141,7 +139,7 @@ def _read(dataset: VideoDataset, copies: Sequence[_Copy]) -> tuple[float, float]
     sets[0].records = [c.record for c in copies]
     sets[1].records = [c.copied for c in copies]
     totals: list[list[float]] = [[], []]
-    with _one_thread():
+    with one_thread():
         for turn in range(ROUNDS + 1):  # the first warms up
             sums = [0.0, 0.0]
             for index in range(len(copies)):
@@ -154,14 +152,3 @@ def _read(dataset: VideoDataset, copies: Sequence[_Copy]) -> tuple[float, float]
     clips = len(copies) * (dataset.num_samples if dataset.mode == "train" else 1)
     before, after = (1e3 * statistics.median(total[1:]) / clips for total in totals)
     return before, after
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one thread, as a loader's worker does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

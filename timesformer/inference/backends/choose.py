@@ -22,6 +22,7 @@ from timesformer.inference.predictor import Predictor
 from timesformer.models.compiling import compile_blocks
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.files import write_text
+from timesformer.utils.text import counted
 
 SECONDS, PASSES = 1.0, 25  # of each backend that is measured
 _FORMAT = 1  # of what is remembered
@@ -46,7 +47,7 @@ class Choice(NamedTuple):
         """Say it in a line."""
         times = ", ".join(f"{name} {ms:.4g} ms" for name, ms in self.milliseconds.items())
         others = "".join(f"; no {name}: {why}" for name, why in self.without.items())
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        threads = counted(self.threads, "thread")
         return f"backend {self.backend}, by the time of a clip ({threads}): {times}{others}"
 
 
