@@ -93,15 +93,19 @@ def test_trials_go_down_until_one_fits(limit, tried, found):
 
 
 def test_a_trial_is_a_step(synthetic_dir, tmp_path):
-    cfg = small_cfg(synthetic_dir, tmp_path, TIMESFORMER__DEPTH=1)
+    cfg = small_cfg(synthetic_dir, tmp_path, TIMESFORMER__DEPTH=1, EMA__ENABLED=True)
     made: list[Any] = []
-    real = module.make_model
+    real, average = module.make_model, module.Ema
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             module, "make_model", lambda cfg: made.append(weakref.ref(m := real(cfg))) or m
         )
+        patch.setattr(
+            module, "Ema", lambda *args: made.append(weakref.ref(e := average(*args))) or e
+        )
         module._try(cfg, 2)
-    assert made[0]() is None  # and leaves nothing behind
+    assert len(made) == 2
+    assert [one() for one in made] == [None, None]  # and leaves nothing behind
 
 
 def test_auto_takes_what_fits_and_keeps_the_step(synthetic_dir, tmp_path, monkeypatch, caplog):

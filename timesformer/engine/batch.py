@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from timesformer.config.allowed import is_auto
 from timesformer.config.layout import batch_choices, with_batch
+from timesformer.engine.ema import Ema
 from timesformer.engine.memory import is_out_of_memory
 from timesformer.engine.needs import GIB, Needs, training_needs
 from timesformer.engine.optimizer import construct_optimizer
@@ -136,6 +137,7 @@ def _try(cfg: CfgNode, clips: int) -> None:
         model = make_model(cfg).to(device).train()
         choose_trained(cfg, model)
         optimizer = construct_optimizer(model, cfg)
+        average = Ema(cfg, model) if cfg.EMA.ENABLED else None  # lies beside the model in a run
         pixels = torch.zeros(clips, *clip_shape(cfg), device=device)
         for _ in range(2):
             optimizer.zero_grad(set_to_none=True)
@@ -143,7 +145,7 @@ def _try(cfg: CfgNode, clips: int) -> None:
                 loss = model(pixels * 1.0).float().logsumexp(-1).mean()
             loss.backward()
             optimizer.step()
-        del model, optimizer, pixels, loss
+        del model, optimizer, average, pixels, loss
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
