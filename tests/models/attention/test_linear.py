@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.autograd.forward_ad as fwAD
 import torch.nn.functional as F
 from golden_model import gradient_batch, tiny_model
 from golden_recipe import fill_
@@ -118,3 +119,49 @@ def test_a_model_computes_by_it(products: list[tuple[int, ...]], scheme: str) ->
     assert len(products) == 3 * steps * len(model.blocks)
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def both() -> tuple[Linear, nn.Linear]:
+    ours, theirs = Linear(6, 5), nn.Linear(6, 5)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+def test_forward_mode_derivatives_are_not_lost(products: list[tuple[int, ...]]) -> None:
+    """Where nothing is differentiated backwards, oneDNN's operator dropped tangents silently."""
+    layers, x = both(), torch.randn(2, 3, 6)
+    for layer in layers:
+        layer.requires_grad_(False)
+    with fwAD.dual_level():
+        given = fwAD.make_dual(x, torch.ones_like(x))
+        ours, theirs = (fwAD.unpack_dual(layer(given)).tangent for layer in layers)
+    assert ours is not None
+    torch.testing.assert_close(ours, theirs)
+    assert products == []
+
+
+def test_one_row_and_several_gradients_at_once(products: list[tuple[int, ...]]) -> None:
+    for shape in ((6,), (2, 3, 6)):
+        x, found = torch.randn(shape, requires_grad=True), []
+        for layer in both():
+            layer.weight.data.fill_(0.5)
+            out = layer(x)
+            gradients = torch.stack([torch.ones_like(out), out.detach()])
+            kept = {"retain_graph": True}
+            one = torch.autograd.grad(out, [x, layer.weight], gradients[1], **kept)
+            many = torch.autograd.grad(out, x, gradients, is_grads_batched=True)
+            found.append([*one, *many])
+        torch.testing.assert_close(*found)
+    assert products
+
+
+def test_what_comes_out_can_be_changed_in_place(products: list[tuple[int, ...]]) -> None:
+    x = torch.randn(2, 3, 6)
+    layer = Linear(6, 5)
+    layer(x).add_(1).relu_().sum().backward()
+    assert products
+
+
+def test_another_width_is_told_in_words(products: list[tuple[int, ...]]) -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Linear(6, 5)(torch.randn(2, 3, 4))

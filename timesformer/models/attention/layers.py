@@ -154,6 +154,7 @@ class Mlp(nn.Module):
         act = self.act
         return (
             not torch.compiler.is_compiling()
+            and not torch._C._are_functorch_transforms_active()
             and type(hidden) is Tensor
             and not hidden.requires_grad
             and isinstance(self.fc1, nn.Linear)  # whose result is a tensor of its own

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 __all__ = ["Linear"]
 
@@ -39,8 +40,9 @@ class Linear(nn.Linear):
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     """Say whether oneDNN's operator will do: for large products of plain float32 tensors.
 
-    Compilers, exporters, torch.func and what listens to operators (counters of FLOPs, selective
-    checkpointing) know torch's own one, and get it.
+    Compilers, exporters, torch.func, forward-mode derivatives and what listens to operators
+    (counters of FLOPs, selective checkpointing) know torch's own one, and get it; so does input
+    of another width, of which it complains in words.
     """
     return bool(
         not torch.compiler.is_compiling()
@@ -50,10 +52,12 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= LEAST
+        and x.shape[-1] == weight.shape[1]
         and AVAILABLE
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0  # else tangents would be lost without a word
         and not torch._C._len_torch_dispatch_stack()
     )
 
@@ -61,8 +65,9 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     tensors = (x, weight) if bias is None else (x, weight, bias)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        out: Tensor = _Differentiable.apply(x, weight, bias)
-        return out
+        # Of rows alone: what is a view within the function can't be changed in place afterwards.
+        rows: Tensor = _Differentiable.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+        return rows.reshape(*x.shape[:-1], weight.shape[0])
     return _product(x, weight, bias)
 
 
@@ -73,7 +78,11 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _Differentiable(torch.autograd.Function):
-    """The product with its gradients, by oneDNN too; gradients of gradients as well."""
+    """The product of rows (N, D) with its gradients, by oneDNN too; gradients of gradients as well.
+
+    Several gradients at once (`is_grads_batched`) have a dimension that oneDNN's operator doesn't
+    know: torch computes them one after the other.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -84,11 +93,11 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         by_x = by_weight = by_bias = None
-        rows = grads[0].flatten(0, -2)
+        (rows,) = grads
         if ctx.needs_input_grad[0]:
-            by_x = _linear(grads[0], weight.t(), None)
+            by_x = _linear(rows, weight.t(), None)
         if ctx.needs_input_grad[1]:
-            by_weight = _linear(rows.t(), x.flatten(0, -2).t(), None)
+            by_weight = _linear(rows.t(), x.t(), None)
         if ctx.needs_input_grad[2]:
             by_bias = rows.sum(0)
         return by_x, by_weight, by_bias
