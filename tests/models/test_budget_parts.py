@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from timesformer.config.defaults import get_cfg
+from timesformer.engine.needs import trained_on_meta
 from timesformer.models.build import choose_trained
 from timesformer.models.freezing import freeze, keep_statistics, log_trained, warn_of_dead_ends
 from timesformer.models.lora import add_lora, is_added, merged
 from timesformer.models.vit import TimeSformer
+from timesformer.models.weights.load import load_pretrained
 from timesformer.utils.errors import ConfigError
 from timesformer.utils.patterns import selected
 
@@ -161,3 +163,24 @@ def test_a_damaged_addition_is_left_for_the_reader_to_complain_of():
     name = next(n for n in state if n.endswith("lora_a"))
     del state[name]
     assert merged(state) is state
+
+
+def test_lora_of_layers_that_a_model_does_not_call_is_refused():
+    """Swin multiplies by its layers' weights itself: additions to them would never be trained."""
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.LORA.RANK, cfg.TRAIN.FREEZE = "swin3d_t", 2, "*, !head"
+    cfg.DATA.TRAIN_CROP_SIZE = 32
+    with pytest.raises(ConfigError, match=r"LORA\.TARGETS: .*attn\.qkv.*itself"):
+        trained_on_meta(cfg)
+    cfg.LORA.TARGETS = "mlp.0"
+    assert trained_on_meta(cfg)
+
+
+def test_a_state_dict_with_additions_is_read_as_their_sum():
+    model, plain, clip = lora_model().eval(), small().eval(), torch.randn(2, 3, 2, 32, 32)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if is_added(name):
+                parameter.normal_(std=0.2)
+    load_pretrained(plain, model.state_dict())
+    torch.testing.assert_close(plain(clip), model(clip))

@@ -17,7 +17,7 @@ from timesformer.models.architecture import KNOBS, NAMED_SIZES, Architecture
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock
 from timesformer.models.base import VideoModel
 from timesformer.models.freezing import freeze, log_trained
-from timesformer.models.lora import add_lora
+from timesformer.models.lora import add_lora, check_used
 from timesformer.models.registry import MODEL_REGISTRY
 from timesformer.utils.distributed import device_for, get_world, weights_from_main
 from timesformer.utils.errors import ConfigError
@@ -81,10 +81,14 @@ def choose_trained(cfg: CfgNode, model: nn.Module) -> None:
     """Add what LORA says to a model, in place, and freeze what TRAIN.FREEZE does.
 
     Raises:
-        ConfigError: patterns of what isn't there, or nothing is left to train.
+        ConfigError: patterns of what isn't there, or of layers that the model doesn't call; or
+            nothing is left to train.
     """
     if cfg.LORA.RANK:
         add_lora(model, cfg.LORA.RANK, cfg.LORA.ALPHA, cfg.LORA.TARGETS)
+        side, tried = cfg.DATA.TRAIN_CROP_SIZE, meta_model(cfg)
+        add_lora(tried, cfg.LORA.RANK, cfg.LORA.ALPHA, cfg.LORA.TARGETS)
+        check_used(tried, (3, cfg.DATA.NUM_FRAMES, side, side))
     freeze(model, cfg.TRAIN.FREEZE)
 
 

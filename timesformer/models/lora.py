@@ -9,9 +9,10 @@ weights gets them merged into one matrix (`merged`), so nothing but training kno
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,6 +85,33 @@ def add_lora(model: nn.Module, rank: int, alpha: float, targets: str) -> None:
         setattr(model.get_submodule(parent), own, LoRALinear.around(linear, rank, alpha))
         for parameter in linear.parameters():
             parameter.requires_grad_(False)
+
+
+def check_used(model: nn.Module, shape: Sequence[int]) -> None:
+    """Make sure that a model calls its layers with additions.
+
+    Some (torchvision's Swin) read a layer's weights and multiply by themselves: what is added would
+    never be trained.
+
+    Args:
+        model: with additions, on the meta device.
+        shape: of a clip that it takes.
+
+    Raises:
+        ConfigError: a layer isn't called.
+    """
+    layers = {m: name for name, m in model.named_modules() if isinstance(m, LoRALinear)}
+    unused = dict(layers)
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda layer, _: unused.pop(layer, None) and None)
+    with torch.no_grad():
+        model.eval()(torch.empty(1, *shape, device="meta"))
+    if unused:
+        raise ConfigError(
+            f"LORA.TARGETS: the model reads the weights of {', '.join([*unused.values()][:3])} "
+            f"({len(unused)} of {len(layers)} layers) itself, so that additions would have no "
+            "effect: take others, or LORA.RANK 0 and TRAIN.FREEZE"
+        )
 
 
 def is_added(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from timesformer.models.lora import own_state
+from timesformer.models.lora import merged, own_state
 from timesformer.models.weights.adapt import (
     LoadReport,
     Resizing,
@@ -89,6 +89,7 @@ def load_pretrained(
     try:
         found, ignored = native_state(content, _positions(model))
         check_config(content, found)
+        found = dict(merged(found))
     except ValueError as error:
         raise WeightsError(f"{name}: {error}") from error
     check_tensors(name, {k: v for k, v in found.items() if not k.startswith(IGNORED)})
