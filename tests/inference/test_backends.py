@@ -200,3 +200,33 @@ def test_a_missing_package_is_one_line(
     words = folder / "a.mp4", "--checkpoint", folder / "weights", "--backend", name
     extra = KINDS[name].name
     assert complaint_of(predict, *words).endswith(f"pip install 'timesformer[{extra}]'\n")
+
+
+def test_a_choice_without_a_backend_that_fails_is_remembered(folder, monkeypatch):
+    """Else it would be made, and fail, at every start."""
+
+    def fails(*_: object) -> Predictor:
+        tried.append(1)
+        raise UserError("can't express it")
+
+    tried: list[int] = []
+    monkeypatch.setattr(choose, "of_backend", fails)
+    monkeypatch.setattr(choose, "SECONDS", 0.01)
+    monkeypatch.setattr(choose, "KINDS", {"compiled": KINDS["compiled"]})
+    monkeypatch.setattr(type(KINDS["compiled"]), "missing", lambda self: "")
+    load(folder, "auto")
+    model, (told,) = load(folder, "auto")
+    assert (len(tried), model.backend) == (1, "torch")
+    assert "measured before" in told
+    assert "can't express it" in told
+
+
+def test_auto_computes_where_nothing_can_be_kept(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(choose, "SECONDS", 0.01)
+    monkeypatch.setattr(choose, "KINDS", {})
+    model, told = load(folder, "auto")
+    assert model.backend == "torch"
+    assert "measured again" in told[-1]
+    assert "TIMESFORMER_CACHE" in told[-1]

@@ -21,7 +21,7 @@ from timesformer.inference.measure import noise, timed
 from timesformer.inference.predictor import Predictor
 from timesformer.models.compiling import compile_blocks
 from timesformer.utils.errors import ConfigError, UserError
-from timesformer.utils.files import write_text
+from timesformer.utils.files import make_folder, write_text
 from timesformer.utils.text import counted
 
 SECONDS, PASSES = 1.0, 25  # of each backend that is measured
@@ -108,8 +108,15 @@ def _fastest(model: Predictor, source: str, tell: Tell) -> Predictor:
             except UserError as error:
                 without[name] = str(error)
     choice = _measured(able, without, said)
-    write_text(path, json.dumps({"asked": asked, "choice": choice._asdict()}, indent=1) + "\n")
     tell(choice.told())
+    try:
+        make_folder(path.parent).chmod(0o700)  # no backend may have made it
+        write_text(path, json.dumps({"asked": asked, "choice": choice._asdict()}, indent=1) + "\n")
+    except (OSError, UserError) as error:
+        tell(
+            f"{error}, so what is fastest is measured again next time; TIMESFORMER_CACHE names "
+            "another folder"
+        )
     return able[choice.backend]
 
 
@@ -131,7 +138,7 @@ def _asked(amp: str, without: dict[str, str]) -> dict[str, Any]:
         "processor": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
         "host": platform.node(),
         "versions": {name: kind.versions() for name, kind in KINDS.items() if name not in without},
-        "without": without,
+        "without": dict(without),  # more are found by trying
     }
 
 
