@@ -150,3 +150,9 @@ def test_auto_takes_what_fits_and_keeps_the_step(synthetic_dir, tmp_path, monkey
 def test_auto_that_cannot_be(synthetic_dir, tmp_path, options, said):
     with pytest.raises(ConfigError, match=said):
         small_cfg(synthetic_dir, tmp_path, TRAIN__BATCH_SIZE="auto", **options)
+
+
+def test_a_budget_and_all_blocks_do_not_go_together(synthetic_dir, tmp_path):
+    both = {"TRAIN__ACTIVATION_GIB": 1.0, "TIMESFORMER__ACT_CHECKPOINT": True}
+    with pytest.raises(ConfigError, match="set one of them"):
+        small_cfg(synthetic_dir, tmp_path, **both)

@@ -191,6 +191,11 @@ def _check_training(cfg: CfgNode) -> None:
             "TRAIN.CLASS_BALANCE draws videos by their class, and with DATA.MULTI_LABEL they have "
             "several: set it to 0; MODEL.CLASS_WEIGHTS works with several labels"
         )
+    if cfg.TRAIN.ACTIVATION_GIB and cfg.TIMESFORMER.ACT_CHECKPOINT:
+        raise ConfigError(
+            "TRAIN.ACTIVATION_GIB says how many blocks recompute their activations, and "
+            "TIMESFORMER.ACT_CHECKPOINT True that all do: set one of them"
+        )
     if cfg.TEST.WEIGHTS == "ema" and not cfg.EMA.ENABLED:
         raise ConfigError(
             "TEST.WEIGHTS ema needs the moving average that EMA.ENABLED True keeps while training"
