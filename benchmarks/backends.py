@@ -5,8 +5,8 @@ python benchmarks/backends.py [--work FOLDER] [--videos FOLDER] [--rounds 7] [--
 All compute the same clip of a video in one process, in turns, from the same weights (ViT-B, divided
 attention, 8×224², random; --checkpoint takes others, then without transformers). Before that their
 logits are held against torch's, on clips of videos that int8 wasn't calibrated on. Peak memory is
-that of a process of its own, which loads one of them and computes a clip. What is made goes to
---work, and is taken from there in another run. What isn't installed is left out, and named.
+that of a process of its own, which loads one of them and computes a clip (on Linux). What is made
+goes to --work, and is taken from there in another run. What isn't installed is left out, and named.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -130,6 +129,7 @@ def place(args: argparse.Namespace) -> Iterator[tuple[Path, Path, list[str]]]:
     """Give a folder with weights and videos, which are made if they aren't there."""
     with tempfile.TemporaryDirectory() as folder:
         work = args.work or Path(folder)
+        work.mkdir(parents=True, exist_ok=True)
         weights, videos = args.checkpoint or work / "weights", args.videos or work / "videos"
         if not weights.exists():
             make_weights(weights)
@@ -202,7 +202,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.child:
         with place(args) as (work, weights, videos):
             scorer(args.child, weights, work, videos)(torch.load(work / CLIP))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        # getrusage would give the parent's, if that is larger: it is inherited by fork.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        print(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9)
         return
     text = measured(args)
     print(text, end="")
