@@ -6,16 +6,15 @@ python benchmarks/fewer_tokens.py report --output runs/fewer
 
 `run` trains the recipe of divided attention with each variant and seed, one after the other, in
 processes of one thread, and leaves out what is done. `report` prints a table of what there is and
-draws fewer_tokens.png beside it. Seconds are those of processors, which other work on the machine
-doesn't lengthen by waiting (caches are shared all the same): `model` is what the main process
-took in training, `decode` what its worker did. Validation counts for neither.
+draws fewer_tokens.png beside it. Seconds are those of the processor, which other work on a machine
+doesn't lengthen by waiting (caches are shared all the same): `decode` is what reading the training
+videos took, `model` all else in training. Validation counts for neither.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -50,20 +49,11 @@ VARIANTS: Mapping[str, Sequence[Any]] = {
 class Epoch(NamedTuple):
     """An epoch of a run: what it took since the run's start, and what the model knows then."""
 
-    model: float  # seconds of the main process's processors in training
-    decode: float  # of its workers'
+    model: float  # processor seconds of training without reading
+    decode: float  # of reading
     wall: float
     steps: int
     top1: float
-
-
-def _workers_seconds() -> float:
-    """Processor seconds of the processes that this one has started and that live."""
-    ticks = 0
-    for child in multiprocessing.active_children():
-        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def recipe(output: Path, data: Path, seed: int, keys: Sequence[Any]) -> CfgNode:
@@ -73,6 +63,7 @@ def recipe(output: Path, data: Path, seed: int, keys: Sequence[Any]) -> CfgNode:
     common = ["OUTPUT_DIR", str(output), "DATA.PATH_TO_DATA_DIR", str(data), "RNG_SEED", seed]
     common += ["TRAIN.EVAL_PERIOD", 1, "TRAIN.AUTO_RESUME", False, "TEST.ENABLE", False]
     common += ["TRAIN.TRACE_STEPS", 0, "TENSORBOARD.ENABLE", False, "LOG_MODEL_INFO", False]
+    common += ["DATA_LOADER.NUM_WORKERS", 0]  # so that one process has all the seconds
     cfg.merge_from_list([*common, *keys])
     check(cfg)
     return cfg
@@ -82,21 +73,29 @@ def train_one(output: Path, data: Path, seed: int, keys: Sequence[Any]) -> None:
     """Train a run in this process, and write what its epochs took to epochs.json."""
     import torch
 
+    from timesformer.datasets.video_dataset import VideoDataset
     from timesformer.engine import train as engine
 
     torch.set_num_threads(1)
-    real, measured = engine.train_epoch, []
+    measured: list[list[float]] = []
+    reading = [0.0]
+    train_epoch, getitems = engine.train_epoch, VideoDataset.__getitems__
 
-    def timed(state: Any, *rest: Any) -> Any:
-        before = time.process_time(), _workers_seconds(), time.perf_counter()
-        steps = len(state.optimizer.state) and state.optimizer.state_dict()["state"][0]["step"]
-        stats = real(state, *rest)
-        after = time.process_time(), _workers_seconds(), time.perf_counter()
-        done = state.optimizer.state_dict()["state"][0]["step"]
-        took = [b - a for a, b in zip(before, after, strict=True)]
-        measured.append([*took, int(done) - int(steps)])
+    def read(self: VideoDataset, keys: Any) -> Any:
+        began = time.process_time()
+        items = getitems(self, keys)
+        reading[0] += time.process_time() - began
+        return items
+
+    def timed(state: Any, loader: Any, epoch: int, *rest: Any) -> Any:
+        reading[0] = 0.0
+        began = time.process_time(), time.perf_counter()
+        stats = train_epoch(state, loader, epoch, *rest)
+        seconds, wall = time.process_time() - began[0], time.perf_counter() - began[1]
+        measured.append([seconds - reading[0], reading[0], wall, loader.steps.count(epoch)])
         return stats
 
+    VideoDataset.__getitems__ = read  # type: ignore[method-assign]
     engine.train_epoch = timed
     engine.train(recipe(output, data, seed, keys))
     lines = map(json.loads, (output / "stats.jsonl").read_text().splitlines())
