@@ -162,6 +162,7 @@ def test_what_comes_out_can_be_changed_in_place(products: list[tuple[int, ...]])
     assert products
 
 
-def test_another_width_is_told_in_words(products: list[tuple[int, ...]]) -> None:
+@pytest.mark.usefixtures("products")
+def test_another_width_is_told_in_words() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         Linear(6, 5)(torch.randn(2, 3, 4))
