@@ -160,17 +160,25 @@ def draw(curves: dict[str, list[float]], steps: int) -> Figure:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
+def parser_of(description: str | None, output: str, epochs: int) -> argparse.ArgumentParser:
+    """Return a parser of what is trained on, for how long, and into which folder."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("data/synthetic"), metavar="DIR")
-    parser.add_argument("--output", type=Path, default=Path("runs/image_start"), metavar="DIR")
+    parser.add_argument("--output", type=Path, default=Path(output), metavar="DIR")
     parser.add_argument("--frames", type=int, default=20000, metavar="N", help="images (20000)")
     parser.add_argument("--image-epochs", type=int, default=12, metavar="N")
     parser.add_argument("--videos", type=int, default=1000, metavar="N", help="to train on (1000)")
-    parser.add_argument("--epochs", type=int, default=20, metavar="N", help="of the videos (20)")
+    parser.add_argument(
+        "--epochs", type=int, default=epochs, metavar="N", help=f"of the videos ({epochs})"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    parser = parser_of(__doc__, "runs/image_start", 20)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args(argv)
     args.output.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ Writes small_budgets.txt to DIR. What is there already of a run isn't run again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import resource
@@ -20,22 +19,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from image_start import TIME_OVER_PATCHES, recipe, take_videos, train_image_model, train_video_model
+from image_start import (
+    TIME_OVER_PATCHES,
+    parser_of,
+    recipe,
+    take_videos,
+    train_image_model,
+    train_video_model,
+)
 from safetensors.torch import save_file
 
 from timesformer.config.defaults import get_cfg
+from timesformer.engine.fits import BESIDE_LORA, HEAD, TEMPORAL
 from timesformer.engine.optimizer import construct_optimizer
 from timesformer.models.build import choose_trained, make_model
 from timesformer.utils.errors import run_tool
 from timesformer.utils.text import format_table
 
-REST = "*, !temporal_fc, !time_embed, !head"
 HIGH = 4e-3  # four times the recipe's learning rate
 WAYS: dict[str, tuple[float, tuple[object, ...]]] = {
     "all": (1e-3, ()),
-    "temporal and head": (HIGH, ("TRAIN.FREEZE", "*, !temporal_*, !time_embed, !head")),
-    "LoRA of rank 8, temporal_fc and head": (HIGH, ("LORA.RANK", 8, "TRAIN.FREEZE", REST)),
-    "head": (HIGH, ("TRAIN.FREEZE", "*, !head")),
+    "temporal and head": (HIGH, ("TRAIN.FREEZE", TEMPORAL)),
+    "LoRA of rank 8, temporal_fc and head": (HIGH, ("LORA.RANK", 8, "TRAIN.FREEZE", BESIDE_LORA)),
+    "head": (HIGH, ("TRAIN.FREEZE", HEAD)),
     "all, at the others' rate": (HIGH, ()),
 }
 CLIPS = 2  # of the step whose memory is measured
@@ -99,15 +105,7 @@ def image_weights(output: Path, data: Path, frames: int, epochs: int) -> dict[st
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=Path("data/synthetic"), metavar="DIR")
-    parser.add_argument("--output", type=Path, default=Path("runs/small_budgets"), metavar="DIR")
-    parser.add_argument("--frames", type=int, default=20000, metavar="N", help="images (20000)")
-    parser.add_argument("--image-epochs", type=int, default=12, metavar="N")
-    parser.add_argument("--videos", type=int, default=1000, metavar="N", help="to train on (1000)")
-    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="of the videos (10)")
+    parser = parser_of(__doc__, "runs/small_budgets", 10)
     args = parser.parse_args(argv)
     out = args.output
     out.mkdir(parents=True, exist_ok=True)

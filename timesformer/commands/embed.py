@@ -25,8 +25,9 @@ from timesformer.datasets.parts import SPLITS
 from timesformer.datasets.video_dataset import Problem
 from timesformer.embed import LEAST_VIDEOS, METHODS
 from timesformer.embed.cache import cache_file, cached_features
-from timesformer.embed.features import BATCH, BlindModelError, Features
+from timesformer.embed.features import BlindModelError, Features
 from timesformer.embed.names import check_names, names_of
+from timesformer.embed.options import add_reading
 from timesformer.embed.sources import Videos, chosen, of_folder, of_list, of_run
 from timesformer.engine.runs import read_config
 from timesformer.inference.load import load_models
@@ -55,14 +56,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of t-SNE and the probe's folds (0)"
     )
-    parser.add_argument("--class-names", default="", metavar="FILE",
-                        help="a name a line, or a shipped list, e.g. kinetics400")  # fmt: skip
-    parser.add_argument("--prefix", default="", metavar="FOLDER",
-                        help="that the paths of a list are relative to")  # fmt: skip
-    parser.add_sampling_rate()
-    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N",
-                        help=f"videos that a model gets at once ({BATCH})")  # fmt: skip
-    parser.add_workers()
+    add_reading(parser)
     args = parser.parse(argv)
     parser.need_positive(args, "--limit", "--batch-size", "--sampling-rate")
     if not 0 <= args.seed < 2**32:

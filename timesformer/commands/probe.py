@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timesformer.embed.options import add_reading
 from timesformer.models.weights.save import save_pretrained
 from timesformer.utils.checkpoint import get_checkpoint_dir
 from timesformer.utils.errors import UserError
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from timesformer.embed.features import Features
     from timesformer.embed.sources import Videos
     from timesformer.models.base import VideoModel
-
-BATCH = 8
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,14 +44,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="fit to the training videos: less is smoother (1)")  # fmt: skip
     parser.add_argument("--held-out", choices=("val", "test", "none"), default="val",
                         help="the split that it is tried on, after training (val)")  # fmt: skip
-    parser.add_argument("--class-names", default="", metavar="FILE",
-                        help="a name a line, or a shipped list, e.g. kinetics400")  # fmt: skip
-    parser.add_argument("--prefix", default="", metavar="FOLDER",
-                        help="that the paths of a list are relative to")  # fmt: skip
-    parser.add_sampling_rate()
-    parser.add_argument("--batch-size", type=int, default=BATCH, metavar="N",
-                        help=f"videos that the model gets at once ({BATCH})")  # fmt: skip
-    parser.add_workers()
+    add_reading(parser)
     args = parser.parse(argv)
     parser.need_positive(args, "--batch-size", "--sampling-rate")
     parser.need_above_zero(args, "--strength")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from timesformer.datasets.lists.records import Record, Records
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import Problem
-from timesformer.embed.features import BATCH, Features, embed_videos
+from timesformer.embed import BATCH
+from timesformer.embed.features import Features, embed_videos
 from timesformer.models.base import VideoModel
 from timesformer.utils.files import open_regular
 from timesformer.utils.logging import get_logger

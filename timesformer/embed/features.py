@@ -22,11 +22,11 @@ from timesformer.datasets.loader import evaluation_loader
 from timesformer.datasets.video.reader import VideoReader
 from timesformer.datasets.video_dataset import FAILED, Problem, VideoDataset
 from timesformer.datasets.workers import worker_errors
+from timesformer.embed import BATCH
 from timesformer.models.base import VideoModel
 from timesformer.utils.errors import UserError
 from timesformer.utils.logging import progress
 
-BATCH = 8  # videos
 THUMBNAIL = 96  # pixels, the longer side of a middle frame
 
 

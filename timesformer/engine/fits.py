@@ -14,20 +14,23 @@ CONTEXT = 1.0  # GiB that CUDA and its libraries take for themselves
 HEADER = ("training", "trained", "weights, optimizer", "a clip", *(f"{m} GB" for m in MEMORIES))
 
 _BF16 = ("TRAIN.AMP", "bf16")
-_REST = "*, !temporal_fc, !time_embed, !head"
+# Of TRAIN.FREEZE.
+TEMPORAL = "*, !temporal_*, !time_embed, !head"
+BESIDE_LORA = "*, !temporal_fc, !time_embed, !head"
+HEAD = "*, !head"
 WAYS: dict[str, tuple[object, ...]] = {
     "as configured": (),
     "TRAIN.AMP bf16": _BF16,
     "bf16, adamw": (*_BF16, "SOLVER.OPTIMIZING_METHOD", "adamw"),
     "bf16, adamw8bit": (*_BF16, "SOLVER.OPTIMIZING_METHOD", "adamw8bit"),
     "bf16, ACT_CHECKPOINT": (*_BF16, "TIMESFORMER.ACT_CHECKPOINT", True),
-    "bf16, temporal and head": (*_BF16, "TRAIN.FREEZE", "*, !temporal_*, !time_embed, !head"),
-    "bf16, LoRA of rank 8": (*_BF16, "LORA.RANK", 8, "TRAIN.FREEZE", _REST),
+    "bf16, temporal and head": (*_BF16, "TRAIN.FREEZE", TEMPORAL),
+    "bf16, LoRA of rank 8": (*_BF16, "LORA.RANK", 8, "TRAIN.FREEZE", BESIDE_LORA),
     "bf16, LoRA, ACT_CHECKPOINT": (
-        *(*_BF16, "LORA.RANK", 8, "TRAIN.FREEZE", _REST),
+        *(*_BF16, "LORA.RANK", 8, "TRAIN.FREEZE", BESIDE_LORA),
         *("TIMESFORMER.ACT_CHECKPOINT", True),
     ),
-    "bf16, head alone": (*_BF16, "TRAIN.FREEZE", "*, !head"),
+    "bf16, head alone": (*_BF16, "TRAIN.FREEZE", HEAD),
 }
 """What is changed of a recipe, by what it is called."""
 
