@@ -86,9 +86,9 @@ def choose_trained(cfg: CfgNode, model: nn.Module) -> None:
     """
     if cfg.LORA.RANK:
         add_lora(model, cfg.LORA.RANK, cfg.LORA.ALPHA, cfg.LORA.TARGETS)
-        side, tried = cfg.DATA.TRAIN_CROP_SIZE, meta_model(cfg)
+        tried = meta_model(cfg)
         add_lora(tried, cfg.LORA.RANK, cfg.LORA.ALPHA, cfg.LORA.TARGETS)
-        check_used(tried, (3, cfg.DATA.NUM_FRAMES, side, side))
+        check_used(tried, clip_shape(cfg))
     freeze(model, cfg.TRAIN.FREEZE)
 
 
