@@ -67,6 +67,7 @@ def check(cfg: Any, folder: Path, results: Any) -> None:
     for videos, batch in itertools.product(VIDEOS, BATCHES):
         loader = VideoLoader(
             Numbers(videos),
+            num_workers=0,
             batch_sampler=EvalBatches(videos, batch, world.rank, world.size),
             collate_fn=collate,
         )
