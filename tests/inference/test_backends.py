@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -99,6 +102,97 @@ def test_a_damaged_file_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPa
     assert "made again" in told[0]
     assert model.predict(str(folder / "a.mp4")).error is None
     assert not [p for p in (folder / "cache").rglob("*") if p.name.endswith(".tmp")]
+
+
+def _without_file(path: Path) -> None:
+    (path.parent / "model.onnx.data").touch()  # what is left of it
+    path.unlink()
+
+
+def _loop(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def _no_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.touch()
+
+
+def _link_to_a_folder(path: Path) -> None:
+    elsewhere = path.parents[2] / "elsewhere"
+    shutil.rmtree(path.parent)
+    elsewhere.mkdir()
+    path.parent.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("damage", [_without_file, _loop, _no_folder, _link_to_a_folder])
+def test_what_is_left_of_a_file_is_in_nobodys_way(
+    damage: Callable[[Path], None], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it was made, for minutes, and couldn't get its name, at every start."""
+    need("onnxruntime")
+    load(folder, "onnxruntime")
+    [path] = (folder / "cache").rglob("model.onnx")
+    whole = path.read_bytes()
+    damage(path)
+
+    def made(_: Predictor, place: Path, *__: object) -> None:
+        assert not os.path.lexists(place.parent)
+        place.parent.mkdir()
+        place.write_bytes(whole)
+
+    monkeypatch.setattr(cache, "_make", made)
+    model, told = load(folder, "onnxruntime")
+    assert "made again" in told[0]
+    assert model.backend == "onnxruntime"
+    shutil.rmtree(folder / "cache" / "backends" / "elsewhere", ignore_errors=True)
+
+
+def test_a_choice_that_is_rubbish_is_made_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path))
+    monkeypatch.setattr(choose, "SECONDS", 0.01)
+    monkeypatch.setattr(choose, "KINDS", {})
+    load(folder, "auto")
+    [path] = tmp_path.rglob("choice-*.json")
+    sound = json.loads(path.read_text())
+    changes = (
+        {"backend": "quick"},
+        {"backend": []},
+        {"milliseconds": [1]},
+        {"milliseconds": {"": ""}},
+    )
+    changes += {"without": None}, {"threads": "x"}
+    wrong = [json.dumps(sound | {"choice": sound["choice"] | change}) for change in changes]
+    for text in (*wrong, "", "null", "[" * 100_000):
+        path.write_text(text)
+        model, (told,) = load(folder, "auto")
+        assert model.backend == "torch"
+        assert "measured before" not in told
+    path.unlink()
+    os.mkfifo(path)
+    assert load(folder, "auto")[0].backend == "torch"
+
+
+def test_auto_does_without_a_choice_that_cannot_be_made_again(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path))
+    monkeypatch.setattr(choose, "SECONDS", 0.01)
+    monkeypatch.setattr(choose, "KINDS", {"compiled": KINDS["compiled"]})
+    monkeypatch.setattr(type(KINDS["compiled"]), "missing", lambda self: "")
+    monkeypatch.setattr(choose, "of_backend", lambda model, *_: model)
+    load(folder, "auto")
+    [path] = tmp_path.rglob("choice-*.json")
+    said = json.loads(path.read_text())
+    said["choice"]["backend"] = "compiled"
+    path.write_text(json.dumps(said))
+
+    def fails(*_: object) -> Predictor:
+        raise UserError("no space left")
+
+    monkeypatch.setattr(choose, "of_backend", fails)
+    model, told = load(folder, "auto")
+    assert model.backend == "torch"
+    assert "no compiled: no space left" in told[-1]
 
 
 def test_auto_takes_the_fastest_and_remembers_it(

@@ -75,14 +75,18 @@ def sweep(folder: Path, suffix: str = "") -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, or a folder with all in it, which loses its name first, if it is there."""
-    if not is_folder(path):
+    """Delete a file, or a folder with all in it, which loses its name first, if it is there.
+
+    Of a link the link alone goes.
+    """
+    if path.is_symlink() or not is_folder(path):
         path.unlink(missing_ok=True)
         return
     doomed = temporary_of(path.with_name(f"{path.name}.old"))
     shutil.rmtree(doomed, ignore_errors=True)
-    path.rename(doomed)
-    shutil.rmtree(doomed)
+    with contextlib.suppress(FileNotFoundError):  # another process was first
+        path.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def sync_folder(path: Path) -> None:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,13 @@ def of_backend(model: Predictor, about: About, name: str, source: str, tell: Tel
     """
     kind = KINDS[name]
     path = place_of(about, kind)
-    if path.exists():
+    if os.path.lexists(path.parent):  # whole, or what somebody left of it
         try:
             return _predictor(open_exported(path, kind), about, model, name)
         except WeightsError as error:
             tell(f"{error}; it is made again")
-            remove(path.parent)
+            with _written(path.parent):
+                remove(path.parent)
     kind.require(False)
     tell(f"backend {name}: made of {source} once, which may take minutes; kept in {path.parent}")
     _make(model, path, kind, source)
@@ -101,18 +103,26 @@ def _make(model: Predictor, path: Path, kind: Format, source: str) -> None:
     sweep(folder.parent)
     aside = temporary_of(folder)
     try:
-        aside.mkdir()
-        with checked(model, aside / path.name, kind, source=source, batches=BATCHES):
-            pass
-        try:
-            aside.rename(folder)
-        except OSError:
-            if not path.exists():
-                raise
+        with _written(folder):
+            aside.mkdir()
+            with checked(model, aside / path.name, kind, source=source, batches=BATCHES):
+                pass
+            try:
+                aside.rename(folder)
+            except OSError:
+                if not path.exists():
+                    raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Raise a UserError that says what to do, where the folder of a file can't be changed."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"{folder}: can't be written ({error.strerror or error}): let TIMESFORMER_CACHE name "
             "another folder, or take --backend torch"
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from timesformer.inference.measure import noise, timed
 from timesformer.inference.predictor import Predictor
 from timesformer.models.compiling import compile_blocks
 from timesformer.utils.errors import ConfigError, UserError
-from timesformer.utils.files import make_folder, write_text
+from timesformer.utils.files import make_folder, open_regular, write_text
 from timesformer.utils.text import counted
 
 SECONDS, PASSES = 1.0, 25  # of each backend that is measured
@@ -92,12 +93,18 @@ def _fastest(model: Predictor, source: str, tell: Tell) -> Predictor:
     without = {name: why for name, kind in KINDS.items() if (why := kind.missing())}
     asked = _asked(model.amp, without)
     path = folder_of(said) / f"choice-{digest(asked)}.json"
-    choice = _remembered(path, asked)
+    choice = _remembered(path, asked, {TORCH, _name(model), *KINDS})
     if choice is not None:
         tell(f"{choice.told()}; measured before, and again if {path} is deleted")
-        if choice.backend in KINDS:
+        if choice.backend == _name(model):
+            return model
+        if choice.backend == TORCH:
+            return Predictor(model.model, model.testing)
+        try:
             return of_backend(model, said, choice.backend, source, tell)
-        return model if choice.backend == _name(model) else Predictor(model.model, model.testing)
+        except UserError as error:  # its file is gone, and can't be made any more
+            without[choice.backend] = str(error)
+            tell(f"{error}; the others are measured")
     able = {_name(model): model}
     if model.amp != "none":
         able[TORCH] = Predictor(model.model, model.testing)
@@ -142,14 +149,24 @@ def _asked(amp: str, without: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _remembered(path: Path, asked: dict[str, Any]) -> Choice | None:
-    """Return what was measured under the same conditions; None if nothing was, or is readable."""
+def _remembered(path: Path, asked: dict[str, Any], known: Collection[str]) -> Choice | None:
+    """Return what was measured under the same conditions; None if nothing was, or is readable.
+
+    Args:
+        path: the file.
+        asked: the conditions.
+        known: names of what may have been chosen.
+    """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            found = json.loads(file.read())
         choice = Choice(**found["choice"])
-    except (OSError, ValueError, LookupError, TypeError):
+        choice.told()  # it has what is said
+        if found["asked"] != asked or choice.backend not in known:
+            return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return choice if found["asked"] == asked else None
+    return choice
 
 
 def _measured(able: dict[str, Predictor], without: dict[str, str], said: About) -> Choice:
