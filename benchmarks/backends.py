@@ -159,12 +159,12 @@ def measured(args: argparse.Namespace) -> str:
     with place(args) as (work, weights, videos):
         args.work = work
         shown, calibrating = videos[::2], videos[1::2]
+        clips = clips_of(timesformer.load(weights, device="cpu"), shown)
         for name in names(args):
             if name not in left_out:
                 start = time.perf_counter()
                 rows[name] = scorer(name, weights, work, calibrating)
                 seconds[name] = time.perf_counter() - start
-        clips = clips_of(timesformer.load(weights, device="cpu"), shown)
         torch.save(clips[0], work / CLIP)
         logits = {name: torch.cat([score(clip) for clip in clips]) for name, score in rows.items()}
         took = timed([*rows.values()], clips[0], args.rounds, math.inf, CLOCKS[args.clock])

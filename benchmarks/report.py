@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -13,6 +12,7 @@ import torchvision
 
 from timesformer.datasets.lists.row_paths import VIDEO_SUFFIXES
 from timesformer.utils.errors import UserError
+from timesformer.utils.processor import processor_name
 
 
 def find_videos(folder: Path) -> list[Path]:
@@ -29,12 +29,8 @@ def find_videos(folder: Path) -> list[Path]:
 
 def environment() -> str:
     """Describe versions and processor."""
-    cpu = platform.processor() or platform.machine()
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), cpu)
     return (
         f"Python {platform.python_version()}, torch {torch.__version__}, torchvision "
         f"{torchvision.__version__}, PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}\n"
-        f"{cpu}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
+        f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
     )

@@ -7,6 +7,7 @@ import torch
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.attention.layers import Mlp
 from timesformer.models.build import make_model
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.load import load_pretrained
@@ -55,7 +56,7 @@ def test_intermediate_layers(scheme: str) -> None:
         if scheme == "space_only":  # the head averages before it normalises
             assert cls.shape == (2, 24)
         else:
-            assert cls.equal(model.forward_features(x))
+            torch.testing.assert_close(cls, model.forward_features(x))
     else:
         torch.testing.assert_close(last.mean(dim=(1, 2, 3)), model.forward_features(x))
         with pytest.raises(ValueError, match="has no CLS"):
@@ -63,6 +64,44 @@ def test_intermediate_layers(scheme: str) -> None:
     for wrong in (4, [3], [-4]):
         with pytest.raises(ValueError, match="has 3 blocks"):
             model.get_intermediate_layers(x, wrong)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_last_mlp_is_computed_for_cls_alone_unless_somebody_looks(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, found, lengths = make(scheme), clip(), [], []
+    forward = Mlp.forward
+    monkeypatch.setattr(
+        Mlp, "forward", lambda mlp, x: lengths.append(x.shape[1]) or forward(mlp, x)
+    )
+    for looked in (False, True):
+        if looked:
+            model.model.blocks[-1].register_forward_hook(lambda *_: None)
+        model.zero_grad()
+        logits = model(x)
+        logits.square().sum().backward()
+        found.append([logits, *(p.grad for p in model.parameters())])
+    for alone, whole in zip(*found, strict=True):
+        torch.testing.assert_close(alone, whole, atol=1e-5, rtol=1e-4)
+    tokens = lengths[0]
+    last = 1 if ATTENTION_REGISTRY.get(scheme).cls_token else tokens
+    assert lengths == [tokens, tokens, last, tokens, tokens, tokens]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_projections_that_follow_each_other_are_one(scheme: str) -> None:
+    model, x = make(scheme), clip()
+    with torch.no_grad():
+        for parameter in model.parameters():  # no step is zero
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+        expected = model(x)
+        for block in model.model.blocks:
+            block.join_projections()
+        torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-4)
+    left = [name for name, _ in model.named_parameters() if "_fc." in name]
+    # Model 3 of ViViT has no second layer.
+    assert bool(left) == (scheme == "factorised_self_attention")
 
 
 def test_intermediate_tokens_lie_where_their_pixels_are() -> None:

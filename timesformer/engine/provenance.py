@@ -29,6 +29,7 @@ from timesformer.utils.distributed import device_for, gather_objects, get_world,
 from timesformer.utils.files import write_text
 from timesformer.utils.logging import get_logger
 from timesformer.utils.processes import cores
+from timesformer.utils.processor import processor_name
 
 logger = get_logger(__name__)
 
@@ -73,7 +74,7 @@ def environment(cfg: CfgNode) -> dict[str, Any]:
         "ffmpeg": _ffmpeg(),
         "cuda": _cuda() if device.type == "cuda" else None,
         "devices": [name for _, name in ranks],
-        "cpu": _cpu(),
+        "cpu": processor_name(),
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "ranks": world.size,
@@ -195,11 +196,3 @@ def _cuda() -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version(),
         "driver": driver,
     }
-
-
-def _cpu() -> str:
-    with suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        if found := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
-            return found[1]
-    return platform.processor() or platform.machine()

@@ -20,6 +20,7 @@ from timesformer.clips.transform import Normalize
 from timesformer.inference.formats import About, Format
 from timesformer.inference.formats.base import BATCH
 from timesformer.inference.measure import noise
+from timesformer.models.attention import SpaceTimeBlock
 from timesformer.utils.errors import UserError
 
 
@@ -58,8 +59,12 @@ def traced(graph: Graph, kind: Format, about: About) -> ExportedProgram:
     Raises:
         UserError: torch can't.
     """
-    if about.precision == "fp16" and kind.half_graph:
-        graph = Graph(copy.deepcopy(graph.model).half(), graph.normalize, half=True)
+    half = about.precision == "fp16" and kind.half_graph
+    model = copy.deepcopy(graph.model)
+    for block in model.modules():
+        if isinstance(block, SpaceTimeBlock):
+            block.join_projections()
+    graph = Graph(model.half() if half else model, graph.normalize, half)
     dynamic = ({0: Dim(BATCH, min=1)},)
     try:
         with _quiet(), torch.no_grad():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from timesformer.models.attention import SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.dropping import DropPath, Dropping
+from timesformer.models.attention.layers import has_hooks
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, in_one_line
 from timesformer.utils.logging import get_logger
@@ -98,12 +99,6 @@ def _trial(x: Tensor) -> Tensor:
     return torch.sin(x) + 1
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether somebody looks at what a module gets or gives: compiled code wouldn't call him."""
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for kind in kinds)
-
-
 @cache
 def _say_once(line: str) -> None:
     logger.info("%s", line)
@@ -121,25 +116,25 @@ def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
     options = OPTIONS if backend == "inductor" else None
 
     @torch.compile(fullgraph=True, backend=backend, options=options)
-    def run(block: SpaceTimeBlock, x: Tensor, grid: TokenGrid) -> Tensor:
+    def run(block: SpaceTimeBlock, x: Tensor, grid: TokenGrid, cls_only: bool) -> Tensor:
         # Said by x alone: as a number of its own the batch would be another input, and compiled
         # twice before torch took it for one that varies.
         per_clip = 1 if kind.one_sequence_per_clip else grid.frames
-        return kind.forward(block, x, grid._replace(batch=x.shape[0] // per_clip))
+        return kind.forward(block, x, grid._replace(batch=x.shape[0] // per_clip), cls_only)
 
-    def forward(self: Any, x: Tensor, grid: TokenGrid) -> Tensor:
-        """Map tokens to tokens of the same shape, by compiled code."""
+    def forward(self: Any, x: Tensor, grid: TokenGrid, cls_only: bool = False) -> Tensor:
+        """Map tokens as the scheme's class does, by compiled code."""
         inner = [module for module in self.modules() if module is not self]
-        if any(_has_hooks(module) for module in inner):
+        if has_hooks(*inner):  # which compiled code wouldn't call
             _say_once(f"a hook looks into {kind.__name__}: while it is there it isn't compiled")
-            uncompiled: Tensor = kind.forward(self, x, grid)
+            uncompiled: Tensor = kind.forward(self, x, grid, cls_only)
             return uncompiled
         if self.training:
             for module in inner:
                 if isinstance(module, Dropping):
                     module.tell()
         torch._dynamo.maybe_mark_dynamic(x, 0)
-        result: Tensor = run(self, x, grid._replace(batch=0))
+        result: Tensor = run(self, x, grid._replace(batch=0), cls_only)
         return result
 
     body = {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__}

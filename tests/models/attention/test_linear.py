@@ -29,6 +29,7 @@ def products(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]
         asked.append(tuple(x.shape))
         return product(x, weight, bias)
 
+    monkeypatch.setattr(linear, "PAYS", True)
     monkeypatch.setattr(linear, "LEAST", 1)
     monkeypatch.setattr(linear, "_product", listened)
     return asked

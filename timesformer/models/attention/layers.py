@@ -17,6 +17,7 @@ from timesformer.models.attention.linear import Linear
 __all__ = [
     "Attention",
     "Mlp",
+    "has_hooks",
     "hidden_width",
     "set_fused_attention",
 ]
@@ -163,6 +164,12 @@ class Mlp(nn.Module):
             and not (self.fc1._forward_hooks or act._forward_hooks or act._forward_pre_hooks)
             and not nn.modules.module._has_any_global_hook()
         )
+
+
+def has_hooks(*modules: nn.Module) -> bool:
+    """Say whether somebody looks at what one of the modules gets or gives."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in modules for kind in kinds)
 
 
 def hidden_width(dim: int, mlp_ratio: float) -> int:

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from timesformer.clips.tubes import PatchGrid, Tubes
 from timesformer.config.allowed import CHOICES
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
+from timesformer.models.attention.layers import has_hooks
 from timesformer.models.network.patch_embed import PatchEmbed
 from timesformer.models.network.pos_embed import (
     resize_pos_embed,
@@ -224,11 +225,13 @@ class VisionTransformer(nn.Module):
             x = torch.cat([cls, rearrange(patches, "(b n) t d -> b (n t) d", b=B)], dim=1)
         return x, TokenGrid(B, T, h, w)
 
-    def run_block(self, block: nn.Module, x: Tensor, grid: TokenGrid) -> Tensor:
+    def run_block(
+        self, block: nn.Module, x: Tensor, grid: TokenGrid, cls_only: bool = False
+    ) -> Tensor:
         """One block, its activations recomputed in the backward pass if that is asked for."""
         if self.training and (self.act_checkpoint or getattr(block, "recompute", False)):
-            return checkpoint(block, x, grid, use_reentrant=False)
-        return block(x, grid)
+            return checkpoint(block, x, grid, cls_only, use_reentrant=False)
+        return block(x, grid, cls_only)
 
     def forward_features(self, x: Tensor, tubes: Tubes | None = None) -> Tensor:
         """Clip (B, C, T, H, W) -> normalised features (B, D): CLS, or the mean of all patches.
@@ -239,12 +242,20 @@ class VisionTransformer(nn.Module):
 
     def encode(self, x: Tensor, grid: TokenGrid) -> Tensor:
         """Tokens as `embed` makes them -> normalised features (B, D)."""
-        for block in self.blocks:
-            x = self.run_block(block, x, grid)
+        for i, block in enumerate(self.blocks, 1):
+            x = self.run_block(block, x, grid, i == len(self.blocks) and self._reads_cls_only())
         if not self.one_sequence_per_clip:
             x = x.unflatten(0, (grid.batch, grid.frames)).mean(dim=1)
         x = self.norm(x)
         return x[:, 0] if self.num_prefix_tokens else x.mean(dim=1)
+
+    def _reads_cls_only(self) -> bool:
+        """Say whether nobody sees what the last block's MLP makes of patches: features are CLS.
+
+        Whoever counts operations or looks at modules by hooks sees the model as published.
+        """
+        hooked = nn.modules.module._has_any_global_hook() or has_hooks(*self.blocks[-1].modules())
+        return self.num_prefix_tokens == 1 and not hooked
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Features (B, D) -> logits (B, K), or the features themselves."""
