@@ -68,6 +68,7 @@ def answer(model: TimeSformer, clips: Tensor, part: int, training: bool) -> list
 def same_numbers(plain: TimeSformer, backend: str) -> None:
     compiled = copy.deepcopy(plain)
     compile_blocks("here", compiled, backend=backend)
+    before = compilations()  # a trial
     assert list(compiled.state_dict()) == list(plain.state_dict())
     average = copy.deepcopy(compiled)
     for training in (True, False):
@@ -80,10 +81,9 @@ def same_numbers(plain: TimeSformer, backend: str) -> None:
                 )
     # Of training and of evaluation, for all sizes: all blocks, and the last, of which CLS is read.
     kinds = 2 if plain.model.num_prefix_tokens else 1
-    assert compilations() == 2 * kinds
     with torch.no_grad():
         torch.testing.assert_close(average.eval()(clips), expected[0], rtol=1e-4, atol=1e-4)
-    assert compilations() <= 3 * kinds  # torch may look at a copy's weights anew
+    assert compilations() - before == 2 * kinds
 
 
 def test_blocks_batches_and_parts_share_one_compilation() -> None:
