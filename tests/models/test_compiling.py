@@ -18,7 +18,8 @@ from small_run import ROOT
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.attention import ATTENTION_REGISTRY, TokenGrid
+from timesformer.models.attention.divided import DividedSpaceTimeBlock
 from timesformer.models.attention.dropping import set_batch_part
 from timesformer.models.compiling import compile_blocks
 from timesformer.models.explain.attention_maps import attention_maps
@@ -115,6 +116,24 @@ def test_hooks_are_called(caplog: pytest.LogCaptureFixture) -> None:
     for name, weights in expected.items():
         torch.testing.assert_close(maps[name], weights)
     assert "a hook looks into DividedSpaceTimeBlock" in caplog.text
+
+
+class Own(DividedSpaceTimeBlock):
+    """A block with a forward of its own."""
+
+    def forward(self, x: Tensor, grid: TokenGrid) -> Tensor:
+        return super().forward(x, grid)
+
+
+@torch.no_grad()
+def test_a_forward_of_its_own_is_compiled() -> None:
+    model, clips = make(depth=1).eval(), torch.rand(2, 3, 4, 64, 64)
+    expected = model(clips)
+    model.model.blocks[0].__class__ = Own
+    compile_blocks("here", model, backend="eager")
+    torch.testing.assert_close(model(clips), expected)
+    model.model.blocks[0].norm1.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(model(clips), expected)
 
 
 def test_a_model_without_blocks_refuses() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.utils.parametrizations import weight_norm
 
 from timesformer.config.defaults import get_cfg
-from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.attention import ATTENTION_REGISTRY, TokenGrid
+from timesformer.models.attention.divided import DividedSpaceTimeBlock
 from timesformer.models.attention.layers import Mlp
 from timesformer.models.build import make_model
+from timesformer.models.lora import add_lora
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.load import load_pretrained
 from timesformer.utils.errors import ConfigError
@@ -77,7 +80,7 @@ def test_the_last_mlp_is_computed_for_cls_alone_unless_somebody_looks(
     )
     for looked in (False, True):
         if looked:
-            model.model.blocks[-1].register_forward_hook(lambda *_: None)
+            model.model.norm.register_forward_hook(lambda *_: None)
         model.zero_grad()
         logits = model(x)
         logits.square().sum().backward()
@@ -87,6 +90,74 @@ def test_the_last_mlp_is_computed_for_cls_alone_unless_somebody_looks(
     tokens = lengths[0]
     last = 1 if ATTENTION_REGISTRY.get(scheme).cls_token else tokens
     assert lengths == [tokens, tokens, last, tokens, tokens, tokens]
+
+
+@pytest.mark.parametrize("place", ["blocks.2", "blocks.2.norm1", "blocks.2.mlp", "norm"])
+@pytest.mark.parametrize("way", ["hook", "before", "back", "forward"])
+def test_whoever_looks_sees_all_tokens(place: str, way: str) -> None:
+    model, x, seen = make(), clip(), []
+    expected, module = model(x), model.model.get_submodule(place)
+    if way == "hook":
+        module.register_forward_hook(lambda _, __, y: seen.append(y))
+    elif way == "before":
+        module.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    elif way == "back":
+        module.register_full_backward_hook(lambda _, __, grads: seen.append(grads[0]))
+    else:  # as accelerate does, and people who want a look at attention
+        forward = module.forward
+        module.forward = lambda *args: seen.append(forward(*args)) or seen[0]
+    logits = model(x)
+    logits.sum().backward()
+    torch.testing.assert_close(logits, expected)
+    assert seen[0].shape[:2].numel() == 2 * (4 * (1 + 4) if place[-1] == "1" else 1 + 4 * 4)
+
+
+class Own(torch.nn.Module):
+    """A block in somebody's own module."""
+
+    def __init__(self, block: torch.nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+        return self.block(x, grid)
+
+
+class OwnScheme(DividedSpaceTimeBlock):
+    """A block with a forward of its own."""
+
+    def forward(self, x: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+        return super().forward(x, grid)
+
+
+@torch.no_grad()
+def test_blocks_of_others_take_tokens_and_grid_alone() -> None:
+    model, x = make(depth=1), clip()
+    expected = model(x)
+    for block in model.model.blocks:
+        block.__class__ = OwnScheme
+    torch.testing.assert_close(model(x), expected)
+    model = make()
+    expected = model(x)
+    for i, block in enumerate(model.model.blocks):
+        model.model.blocks[i] = Own(block)
+    torch.testing.assert_close(model(x), expected)
+
+
+@torch.no_grad()
+def test_projections_that_are_more_than_their_weights_stay_two() -> None:
+    for change in (
+        lambda model: add_lora(model, 4, 8.0, "*temporal_attn.proj"),
+        lambda model: [weight_norm(block.temporal_attn.proj) for block in model.model.blocks],
+    ):
+        model, x = make(), clip()
+        change(model)
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        expected = model(x)
+        for block in model.model.blocks:
+            block.join_projections()
+        torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -120,14 +120,15 @@ def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
         # Said by x alone: as a number of its own the batch would be another input, and compiled
         # twice before torch took it for one that varies.
         per_clip = 1 if kind.one_sequence_per_clip else grid.frames
-        return kind.forward(block, x, grid._replace(batch=x.shape[0] // per_clip), cls_only)
+        grid = grid._replace(batch=x.shape[0] // per_clip)
+        return kind.forward(block, x, grid, *([True] if cls_only else []))
 
     def forward(self: Any, x: Tensor, grid: TokenGrid, cls_only: bool = False) -> Tensor:
         """Map tokens as the scheme's class does, by compiled code."""
         inner = [module for module in self.modules() if module is not self]
         if has_hooks(*inner):  # which compiled code wouldn't call
             _say_once(f"a hook looks into {kind.__name__}: while it is there it isn't compiled")
-            uncompiled: Tensor = kind.forward(self, x, grid, cls_only)
+            uncompiled: Tensor = kind.forward(self, x, grid, *([True] if cls_only else []))
             return uncompiled
         if self.training:
             for module in inner:
@@ -137,5 +138,6 @@ def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
         result: Tensor = run(self, x, grid._replace(batch=0), cls_only)
         return result
 
-    body = {"forward": forward, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    body = {"forward": forward, "takes_cls_only": kind.takes_cls_only}
+    body |= {"__doc__": kind.__doc__, "__module__": kind.__module__}
     return type(kind.__name__, (_Compiled, kind), body)

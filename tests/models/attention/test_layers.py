@@ -58,15 +58,24 @@ def test_mlp_overwrites_nothing_that_somebody_sees() -> None:
     assert torch.equal(x, before)
 
 
-def test_mlp_takes_no_second_tensor_where_nobody_sees() -> None:
+def test_mlp_takes_no_second_tensor_where_nobody_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     mlp, x = Mlp(6, 10), torch.randn(2, 5, 6)
     called = []
-    mlp.act.forward = lambda x: called.append(1) or F.gelu(x)
+    monkeypatch.setattr(nn.GELU, "forward", lambda _, x: called.append(1) or F.gelu(x))
     with torch.no_grad():
         mlp(x)
     assert not called
     mlp(x)
     assert called
+
+
+def test_mlp_overwrites_nothing_where_a_forward_was_put_into_a_layer() -> None:
+    mlp, x, seen = Mlp(6, 10), torch.randn(2, 5, 6), []
+    forward = mlp.fc1.forward
+    mlp.fc1.forward = lambda x: seen.append(forward(x)) or seen[0]
+    with torch.no_grad():
+        mlp(x)
+        assert torch.equal(seen[0], forward(x))
 
 
 @pytest.mark.parametrize("masked", [False, True])

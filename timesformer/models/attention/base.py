@@ -13,6 +13,7 @@ L tokens of the sequences that a pattern makes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +23,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from timesformer.models.attention.dropping import DropPath
-from timesformer.models.attention.layers import Attention, Mlp, hidden_width
+from timesformer.models.attention.layers import Attention, Mlp, has_hooks, hidden_width
 from timesformer.models.attention.linear import Linear
 
 ATTENTION_REGISTRY = Registry("ATTENTION")
@@ -103,11 +104,14 @@ class SpaceTimeBlock(nn.Module):
     options: ClassVar[frozenset[str]] = frozenset()
     """Keyword arguments that the scheme takes besides those of every scheme."""
 
+    takes_cls_only: ClassVar[bool] = True
+    """False: its `forward` is one of its own, (x, grid) alone, so that all tokens are computed."""
+
     recompute = False
     """Recompute this block's activations in the backward pass, as `act_checkpoint` does of all."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Derive the start of `extra_steps`, unless the class itself says another."""
+        """Derive the start of `extra_steps` and others, unless the class itself says another."""
         super().__init_subclass__(**kwargs)
         own = vars(cls)
         if "extra_steps" in own and "image_init" not in own:
@@ -116,6 +120,8 @@ class SpaceTimeBlock(nn.Module):
             }
         if "extra_steps" in own and "zero_init" not in own:
             cls.zero_init = tuple(f"{name}_fc" for name in cls.extra_steps)
+        if "forward" in own and "takes_cls_only" not in own:
+            cls.takes_cls_only = "cls_only" in inspect.signature(own["forward"]).parameters
 
     def __init__(
         self,
@@ -166,11 +172,15 @@ class SpaceTimeBlock(nn.Module):
         """Make one of two linear layers where one follows the other, in place: for inference.
 
         `{name}_fc` takes what the projection of `{name}_attn` gives, and only training puts
-        something between them. With divided attention 6 % of a block's products are saved.
+        something between them. With divided attention 6 % of a block's products are saved. Layers
+        that compute something else than their weights say (LoRA, parametrizations) stay two.
         """
         for name in self.extra_steps:
             first, then = self.get_submodule(f"{name}_attn.proj"), self.get_submodule(f"{name}_fc")
-            if isinstance(first, nn.Linear) and isinstance(then, nn.Linear):
+            plain = {type(first), type(then)} <= {nn.Linear, Linear}
+            if plain and not has_hooks(first, then):
+                assert isinstance(first, nn.Linear)
+                assert isinstance(then, nn.Linear)
                 weight, bias = then.weight.double(), then.bias.double()
                 first.bias.copy_(weight @ first.bias.double() + bias)
                 first.weight.copy_(weight @ first.weight.double())

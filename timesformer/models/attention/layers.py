@@ -161,15 +161,21 @@ class Mlp(nn.Module):
             and isinstance(self.fc1, nn.Linear)  # whose result is a tensor of its own
             and type(act) is nn.GELU
             and act.approximate == "none"
-            and not (self.fc1._forward_hooks or act._forward_hooks or act._forward_pre_hooks)
+            and not has_hooks(self.fc1, act)
             and not nn.modules.module._has_any_global_hook()
         )
 
 
 def has_hooks(*modules: nn.Module) -> bool:
-    """Say whether somebody looks at what one of the modules gets or gives."""
+    """Say whether somebody looks at what one of the modules gets or gives.
+
+    By a hook, or by a `forward` of his own that was put into the module.
+    """
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for module in modules for kind in kinds)
+    return any(
+        "forward" in module.__dict__ or any(getattr(module, kind) for kind in kinds)
+        for module in modules
+    )
 
 
 def hidden_width(dim: int, mlp_ratio: float) -> int:

@@ -229,9 +229,10 @@ class VisionTransformer(nn.Module):
         self, block: nn.Module, x: Tensor, grid: TokenGrid, cls_only: bool = False
     ) -> Tensor:
         """One block, its activations recomputed in the backward pass if that is asked for."""
+        inputs = (x, grid, True) if cls_only else (x, grid)  # which is what any block takes
         if self.training and (self.act_checkpoint or getattr(block, "recompute", False)):
-            return checkpoint(block, x, grid, cls_only, use_reentrant=False)
-        return block(x, grid, cls_only)
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def forward_features(self, x: Tensor, tubes: Tubes | None = None) -> Tensor:
         """Clip (B, C, T, H, W) -> normalised features (B, D): CLS, or the mean of all patches.
@@ -252,10 +253,14 @@ class VisionTransformer(nn.Module):
     def _reads_cls_only(self) -> bool:
         """Say whether nobody sees what the last block's MLP makes of patches: features are CLS.
 
-        Whoever counts operations or looks at modules by hooks sees the model as published.
+        Whoever counts operations or looks at modules by hooks, at the last norm too, sees the model
+        as published.
         """
-        hooked = nn.modules.module._has_any_global_hook() or has_hooks(*self.blocks[-1].modules())
-        return self.num_prefix_tokens == 1 and not hooked
+        last = self.blocks[-1]
+        able = isinstance(last, SpaceTimeBlock) and last.takes_cls_only
+        if not able or self.num_prefix_tokens != 1 or nn.modules.module._has_any_global_hook():
+            return False
+        return not has_hooks(self.norm, *last.modules())
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Features (B, D) -> logits (B, K), or the features themselves."""
