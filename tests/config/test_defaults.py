@@ -47,6 +47,14 @@ def test_every_key_has_a_comment_above_it() -> None:
     assert "TIMESFORMER.CLS_IN_TIME" in bare
 
 
+def test_a_group_whose_name_a_key_has_now_sends_there() -> None:
+    keys = {key.partition(".")[2]: key for key, _ in get_cfg().leaves()}
+    groups = [group for group in DEPRECATED if group in keys]
+    assert "MULTIGRID" in groups
+    for group in groups:
+        assert f"use {keys[group]}" in DEPRECATED[group]
+
+
 def test_deprecated_keys_are_not_in_the_schema() -> None:
     cfg = get_cfg()
     known = set(dict(cfg.leaves())) | set(cfg)

@@ -53,7 +53,7 @@ DEPRECATED: Mapping[str, str] = {
     "TENSORBOARD.PREDICTIONS_PATH": "use TEST.SAVE_RESULTS_PATH",
     "TENSORBOARD.WRONG_PRED_VIS": "use TEST.SAVE_RESULTS_PATH and look at the .csv",
     "BN": "the model has no batch normalisation",
-    "MULTIGRID": "clips have one shape for the whole run",
+    "MULTIGRID": "use TRAIN.MULTIGRID, whose schedule is another",
     "DETECTION": "detection is not part of TimeSformer",
     "AVA": "detection is not part of TimeSformer",
     "RESNET": _OTHER_MODEL,
