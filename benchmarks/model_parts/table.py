@@ -28,7 +28,8 @@ within a round. A forward pass is of normalised clips on the device. A training 
 backward, clipping, optimizer ({optimizer}).
 GiB: of weights and optimizer state, and the most that a pass holds beside them, as torch's
 allocators say; "theirs": the latter of transformers in the same precision.
-Multiply-adds and skeleton are those of the published model, all patches in the last MLP included."""
+Multiply-adds and skeleton are those of the published model, all patches in the last MLP \
+included."""
 CLOCKS = {
     "wall": "Seconds are those that pass.",
     "cpu": "Seconds are those of the cores that this process had, over its threads: others used\n"
