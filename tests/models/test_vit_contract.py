@@ -92,6 +92,16 @@ def test_the_last_mlp_is_computed_for_cls_alone_unless_somebody_looks(
     assert lengths == [tokens, tokens, last, tokens, tokens, tokens]
 
 
+def test_attributes_can_be_gone_through_before_preprocessing_is_said() -> None:
+    """As torch.jit.trace does."""
+    model = make()
+    assert all(hasattr(model, name) for name in dir(model))
+    assert not {"normalize", "sampling", "testing"} & {*dir(model)}
+    model.preprocessing = {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}
+    assert {"normalize", "testing"} <= {*dir(model)}
+    assert all(hasattr(model, name) for name in dir(model))
+
+
 @pytest.mark.parametrize("place", ["blocks.2", "blocks.2.norm1", "blocks.2.mlp", "norm"])
 @pytest.mark.parametrize("way", ["hook", "before", "back", "forward"])
 def test_whoever_looks_sees_all_tokens(place: str, way: str) -> None:

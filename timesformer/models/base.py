@@ -48,6 +48,9 @@ class Testing(NamedTuple):
         return probabilities(scores, self.ensemble, views, self.multi_label)
 
 
+_SAID = ("normalize", "sampling", "testing")  # properties that `preprocessing` says
+
+
 class TakesClips:
     """What is known of the clips that a model takes, and of what its scores stand for.
 
@@ -160,6 +163,20 @@ class TakesClips:
         said = self._expected()
         known = {name: getattr(said, name) for name in Testing._fields}
         return Testing(**{name: value for name, value in known.items() if value is not None})
+
+    def __dir__(self) -> list[str]:
+        """Name the attributes, without properties that would raise since nobody said them.
+
+        Else what goes through all attributes would fail, as torch.jit.trace and inspect do.
+        """
+        return [name for name in super().__dir__() if name not in _SAID or self._says(name)]
+
+    def _says(self, name: str) -> bool:
+        try:
+            getattr(self, name)
+        except ConfigError:
+            return False
+        return True
 
     def _expected(self) -> Preprocessing:
         """Return `preprocessing` whole; the architecture says sizes that it doesn't."""
