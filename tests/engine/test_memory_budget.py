@@ -54,7 +54,7 @@ def test_recomputing_keeps_what_was_said_and_gives_the_same_gradients(
     plain, gradients = kept(model, clips)
     held = held_bytes(trained_on_meta(cfg), clip_shape(cfg))
     assert plain == pytest.approx(8 * held.per_clip, rel=0.03)
-    assert held.per_clip < held.peak < 1.5 * held.per_clip
+    assert held.per_clip < held.peak < 1.7 * held.per_clip
     cfg.TRAIN.ACTIVATION_GIB = 0.6 * plain / GIB
     assert plan_recomputing(cfg, model, 8) in (2, 3)
     assert "blocks recompute" in caplog.text
@@ -63,8 +63,24 @@ def test_recomputing_keeps_what_was_said_and_gives_the_same_gradients(
     assert not recompute[-1]
     model.zero_grad()
     held, again = kept(model, clips)
-    assert 0.3 * plain < held <= 0.6 * plain
+    assert 0.2 * plain < held <= 0.6 * plain
     assert all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["joint_space_time", "factorised_dot_product"])
+def test_what_a_block_gives_back_is_not_made_less_by_the_last(synthetic_dir, tmp_path, scheme):
+    """Of the last block CLS alone is read, so it keeps less than the others."""
+    sizes = {"TIMESFORMER__DEPTH": 2, "TIMESFORMER__ATTENTION_TYPE": scheme}
+    cfg = small_cfg(synthetic_dir, tmp_path, **sizes)
+    model, clips = make_model(cfg).train(), torch.randn(4, 3, 4, 64, 64)
+    model.model.blocks[0].recompute = True
+    held, _ = kept(model, clips)
+    model.model.blocks[0].recompute = False
+    cfg.TRAIN.ACTIVATION_GIB = 1.01 * held / GIB
+    assert plan_recomputing(cfg, model, 4) == 1
+    cfg.TRAIN.ACTIVATION_GIB = 0.97 * held / GIB
+    with pytest.raises(ConfigError, match="at the least"):
+        plan_recomputing(cfg, model, 4)
 
 
 def test_a_budget_that_cannot_be_kept(synthetic_dir, tmp_path):
@@ -134,9 +150,10 @@ def test_auto_takes_what_fits_and_keeps_the_step(synthetic_dir, tmp_path, monkey
     assert with_chosen_batch(cfg).TRAIN.BATCH_SIZE == 4
     memory["free"] = enough(3)
     assert with_chosen_batch(cfg).TRAIN.BATCH_SIZE == 3
-    memory["free"] = enough(0)
-    with pytest.raises(TrainingError, match=r"TRAIN\.BATCH_SIZE auto: memory doesn't suffice"):
-        with_chosen_batch(cfg)
+    for none in (enough(0), 0):
+        memory["free"] = none
+        with pytest.raises(TrainingError, match=r"TRAIN\.BATCH_SIZE auto: memory doesn't suffice"):
+            with_chosen_batch(cfg)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ def _before(cfg: CfgNode) -> int:
 
 def _by_calculation(cfg: CfgNode, choices: Sequence[int]) -> int:
     """Return the largest choice that all processes of the node have memory for; 0 for none."""
-    free = memory_left() or UNKNOWN
+    left = memory_left()
+    free = UNKNOWN if left is None else left
     own = int(OF_CPU * free) // get_world().local_size
     needs = training_needs(cfg, get_world().size)
     logger.info(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from fvcore.common.config import CfgNode
@@ -64,10 +65,9 @@ def training_needs(cfg: CfgNode, ranks: int = 1) -> Needs:
     held = held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP)
     peak, blocks = held.peak, _differentiated(model)
     if cfg.TIMESFORMER.ACT_CHECKPOINT and blocks:
-        # The backward pass makes the last block's activations again while all else is there.
-        model.set_grad_checkpointing(False)
-        without = held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP).per_clip
-        peak = max(peak, held.per_clip + (without - held.per_clip) // len(blocks))
+        # The backward pass makes a late block's activations again while nearly all else is there.
+        without, saved = _of_blocks(cfg, model, blocks)
+        peak = max(peak, held.per_clip + (saved if len(blocks) > 1 else without - held.per_clip))
     whole = weights * (2 if cfg.EMA.ENABLED else 1)
     number = sum(p.numel() for p in own)
     return Needs(number, whole // parts, gathered // parts, held.fixed, peak)
@@ -109,7 +109,8 @@ def plan_recomputing(cfg: CfgNode, model: nn.Module, clips: int) -> int:
             f"TRAIN.ACTIVATION_GIB {budget:g}: {cfg.MODEL.MODEL_NAME} has no blocks that are "
             "differentiated: set it to 0"
         )
-    without, saved = _of_blocks(cfg, clips, len(blocks))
+    meta = trained_on_meta(cfg)
+    without, saved = (clips * kept for kept in _of_blocks(cfg, meta, _differentiated(meta)))
     most = len(blocks) - 1
     wanted = max(0, -(-(without - int(budget * GIB)) // saved)) if saved > 0 else 0
     if wanted > most or (not saved and without > budget * GIB):
@@ -143,11 +144,20 @@ def _differentiated(model: nn.Module) -> list[Any]:
     return blocks[next(first, len(blocks)) :]
 
 
-def _of_blocks(cfg: CfgNode, clips: int, blocks: int) -> tuple[int, int]:
-    """Return the bytes that clips keep, and how many fewer with each block that recomputes."""
+def _of_blocks(cfg: CfgNode, model: Any, blocks: Sequence[Any]) -> tuple[int, int]:
+    """Return the bytes that a clip keeps, and how many fewer with each block that recomputes.
+
+    The last block isn't like the others, as CLS alone is read of it, and it isn't counted.
+
+    Args:
+        cfg: the config.
+        model: on the meta device; it is changed.
+        blocks: its blocks that are differentiated.
+    """
     kept = []
+    model.set_grad_checkpointing(False)
     for recomputing in (False, True):
-        model: Any = trained_on_meta(cfg)
-        model.set_grad_checkpointing(recomputing)
+        for block in blocks[:-1]:
+            block.recompute = recomputing
         kept.append(held_bytes(model, clip_shape(cfg), cfg.TRAIN.AMP).per_clip)
-    return clips * kept[0], clips * (kept[0] - kept[1]) // blocks
+    return kept[0], (kept[0] - kept[1]) // max(1, len(blocks) - 1)
