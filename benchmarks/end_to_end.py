@@ -26,12 +26,13 @@ from typing import Any, NamedTuple
 
 import torch
 from loading import prepare_videos, train_set
-from planning import PEAK
+from planning import JOBS, PEAK
 from report import environment
 
 from timesformer.engine.train import train
 from timesformer.utils.errors import run_tool
 from timesformer.utils.parser import load_config, parse_args
+from timesformer.utils.peak_rates import FLOPS_PER_MAC
 from timesformer.utils.text import counted, format_table
 
 RECIPE = "Kinetics/TimeSformer_divST_8x32_224"
@@ -43,7 +44,7 @@ HEADER = (
 )  # fmt: skip
 # Clips a second that a GPU may take; TimeSformer's cost is that of `planning.py`.
 RATES = (25, 50, 100, 200, 375)
-GFLOP_OF_A_CLIP = 6 * 195.8
+GFLOP_OF_A_CLIP = FLOPS_PER_MAC["train"] * JOBS[0].gmacs
 
 
 class Model(NamedTuple):

@@ -33,7 +33,7 @@ from model_parts.entrants import (
     Setting,
     Theirs,
 )
-from model_parts.rates import FLOPS_PER_MAC, PRECISIONS, lacking, products, stated_peak
+from model_parts.rates import PRECISIONS, lacking, products, stated_peak
 from model_parts.skeleton import products_of
 from model_parts.table import (
     CLOCKS,
@@ -54,6 +54,7 @@ from timesformer.models.profiling import activation_bytes, count_macs
 from timesformer.models.timing import free_memory, peak_bytes
 from timesformer.utils.errors import UserError, run_tool
 from timesformer.utils.files import write_text
+from timesformer.utils.peak_rates import FLOPS_PER_MAC
 from timesformer.utils.text import format_table
 
 ALLOWED = 1e-4  # between logits of both models in float32

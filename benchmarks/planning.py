@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from timesformer.utils.peak_rates import PEAKS
+from timesformer.utils.peak_rates import FLOPS_PER_MAC, PEAKS
 from timesformer.utils.text import format_table
 
 RESULTS = Path(__file__).parent / "results" / "loading_cpu.txt"
@@ -76,7 +76,7 @@ def plan(gpu: str, mfu: float, gpus: list[int]) -> str:
         ("training", "GPUs", "clips/s", "cores, as they are", "of copies", "MB/s", "hours")
     ]
     for job in JOBS:
-        rate = PEAK[gpu] * mfu / (6e-3 * job.gmacs)  # forward and backward: 3 times, 2 FLOP a MAC
+        rate = PEAK[gpu] * mfu / (FLOPS_PER_MAC["train"] * job.gmacs / 1e3)
         cores = rate * job.frames * FRAME_MS / 1e3
         hours = job.videos * EPOCHS / rate / 3600
         for count in gpus:

@@ -1,7 +1,4 @@
-"""Precisions, and what a device can do in them: TFLOP/s of matrix products.
-
-A multiplication and an addition are two FLOPs.
-"""
+"""Precisions, and what a device can do in them: TFLOP/s of matrix products."""
 
 from __future__ import annotations
 
@@ -11,10 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from timesformer.utils.peak_rates import PEAKS
-
-FLOPS_PER_MAC = {"forward": 2, "train": 6}
-"""By convention, of a model's forward multiply-adds; what is recomputed isn't counted."""
+from timesformer.utils.peak_rates import stated_peaks
 
 
 class Precision(NamedTuple):
@@ -78,8 +72,4 @@ def products(kind: str) -> Iterator[None]:
 
 def stated_peak(precision: str, device: torch.device) -> float | None:
     """Return the TFLOP/s that a GPU's maker says, or None for a device that isn't known."""
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    rates = next((rates for part, rates in PEAKS.items() if part in name), {})
-    return rates.get({"fp16": "bf16"}.get(precision, precision))
+    return stated_peaks(device).get({"fp16": "bf16"}.get(precision, precision))

@@ -74,9 +74,8 @@ def products_of(model: nn.Module, clip_shape: tuple[int, ...], batch: int) -> li
     set_fused_attention(model, False)
     # Whoever looks sees the published model: of the last block, too, what nobody reads.
     looking = register_module_forward_hook(lambda *_: None)
-    with torch.no_grad(), _Recorder() as recorder:
+    with looking, torch.no_grad(), _Recorder() as recorder:
         model(torch.empty(batch, *clip_shape, device="meta"))
-    looking.remove()
     return recorder.products
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from model_parts.entrants import SKELETON, Setting
-from model_parts.rates import FLOPS_PER_MAC
 from model_parts.turns import Measured, ratios
+from timesformer.utils.peak_rates import FLOPS_PER_MAC
 
 OURS = {"eager": "timesformer", "compiled": "timesformer, compiled"}
 THEIRS, THEIRS_SAME = "transformers", "transformers, same precision"

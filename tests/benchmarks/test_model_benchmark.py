@@ -12,6 +12,7 @@ import torch
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.attention.layers import Mlp
 from timesformer.models.build import meta_model
 from timesformer.models.profiling import count_macs
 from timesformer.utils.errors import UserError
@@ -163,12 +164,17 @@ def test_two_commits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         compare(["aaa", "bbb", "--history", str(history)])
 
 
-def test_cost_over_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cost_over_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cost_curve, picture = program("cost_curve"), tmp_path / "curve.png"
+    forward, lengths = Mlp.forward, set()
+    monkeypatch.setattr(Mlp, "forward", lambda mlp, x: lengths.add(x.shape[1]) or forward(mlp, x))
     assert cost_curve.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)
     words = ["--frames", "2", "4", "--sides", "32", "64", "--schemes", "axial", "space_only"]
     cost_curve.main([*TINY, *words, "--plot", str(picture)])
     rows = capsys.readouterr().out.splitlines()
     for shape in ("2x32", "2x64", "4x32"):
         assert sum(row.startswith(shape) for row in rows) == 3  # seconds, memory, multiply-adds
+    assert min(lengths) == 1 + 4  # never CLS alone: one block stands for any of twelve
     assert picture.stat().st_size > 5000

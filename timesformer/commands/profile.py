@@ -34,6 +34,7 @@ from timesformer.models.timing import check_memory, time_views
 from timesformer.utils.distributed import device_for
 from timesformer.utils.errors import ConfigError, UserError
 from timesformer.utils.parser import CommandParser, load_recipe
+from timesformer.utils.peak_rates import FLOPS_PER_MAC
 from timesformer.utils.precision import autocast
 from timesformer.utils.text import counted, format_table
 
@@ -42,7 +43,8 @@ HEADER = (
     "activations MiB/clip",
 )  # fmt: skip
 NOTES = """\
-view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds. FLOPs = 2 × MACs.
+view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds, of a last MLP for all patches,
+though it is computed for CLS alone. FLOPs = 2 × MACs.
 TFLOPs (paper): 10¹² multiply-adds of {views}, as the paper counts. Training = 3 × forward.
 weights: float32. activations: float32, what each training clip of {train_size}×{train_size} keeps
 for the backward pass, with fused attention{checkpoint}."""
@@ -71,7 +73,7 @@ def table_row(scheme: str, cost: Cost, views: int) -> tuple[str, ...]:
     """Return the cells under HEADER."""
     numbers = (
         cost.macs / 1e9,
-        2 * cost.macs / 1e9,
+        FLOPS_PER_MAC["forward"] * cost.macs / 1e9,
         views * cost.macs / 1e12,
         cost.weight_bytes / 2**20,
         cost.activation_bytes / 2**20,

@@ -43,7 +43,15 @@ def fits(cfg: CfgNode, ways: Sequence[str] = tuple(WAYS)) -> list[tuple[str, ...
     Args:
         cfg: the config.
         ways: of WAYS.
+
+    Raises:
+        ConfigError: the config fits what a clip keeps to the batch.
     """
+    if cfg.TRAIN.ACTIVATION_GIB:
+        raise ConfigError(
+            "TRAIN.ACTIVATION_GIB fits what is kept to a batch, and here the batch is looked for: "
+            "set it to 0"
+        )
     rows: list[tuple[str, ...]] = [HEADER]
     for way in ways:
         changed = cfg.clone()

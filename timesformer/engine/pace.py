@@ -13,13 +13,12 @@ from timesformer.engine.state import TrainState
 from timesformer.models.build import clip_shape, meta_model
 from timesformer.models.profiling import count_macs
 from timesformer.utils.logging import get_logger
-from timesformer.utils.peak_rates import peak_rate
+from timesformer.utils.peak_rates import FLOPS_PER_MAC, peak_rate
 
 logger = get_logger(__name__)
 
 MODEL, LOADER = "model", "loader"
 LIMITS = 0.1  # share of the time, waited for videos, from which on the loader is the limit
-FLOPS_PER_MAC = 6  # of training: 2 forward, 4 backward; what is computed again doesn't count
 
 
 class Pace:
@@ -38,7 +37,7 @@ class Pace:
         # Where parts are frozen, much of the backward pass isn't computed, and 6 would be too many.
         if peak and all(parameter.requires_grad for parameter in state.model.parameters()):
             macs = count_macs(meta_model(state.cfg), clip_shape(state.cfg))
-            self.flops = FLOPS_PER_MAC * float(macs)
+            self.flops = FLOPS_PER_MAC["train"] * float(macs)
             self.peak = peak * 1e12 * state.layout.ranks
 
     def judge(self, epoch: int, stats: Mapping[str, Any]) -> dict[str, Any]:
