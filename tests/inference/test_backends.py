@@ -20,6 +20,7 @@ from video_fixtures import write_video
 import timesformer
 from timesformer.commands.predict import main as predict
 from timesformer.inference.backends import KINDS, cache, choose
+from timesformer.inference.formats import compiled
 from timesformer.inference.predictor import Predictor
 from timesformer.utils.errors import UserError
 
@@ -82,6 +83,15 @@ def test_a_backend_gives_the_scores_of_torch_and_is_made_once(
     again, told = load(folder, name)
     assert told == []
     assert torch.equal(again.predict(str(folder / "a.mp4")).scores, ours.scores)
+
+
+def test_compiled_code_is_of_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has all instructions of the one that made it; a home may be shared with others."""
+    versions = []
+    for name in ("a processor", "another, with as long vectors"):
+        monkeypatch.setattr(compiled, "processor_name", lambda name=name: name)
+        versions.append(KINDS["compiled"].versions())
+    assert versions[0] != versions[1]
 
 
 def test_a_damaged_file_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

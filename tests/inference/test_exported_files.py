@@ -10,6 +10,7 @@ import sys
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,14 @@ from video_fixtures import write_video
 import timesformer
 from timesformer.commands.export import main
 from timesformer.commands.predict import main as predict
+from timesformer.inference.export import about_of
+from timesformer.inference.formats import About
 from timesformer.inference.formats.onnx import Onnx
 from timesformer.inference.formats.torch_export import TorchExport
 from timesformer.inference.given import records_of
 from timesformer.inference.predictor import Predictor
 from timesformer.models.build import MODEL_REGISTRY
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import UserError, WeightsError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
 SMALL = {"img_size": 16, "num_frames": 4, "num_classes": 7, "embed_dim": 12, "depth": 1}
@@ -288,6 +291,14 @@ def test_files_that_cannot_be_used(more: list[str], complaint: str, folder: Path
     told = complaint_of(predict, video, "--checkpoint", folder / name, *options)
     assert complaint.format(folder=folder) in told
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("said", [{"output": {"shape": []}}, {"preprocessing": {"mean": 1}}, []])
+def test_what_a_file_cannot_say_is_one_line(said: Any, model: Predictor) -> None:
+    text = json.loads(about_of(model.model, "pixels", "fp32", "").to_text())
+    changed = json.dumps(text | said if said else said)
+    with pytest.raises(WeightsError, match=r"a\.onnx: what it says of itself can't be read"):
+        About.from_text(Path("a.onnx"), changed)
 
 
 @pytest.mark.parametrize("name", ["a.onnx", "a.pt2"])

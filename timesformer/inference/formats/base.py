@@ -131,7 +131,7 @@ class About:
             )
             if about.input not in INPUTS or [BATCH, *about.shape] != said["input"]["shape"]:
                 raise ValueError("its input can't be")
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
             raise WeightsError(f"{path}: what it says of itself can't be read ({why})") from error
         return about

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from timesformer.inference.formats.base import KEY, About, Format, Run
 from timesformer.utils.errors import UserError
+from timesformer.utils.processor import processor_name
 
 EXTRA = f"{KEY}.json"
 OPTIONS: dict[str, Any] = {
@@ -33,10 +34,14 @@ class Compiled(Format):
     for_int8 = None
 
     def versions(self) -> dict[str, str]:
-        """Return what the code depends on: torch, and the processor."""
+        """Return what the code depends on: torch, and the processor, for whose name it is made.
+
+        Its vectors alone don't say it: others with as long ones lack some of its instructions.
+        """
         return super().versions() | {
             "capability": str(torch.backends.cpu.get_cpu_capability()),
             "machine": platform.machine(),
+            "processor": processor_name(),
         }
 
     def missing(self) -> str:
