@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from timesformer.config.defaults import get_cfg
-from timesformer.models.attention import ATTENTION_REGISTRY
+from timesformer.models.attention import ATTENTION_REGISTRY, base
 from timesformer.models.attention.layers import Mlp
 from timesformer.models.build import meta_model
 from timesformer.models.profiling import count_macs
@@ -168,6 +168,7 @@ def test_cost_over_tokens(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cost_curve, picture = program("cost_curve"), tmp_path / "curve.png"
+    monkeypatch.setattr(base, "FEW", 1)
     forward, lengths = Mlp.forward, set()
     monkeypatch.setattr(Mlp, "forward", lambda mlp, x: lengths.add(x.shape[1]) or forward(mlp, x))
     assert cost_curve.exponent([1, 2, 4], [3, 12, 48]) == pytest.approx(2)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.parametrizations import weight_norm
 
 from timesformer.config.defaults import get_cfg
-from timesformer.models.attention import ATTENTION_REGISTRY, TokenGrid
+from timesformer.models.attention import ATTENTION_REGISTRY, TokenGrid, base
 from timesformer.models.attention.divided import DividedSpaceTimeBlock
 from timesformer.models.attention.layers import Mlp
 from timesformer.models.build import make_model
@@ -74,6 +74,7 @@ def test_the_last_mlp_is_computed_for_cls_alone_unless_somebody_looks(
     scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, x, found, lengths = make(scheme), clip(), [], []
+    monkeypatch.setattr(base, "FEW", 1)
     forward = Mlp.forward
     monkeypatch.setattr(
         Mlp, "forward", lambda mlp, x: lengths.append(x.shape[1]) or forward(mlp, x)
@@ -100,6 +101,30 @@ def test_attributes_can_be_gone_through_before_preprocessing_is_said() -> None:
     model.preprocessing = {"mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "RGB"}
     assert {"normalize", "testing"} <= {*dir(model)}
     assert all(hasattr(model, name) for name in dir(model))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scores_of_a_clip_are_the_same_whatever_is_beside_it(scheme: str) -> None:
+    """To the bit, on one thread: products of few rows are computed otherwise than of many."""
+    model = make(scheme, num_frames=8, img_size=48)
+    x = torch.rand(6, 3, 8, 48, 48)
+    with torch.no_grad():
+        whole = model.forward_features(x)
+        for n in (1, 2, 4):
+            assert model.forward_features(x[:n]).equal(whole[:n])
+
+
+def test_an_mlp_that_may_mix_tokens_gets_all_of_them() -> None:
+    class Mixer(Mlp):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.flip(1))
+
+    model, x = make(num_frames=8, img_size=48), clip(8, 48, 48)
+    last = model.model.blocks[-1]
+    last.mlp.__class__ = Mixer
+    found = model(x)
+    last.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(found, model(x))
 
 
 @pytest.mark.parametrize("place", ["blocks.2", "blocks.2.norm1", "blocks.2.mlp", "norm"])

@@ -33,6 +33,11 @@ TIME = "b (h w t) d -> (b h w) t d"
 SPACE = "b (h w t) d -> (b t) (h w) d"
 
 
+FEW = 32
+"""Tokens of a sequence that an MLP is computed for where CLS alone is wanted. By products of fewer
+rows than a clip has so, the bits of its scores would depend on how many clips are beside it."""
+
+
 def register_scheme(
     name: str,
 ) -> Callable[[type[SpaceTimeBlock]], type[SpaceTimeBlock]]:
@@ -160,12 +165,13 @@ class SpaceTimeBlock(nn.Module):
     def forward(self, x: Tensor, grid: TokenGrid, cls_only: bool = False) -> Tensor:
         """Map tokens to tokens of the same shape (see `one_sequence_per_clip`).
 
-        With `cls_only` the patches' MLP isn't computed, and CLS (…, 1, D) alone is returned.
+        With `cls_only` CLS (…, 1, D) alone is returned, and the MLP is computed for few others.
         """
         x = self.attend(x, grid)
         if cls_only:
-            x = x[:, :1]
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+            x = x[:, :FEW]
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x[:, :1] if cls_only else x
 
     @torch.no_grad()
     def join_projections(self) -> None:

@@ -169,13 +169,19 @@ class Mlp(nn.Module):
 def has_hooks(*modules: nn.Module) -> bool:
     """Say whether somebody looks at what one of the modules gets or gives.
 
-    By a hook, or by a `forward` of his own that was put into the module.
+    By a hook, or by a `forward` of his own that was put into the module. What shares a module's
+    parameters between ranks (FSDP) has hooks, too, and doesn't look.
     """
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(
-        "forward" in module.__dict__ or any(getattr(module, kind) for kind in kinds)
+        "forward" in module.__dict__
+        or any(_looks(hook) for kind in kinds for hook in getattr(module, kind).values())
         for module in modules
     )
+
+
+def _looks(hook: object) -> bool:
+    return not (getattr(hook, "__module__", None) or "").startswith("torch.distributed.fsdp")
 
 
 def hidden_width(dim: int, mlp_ratio: float) -> int:

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from timesformer.clips.tubes import PatchGrid, Tubes
 from timesformer.config.allowed import CHOICES
 from timesformer.models.attention import ATTENTION_REGISTRY, SpaceTimeBlock, TokenGrid
-from timesformer.models.attention.layers import has_hooks
+from timesformer.models.attention.layers import Mlp, has_hooks
 from timesformer.models.network.patch_embed import PatchEmbed
 from timesformer.models.network.pos_embed import (
     resize_pos_embed,
@@ -254,10 +254,10 @@ class VisionTransformer(nn.Module):
         """Say whether nobody sees what the last block's MLP makes of patches: features are CLS.
 
         Whoever counts operations or looks at modules by hooks, at the last norm too, sees the model
-        as published.
+        as published. An MLP of another class might mix tokens.
         """
         last = self.blocks[-1]
-        able = isinstance(last, SpaceTimeBlock) and last.takes_cls_only
+        able = isinstance(last, SpaceTimeBlock) and last.takes_cls_only and type(last.mlp) is Mlp
         if not able or self.num_prefix_tokens != 1 or nn.modules.module._has_any_global_hook():
             return False
         return not has_hooks(self.norm, *last.modules())
