@@ -44,7 +44,7 @@ HEADER = (
 )  # fmt: skip
 NOTES = """\
 view: {frames} frames of {size}×{size}. GMACs: 10⁹ multiply-adds, of a last MLP for all patches,
-though it is computed for CLS alone. FLOPs = 2 × MACs.
+though it is computed for a few tokens. FLOPs = 2 × MACs.
 TFLOPs (paper): 10¹² multiply-adds of {views}, as the paper counts. Training = 3 × forward.
 weights: float32. activations: float32, what each training clip of {train_size}×{train_size} keeps
 for the backward pass, with fused attention{checkpoint}."""

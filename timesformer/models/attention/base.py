@@ -187,6 +187,8 @@ class SpaceTimeBlock(nn.Module):
             if plain and not has_hooks(first, then):
                 assert isinstance(first, nn.Linear)
                 assert isinstance(then, nn.Linear)
+                if first.bias is None or then.bias is None:
+                    continue
                 weight, bias = then.weight.double(), then.bias.double()
                 first.bias.copy_(weight @ first.bias.double() + bias)
                 first.weight.copy_(weight @ first.weight.double())
