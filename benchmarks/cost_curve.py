@@ -143,6 +143,8 @@ def tables(curves: Curves, args: argparse.Namespace) -> str:
 
 def draw(curves: Curves, args: argparse.Namespace, path: Path) -> None:
     """Draw seconds and memory over tokens, in logarithms."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
     from timesformer.visualization.style import GRID, blank_figure, class_colours, write_png
 
     figure = blank_figure(9.6, 7.4)
@@ -161,6 +163,8 @@ def draw(curves: Curves, args: argparse.Namespace, path: Path) -> None:
             shapes = [f"{p.frames} × {p.side}²\n{p.tokens:,}" for p in line]
             panel.set_xticks([p.tokens for p in line], shapes, fontsize=7)
             panel.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             panel.grid(color=GRID, linewidth=0.6)
             panel.tick_params(labelsize=7)
             panel.legend(fontsize=7, frameon=False, title="exponent", title_fontsize=7)
