@@ -116,26 +116,26 @@ def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
     options = OPTIONS if backend == "inductor" else None
 
     @torch.compile(fullgraph=True, backend=backend, options=options)
-    def run(block: SpaceTimeBlock, x: Tensor, grid: TokenGrid, cls_only: bool) -> Tensor:
+    def run(block: SpaceTimeBlock, x: Tensor, grid: TokenGrid, *cls_only: bool) -> Tensor:
         # Said by x alone: as a number of its own the batch would be another input, and compiled
         # twice before torch took it for one that varies.
         per_clip = 1 if kind.one_sequence_per_clip else grid.frames
-        grid = grid._replace(batch=x.shape[0] // per_clip)
-        return kind.forward(block, x, grid, *([True] if cls_only else []))
+        return kind.forward(block, x, grid._replace(batch=x.shape[0] // per_clip), *cls_only)
 
     def forward(self: Any, x: Tensor, grid: TokenGrid, cls_only: bool = False) -> Tensor:
         """Map tokens as the scheme's class does, by compiled code."""
+        more = (True,) if cls_only else ()  # which not every scheme's forward takes
         inner = [module for module in self.modules() if module is not self]
         if has_hooks(*inner):  # which compiled code wouldn't call
             _say_once(f"a hook looks into {kind.__name__}: while it is there it isn't compiled")
-            uncompiled: Tensor = kind.forward(self, x, grid, *([True] if cls_only else []))
+            uncompiled: Tensor = kind.forward(self, x, grid, *more)
             return uncompiled
         if self.training:
             for module in inner:
                 if isinstance(module, Dropping):
                     module.tell()
         torch._dynamo.maybe_mark_dynamic(x, 0)
-        result: Tensor = run(self, x, grid._replace(batch=0), cls_only)
+        result: Tensor = run(self, x, grid._replace(batch=0), *more)
         return result
 
     body = {"forward": forward, "takes_cls_only": kind.takes_cls_only}
