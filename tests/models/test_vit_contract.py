@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn.utils.parametrizations import weight_norm
@@ -202,9 +204,15 @@ def test_projections_that_follow_each_other_are_one(scheme: str) -> None:
         for parameter in model.parameters():  # no step is zero
             parameter.add_(torch.randn_like(parameter), alpha=0.05)
         expected = model(x)
+        weights = copy.deepcopy(model.state_dict())
+        sharing = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+        for block in sharing.model.blocks:
+            block.join_projections()
+        assert all(value.equal(weights[name]) for name, value in model.state_dict().items())
         for block in model.model.blocks:
             block.join_projections()
         torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(sharing(x), expected, atol=1e-5, rtol=1e-4)
     left = [name for name, _ in model.named_parameters() if "_fc." in name]
     # Model 3 of ViViT has no second layer.
     assert bool(left) == (scheme == "factorised_self_attention")

@@ -60,7 +60,9 @@ def traced(graph: Graph, kind: Format, about: About) -> ExportedProgram:
         UserError: torch can't.
     """
     half = about.precision == "fp16" and kind.half_graph
-    model = copy.deepcopy(graph.model)
+    # A copy of the modules, with the same weights; `half` changes weights in place.
+    weights = [] if half else [*graph.model.parameters(), *graph.model.buffers()]
+    model = copy.deepcopy(graph.model, {id(tensor): tensor for tensor in weights})
     for block in model.modules():
         if isinstance(block, SpaceTimeBlock):
             block.join_projections()

@@ -175,24 +175,24 @@ class SpaceTimeBlock(nn.Module):
 
     @torch.no_grad()
     def join_projections(self) -> None:
-        """Make one of two linear layers where one follows the other, in place: for inference.
+        """Make one of two linear layers where one follows the other: for inference.
 
+        The layers change, and their weights are left as they are: others may have them, too.
         `{name}_fc` takes what the projection of `{name}_attn` gives, and only training puts
         something between them. With divided attention 6 % of a block's products are saved. Layers
         that compute something else than their weights say (LoRA, parametrizations) stay two.
         """
         for name in self.extra_steps:
-            first, then = self.get_submodule(f"{name}_attn.proj"), self.get_submodule(f"{name}_fc")
+            first: Any = self.get_submodule(f"{name}_attn.proj")
+            then: Any = self.get_submodule(f"{name}_fc")
             plain = {type(first), type(then)} <= {nn.Linear, Linear}
-            if plain and not has_hooks(first, then):
-                assert isinstance(first, nn.Linear)
-                assert isinstance(then, nn.Linear)
-                if first.bias is None or then.bias is None:
-                    continue
-                weight, bias = then.weight.double(), then.bias.double()
-                first.bias.copy_(weight @ first.bias.double() + bias)
-                first.weight.copy_(weight @ first.weight.double())
-                self.set_submodule(f"{name}_fc", nn.Identity())
+            if not plain or has_hooks(first, then) or first.bias is None or then.bias is None:
+                continue
+            outer = then.weight.double()
+            bias = outer @ first.bias.double() + then.bias.double()
+            first.bias = nn.Parameter(bias.type_as(first.bias))
+            first.weight = nn.Parameter((outer @ first.weight.double()).type_as(first.weight))
+            self.set_submodule(f"{name}_fc", nn.Identity())
 
     def step(
         self,
