@@ -54,7 +54,8 @@ def test_recomputing_keeps_what_was_said_and_gives_the_same_gradients(
     plain, gradients = kept(model, clips)
     held = held_bytes(trained_on_meta(cfg), clip_shape(cfg))
     assert plain == pytest.approx(8 * held.per_clip, rel=0.03)
-    assert held.per_clip < held.peak < 1.7 * held.per_clip
+    # Of a frozen beginning nothing is kept, so what is there for a moment weighs more.
+    assert held.per_clip < held.peak < (1.6 if freeze else 1.5) * held.per_clip
     cfg.TRAIN.ACTIVATION_GIB = 0.6 * plain / GIB
     assert plan_recomputing(cfg, model, 8) in (2, 3)
     assert "blocks recompute" in caplog.text
@@ -63,7 +64,7 @@ def test_recomputing_keeps_what_was_said_and_gives_the_same_gradients(
     assert not recompute[-1]
     model.zero_grad()
     held, again = kept(model, clips)
-    assert 0.2 * plain < held <= 0.6 * plain
+    assert 0.3 * plain < held <= 0.6 * plain
     assert all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
 
 
