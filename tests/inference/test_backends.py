@@ -94,6 +94,18 @@ def test_compiled_code_is_of_one_processor(monkeypatch: pytest.MonkeyPatch) -> N
     assert versions[0] != versions[1]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="torch looks for a compiler in another way there")
+def test_a_compiler_that_is_there_is_found_without_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every start with `auto` asks, and the compiler of torch takes seconds to import."""
+    monkeypatch.setitem(sys.modules, "torch._inductor.cpp_builder", None)
+    monkeypatch.setenv("CXX", f"{sys.executable} -I")
+    assert KINDS["compiled"].missing() == ""
+    for compiler in ("no-such-compiler", "false", "'"):
+        monkeypatch.setenv("CXX", compiler)
+        with pytest.raises(ImportError):  # torch is asked
+            KINDS["compiled"].missing()
+
+
 def test_a_damaged_file_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("onnxruntime")
     load(folder, "onnxruntime")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
+import subprocess
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +50,8 @@ class Compiled(Format):
 
     def missing(self) -> str:
         """Say what is missing: a C++ compiler."""
+        if _compiler_answers():
+            return ""
         from torch._inductor.cpp_builder import get_cpp_compiler
         from torch._inductor.exc import InvalidCxxCompiler
 
@@ -94,3 +100,19 @@ class Compiled(Format):
             return logits
 
         return text, run
+
+
+def _compiler_answers() -> bool:
+    """Say whether the compiler that torch takes first is there; asking torch takes seconds.
+
+    False says nothing: torch looks for others, and on Windows in another way.
+    """
+    if os.name == "nt":
+        return False
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    try:
+        command = [*shlex.split(compiler), "--version"]
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return False
+    return True
