@@ -81,6 +81,16 @@ def test_preprocessing_and_class_names_travel(tmp_path):
     assert config["class_names"] == names
 
 
+def test_weights_that_are_read_are_not_drawn_before(tmp_path):
+    """Drawing took longer than reading; those that a file lacks are drawn as ever."""
+    hub.save_pretrained(small_model(), tmp_path)
+    before = torch.get_rng_state()
+    hub.from_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    head = hub.from_pretrained(tmp_path, num_classes=5).get_classifier()
+    assert head.weight.std() > 0.01
+
+
 def test_overrides_resize_and_start_afresh(tmp_path, caplog):
     hub.save_pretrained(small_model(), tmp_path)
     with caplog.at_level("INFO"):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from timesformer.config.allowed import HUBS
 from timesformer.models.architecture import NAMED_SIZES, Architecture, told_by_config
@@ -43,6 +45,11 @@ logger = logging.getLogger(__name__)
 _CANT_BE = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 _SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".npz", ".pkl")
 _CLIP = ("num_frames", "img_size")
+# nn.init's others, trunc_normal_ among them, are made of the first two.
+_DRAWING = {
+    *(Tensor.normal_, Tensor.uniform_),
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
+}
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,8 @@ def make_from(
         raise FetchError(f"{source}: no such file or folder here, and {error}") from error
     architecture = bundle.architecture.changed(str(source), overrides)
     try:
-        model = make(architecture)
+        with contextlib.nullcontext() if overrides else _Undrawn():
+            model = make(architecture)
     except _CANT_BE as error:
         if not overrides:
             raise WeightsError(f"{source}: can't make its model: {error!s:.500}") from error
@@ -154,6 +162,24 @@ def make_from(
     names = () if has_fresh_head(model, report) else bundle.class_names
     attach(model, resized(bundle.preprocessing or {}, overrides), names)
     return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Gives weights zeros for random numbers where all are about to be read.
+
+    Drawing them takes longer than reading. A mode is of one thread: models that others make
+    meanwhile are drawn.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWING:
+            tensor = args[0] if args else kwargs["tensor"]
+            tensor.detach().zero_()
+            return tensor
+        return func(*args, **kwargs)
 
 
 def has_fresh_head(model: nn.Module, report: LoadReport) -> bool:
