@@ -30,6 +30,7 @@ from timesformer.utils.logging import get_logger
 from timesformer.utils.meters import TrainMeter
 from timesformer.utils.sharded_file import write_parts
 from timesformer.utils.stopping import stopped
+from timesformer.utils.tensors import all_finite
 from timesformer.utils.watchdog import doing
 
 logger = get_logger(__name__)
@@ -241,7 +242,7 @@ def check_finite(state: TrainState, when: str) -> None:
         for name, tensor in tensors.items()
         if isinstance(tensor, torch.Tensor)
         and tensor.is_floating_point()
-        and not bool(local(tensor).isfinite().all())
+        and not all_finite(local(tensor))
     ]
     if found := next(filter(None, gather_objects(bad)), None):
         raise TrainingError(

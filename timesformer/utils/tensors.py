@@ -92,6 +92,15 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def all_finite(tensor: Tensor) -> bool:
+    """Say whether all numbers of a tensor of floating-point numbers are finite.
+
+    Least and greatest tell, for a NaN becomes both: one look at each number, where `isfinite` makes
+    several tensors of its size.
+    """
+    return not tensor.numel() or bool(torch.stack(torch.aminmax(tensor)).isfinite().all())
+
+
 def check_tensors(path: object, state: Mapping[str, Any]) -> None:
     """Refuse weights that no training makes: not finite, or not of floating point.
 
@@ -117,7 +126,7 @@ def check_tensors(path: object, state: Mapping[str, Any]) -> None:
             raise WeightsError(
                 f"{path}: {name} is of {value.dtype}; weights are floating-point numbers"
             )
-        if not bool(value.isfinite().all()):
+        if not all_finite(value):
             raise WeightsError(f"{path}: {name} has values that are not finite (NaN or infinity)")
 
 
