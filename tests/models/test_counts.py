@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.attention.layers import Attention
 from timesformer.models.build import make_model
 from timesformer.models.profiling import (
+    PeakStorages,
     activation_bytes,
     cost_table,
     count_macs,
@@ -218,3 +220,18 @@ def test_the_table_of_a_model_and_its_parts():
     with torch.device("meta"):
         lines = cost_table("s3d", make_model(cfg), (3, 8, 32, 32)).splitlines()
     assert [line.split()[0] for line in lines] == ["model", "features", "classifier", "s3d"]
+
+
+def test_memory_is_looked_at_where_some_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the time to work it out grew with the square of a model's depth."""
+    asked, expired = list[int](), StorageWeakRef.expired
+    monkeypatch.setattr(StorageWeakRef, "expired", lambda s: asked.append(1) or expired(s))
+    with PeakStorages() as live:
+        x = torch.zeros(256)
+        y = x + 1
+        for _ in range(20):
+            y.view(2, -1).t().add_(1)
+        del y
+        z = x + 2
+    assert len(asked) == 1 + 2 + 3
+    assert live.peak == 2 * x.nbytes == x.nbytes + z.nbytes

@@ -194,7 +194,9 @@ class PeakStorages(LiveStorages):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        known = len(self._storages)
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
-        self.peak = max(self.peak, self.total_bytes())
+        if len(self._storages) > known:  # else nothing was made, and it isn't more than before
+            self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
+            self.peak = max(self.peak, sum(size for _, size in self._storages.values()))
         return out
