@@ -132,8 +132,7 @@ class Steps:
         self.batches = batches
         self.accumulation = accumulation
         self.numbers = {grid: i for i, grid in enumerate(grids(cfg))}
-        self._counts: dict[int, int] = {}  # by epoch
-        self._of_turn: dict[tuple[Grid, ...], int] = {}  # all epochs of a phase have as many
+        self._counts: dict[tuple[Grid, ...], int] = {}
 
     def of(self, epoch: int) -> Iterator[Step]:
         """Yield the steps of an epoch (from 0).
@@ -154,12 +153,10 @@ class Steps:
 
     def count(self, epoch: int) -> int:
         """Return how many an epoch (from 0) has."""
-        if epoch not in self._counts:
-            turn = tuple(grids_of_epoch(self.cfg, epoch))
-            if turn not in self._of_turn:
-                self._of_turn[turn] = sum(1 for _ in self.of(epoch))
-            self._counts[epoch] = self._of_turn[turn]
-        return self._counts[epoch]
+        turn = tuple(grids_of_epoch(self.cfg, epoch))  # all that tells epochs apart
+        if turn not in self._counts:
+            self._counts[turn] = sum(1 for _ in self.of(epoch))
+        return self._counts[turn]
 
     def progress(self, step: Step) -> float:
         """Return the share of its epoch that lies before a step."""

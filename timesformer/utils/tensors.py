@@ -122,9 +122,10 @@ def check_tensors(path: object, state: Mapping[str, Any]) -> None:
             )
         if str(name).endswith(_WHOLE) and value.dtype == torch.long:
             continue
-        if not value.is_floating_point():
+        if not value.is_floating_point() or value.itemsize < 2:  # torch can't compute with 8 bits
             raise WeightsError(
-                f"{path}: {name} is of {value.dtype}; weights are floating-point numbers"
+                f"{path}: {name} is of {value.dtype}; weights are floating-point numbers of 16 "
+                "bits or more"
             )
         if not all_finite(value):
             raise WeightsError(f"{path}: {name} has values that are not finite (NaN or infinity)")

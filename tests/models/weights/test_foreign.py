@@ -334,6 +334,7 @@ def _itself():
         ({"cls_token": torch.ones(1, 1, 96, device="meta")}, "no numbers"),
         ({"cls_token": torch.full((1, 1, 96), float("nan"))}, "not finite"),
         ({"cls_token": torch.ones(1, 1, 96, dtype=torch.int8)}, "torch.int8"),
+        ({"cls_token": torch.ones(1, 1, 96).to(torch.float8_e4m3fn)}, "float8.*16 bits or more"),
         ({"cls_token": torch.ones(1, 1, 96).to_sparse()}, "no plain tensor"),
         ({"cls_token": torch.ones(1).expand(10**6, 10**6, 96)}, "fewer numbers are stored"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import zipfile
@@ -105,14 +104,13 @@ class Compiled(Format):
 def _compiler_answers() -> bool:
     """Say whether the compiler that torch takes first is there; asking torch takes seconds.
 
-    False says nothing: torch looks for others, and on Windows in another way.
+    False says nothing: torch looks for others, on Windows in another way, and CXX may have options.
     """
     if os.name == "nt":
         return False
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     try:
-        command = [*shlex.split(compiler), "--version"]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([compiler, "--version"], check=True, capture_output=True)
     except (OSError, ValueError, subprocess.SubprocessError):
         return False
     return True

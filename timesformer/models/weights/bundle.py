@@ -165,10 +165,10 @@ def make_from(
 
 
 class _Undrawn(TorchFunctionMode):
-    """Gives weights zeros for random numbers where all are about to be read.
+    """Gives parameters zeros for random numbers where all are about to be read.
 
-    Drawing them takes longer than reading. A mode is of one thread: models that others make
-    meanwhile are drawn.
+    Drawing them takes longer than reading. Buffers are drawn: not all are in a file. A mode is of
+    one thread: models that others make meanwhile are drawn.
     """
 
     def __torch_function__(
@@ -177,8 +177,9 @@ class _Undrawn(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _DRAWING:
             tensor = args[0] if args else kwargs["tensor"]
-            tensor.detach().zero_()
-            return tensor
+            if isinstance(tensor, nn.Parameter):
+                tensor.detach().zero_()
+                return tensor
         return func(*args, **kwargs)
 
 
