@@ -162,18 +162,17 @@ class Mlp(nn.Module):
             and type(act) is nn.GELU
             and act.approximate == "none"
             and not has_hooks(self.fc1, act)
-            and not nn.modules.module._has_any_global_hook()
         )
 
 
 def has_hooks(*modules: nn.Module) -> bool:
     """Say whether somebody looks at what one of the modules gets or gives.
 
-    By a hook, or by a `forward` of his own that was put into the module. What shares a module's
-    parameters between ranks (FSDP) has hooks, too, and doesn't look.
+    By a hook of its own or of all modules, or by a `forward` that was put into the module. What
+    shares a module's parameters between ranks (FSDP) has hooks, too, and doesn't look.
     """
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(
+    return nn.modules.module._has_any_global_hook() or any(
         "forward" in module.__dict__
         or any(_looks(hook) for kind in kinds for hook in getattr(module, kind).values())
         for module in modules

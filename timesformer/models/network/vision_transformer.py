@@ -258,9 +258,7 @@ class VisionTransformer(nn.Module):
         """
         last = self.blocks[-1]
         able = isinstance(last, SpaceTimeBlock) and last.takes_cls_only and type(last.mlp) is Mlp
-        if not able or self.num_prefix_tokens != 1 or nn.modules.module._has_any_global_hook():
-            return False
-        return not has_hooks(self.norm, *last.modules())
+        return able and self.num_prefix_tokens == 1 and not has_hooks(self.norm, *last.modules())
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Features (B, D) -> logits (B, K), or the features themselves."""
