@@ -29,6 +29,7 @@ EXEMPT = {
     ("utils/sharded_file.py", "_finish"): "into that folder, synced, then renamed",
     ("inference/formats/onnx.py", "_save"): "into a folder that `export` makes, checks and moves",
     ("inference/formats/torch_export.py", "write"): "into that folder",
+    ("inference/formats/compiled.py", "write"): "into that folder",
     ("inference/formats/seal.py", "append"): "into that folder",
     ("models/weights/save.py", "_write_files"): "a temporary folder of its own, then renamed",
     ("models/weights/save.py", "_sync"): "syncs what is written",

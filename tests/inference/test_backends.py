@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,10 @@ from video_fixtures import write_video
 import timesformer
 from timesformer.commands.predict import main as predict
 from timesformer.inference.backends import KINDS, cache, choose
+from timesformer.inference.exported import open_exported
 from timesformer.inference.formats import compiled
 from timesformer.inference.predictor import Predictor
-from timesformer.utils.errors import UserError
+from timesformer.utils.errors import UserError, WeightsError
 
 SMALL = {"img_size": 16, "num_frames": 4, "num_classes": 7, "embed_dim": 12, "depth": 1}
 SMALL |= {"num_heads": 2, "patch_size": 8}
@@ -104,6 +107,37 @@ def test_a_compiler_that_is_there_is_found_without_torchs(monkeypatch: pytest.Mo
         monkeypatch.setenv("CXX", compiler)
         with pytest.raises(ImportError):  # torch is asked
             KINDS["compiled"].missing()
+
+
+def _archive(target: Any) -> None:
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("model/extra/timesformer.json", "{}")
+
+
+def test_compiled_code_that_is_whole_and_cant_be_loaded_stays(tmp_path, monkeypatch) -> None:
+    """As it is unpacked into a full folder for temporary files."""
+
+    def full(_: str) -> None:
+        raise RuntimeError("Failed to extract\nbacktrace")
+
+    monkeypatch.setattr(torch._inductor, "aoti_load_package", full)
+    _archive(tmp_path / "model.compiled.pt2")
+    with pytest.raises(UserError, match=r"is whole, .*\(Failed to extract\).* TMPDIR") as found:
+        open_exported(tmp_path / "model.compiled.pt2", KINDS["compiled"])
+    assert not isinstance(found.value, WeightsError)  # for which it would be made again
+
+
+def test_compiled_code_is_written_without_torch(tmp_path, monkeypatch) -> None:
+    """Which ends the process where the disk is full."""
+
+    def make(_: object, package_path: Any, **__: object) -> None:
+        assert package_path.writable()
+        _archive(package_path)
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", make)
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match="full"):
+        KINDS["compiled"].write(None, tmp_path / "model.compiled.pt2", None, [])
 
 
 def test_a_damaged_file_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,18 +10,19 @@ import copy
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from small_run import ROOT
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch._inductor.exc import CppCompileError, InductorError
 
 from timesformer.models.attention import ATTENTION_REGISTRY, TokenGrid
 from timesformer.models.attention.divided import DividedSpaceTimeBlock
 from timesformer.models.attention.dropping import set_batch_part
-from timesformer.models.compiling import compile_blocks
+from timesformer.models.compiling import code_errors, compile_blocks
 from timesformer.models.explain.attention_maps import attention_maps
 from timesformer.models.vit import TimeSformer
 from timesformer.utils.errors import ConfigError
@@ -155,5 +156,25 @@ def test_a_missing_compiler_is_told_in_one_line() -> None:
         cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     [line] = done.stdout.splitlines()
-    assert line.startswith("TRAIN.COMPILE: torch.compile can't make code for cpu here (")
+    assert line.startswith("TRAIN.COMPILE: torch.compile can't make code here (")
     assert "CXX" in line
+
+
+def test_code_that_cant_be_made_or_read_is_one_line() -> None:
+    """As an empty library, of a process that was killed while its compiler linked."""
+
+    def cut_short(*_: object) -> None:
+        raise ImportError("/cache/ab/cab.main.so: file too short")
+
+    model, backend = make(depth=1), cast("str", cut_short)
+    compile_blocks("here", model, backend=backend)
+    said = r"^compiled blocks: torch.compile can't make code here \(.*: file too short\): .*"
+    with pytest.raises(ConfigError, match=f"{said} TORCHINDUCTOR_CACHE_DIR "):
+        model(torch.rand(2, 3, 4, 64, 64))
+
+
+def test_a_compilers_output_is_told() -> None:
+    error = CppCompileError(["g++", "-c"], "In file included:\nx.s: Fatal error: no space\n")
+    with pytest.raises(ConfigError, match=r"\(x\.s: Fatal error: no space\)"):
+        with code_errors("here"):
+            raise InductorError(error, None)

@@ -16,6 +16,7 @@ from timesformer.engine.nonfinite import Part
 from timesformer.engine.sharding import whole
 from timesformer.engine.state import TrainState
 from timesformer.models.attention.dropping import set_batch_part
+from timesformer.models.compiling import code_errors
 from timesformer.utils.distributed import all_reduce_sum, get_world
 from timesformer.utils.logging import get_logger
 from timesformer.utils.metrics import topk_counts
@@ -89,7 +90,8 @@ def train_step(state: TrainState, group: Sequence[Batch], epoch: int, step: int)
                 seen = (inputs,) if tubes is None else (inputs, tubes)
                 logits = state.model(*seen).float()
                 loss = state.loss(logits, targets)
-            state.scaler.scale(loss / len(group)).backward()
+            with _code_of_gradients(state):
+                state.scaler.scale(loss / len(group)).backward()
         parts.append(Part(logits.detach(), loss.detach(), index))
         totals += _totals(loss.detach(), logits.detach(), labels)
     norm = clip_gradients(state)
@@ -139,6 +141,11 @@ def _sync_gradients(model: nn.Module, sync: bool) -> contextlib.AbstractContextM
     if sync or not isinstance(model, DistributedDataParallel):
         return contextlib.nullcontext()
     return model.no_sync()
+
+
+def _code_of_gradients(state: TrainState) -> contextlib.AbstractContextManager:
+    """With TRAIN.COMPILE it is made when gradients are first computed."""
+    return code_errors("TRAIN.COMPILE") if state.cfg.TRAIN.COMPILE else contextlib.nullcontext()
 
 
 def _totals(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:

@@ -71,6 +71,11 @@ def traced(graph: Graph, kind: Format, about: About) -> ExportedProgram:
     try:
         with _quiet(), torch.no_grad():
             program = torch.export.export(graph, (noise(about, 2),), dynamic_shapes=dynamic)
+    except OSError as error:  # torch makes its folder for code, whether there is any or not
+        raise UserError(
+            f"torch.export: {error.filename}: can't be written ({error.strerror}): let "
+            "TORCHINDUCTOR_CACHE_DIR name another folder"
+        ) from error
     except Exception as error:  # whatever torch raises at what it can't express
         raise _cant("torch.export", about, error) from error
     for node in program.graph.nodes:  # which would tell where source files lie on this machine

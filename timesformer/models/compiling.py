@@ -9,6 +9,9 @@ dtype.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -52,13 +55,11 @@ def compile_blocks(asked: str, *models: nn.Module, backend: str = "inductor") ->
                 f"{type(bare(model)).__name__} has none: leave it out"
             )
     if backend == "inductor":
-        from torch._inductor.runtime.cache_dir_utils import cache_dir  # takes seconds, few need it
-
         require_compiler(asked, next(models[0].parameters()).device)
         logger.info(
             "%s: blocks are compiled when they compute first, which takes time; the code is kept "
             "in %s",
-            *(asked, cache_dir()),
+            *(asked, _code_folder()),
         )
     # With several ranks torch would cut a block's code to fit the packets in which gradients are
     # sent; blocks are smaller than the model, so sending begins early enough without.
@@ -87,12 +88,47 @@ def require_compiler(asked: str, device: torch.device) -> None:
     try:
         torch.compile(_trial, fullgraph=True)(torch.ones(8, device=device))
     except Exception as error:
-        said = in_one_line(str(error.__cause__ or error))
-        raise ConfigError(
-            f"{asked}: torch.compile can't make code for {device.type} here ({said:.200}): it "
-            "needs a C++ compiler (g++ or clang++, or what CXX names), and Triton for a GPU; "
-            "install it, or leave compiling out"
-        ) from error
+        raise _no_code(asked, error) from error
+
+
+@contextmanager
+def code_errors(asked: str) -> Iterator[None]:
+    """Say in a line what keeps torch from making code, or from reading what was made before.
+
+    Its files don't get their names when they are whole: of a process that was killed with its
+    compiler an empty one is left, which every later one would read.
+
+    Args:
+        asked: the key or option that asks for code.
+
+    Raises:
+        ConfigError: instead of torch's error.
+    """
+    try:
+        yield
+    # The first is of what makes code, not of what is traced; the others come of code that is there.
+    except (torch._dynamo.exc.ShortenTraceback, ImportError, OSError) as error:
+        raise _no_code(asked, error) from error
+
+
+def _no_code(asked: str, error: Exception) -> ConfigError:
+    error = getattr(error, "inner_exception", error)
+    # Of a compiler's output, the first line that says it.
+    lines = str(getattr(error, "output", "") or error).splitlines() or [type(error).__name__]
+    said = next((line for line in lines if "error" in line.lower()), lines[0]).strip()
+    return ConfigError(
+        f"{asked}: torch.compile can't make code here ({in_one_line(said):.300}): it needs a C++ "
+        "compiler (g++ or clang++, or what CXX names), Triton for a GPU, and space for its files "
+        f"in {_code_folder()} (or where TORCHINDUCTOR_CACHE_DIR says), which a killed process may "
+        "have left damaged: delete that folder then; or leave compiling out"
+    )
+
+
+def _code_folder() -> str:
+    """Return where torch keeps code, whether it is there or not."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # few need it
+
+    return os.path.abspath(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
 
 
 def _trial(x: Tensor) -> Tensor:
@@ -135,7 +171,8 @@ def _compiled(kind: type[SpaceTimeBlock], backend: str) -> type[SpaceTimeBlock]:
                 if isinstance(module, Dropping):
                     module.tell()
         torch._dynamo.maybe_mark_dynamic(x, 0)
-        result: Tensor = run(self, x, grid._replace(batch=0), *more)
+        with code_errors("compiled blocks"):
+            result: Tensor = run(self, x, grid._replace(batch=0), *more)
         return result
 
     body = {"forward": forward, "takes_cls_only": kind.takes_cls_only}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from timesformer.inference.formats.base import KEY, About, Format, Run
+from timesformer.models.compiling import code_errors
 from timesformer.utils.errors import UserError
 from timesformer.utils.processor import processor_name
 
@@ -72,10 +75,17 @@ class Compiled(Format):
     def write(
         self, program: ExportedProgram, path: Path, about: About, clips: Sequence[Tensor]
     ) -> None:
-        """Compile, which takes up to some minutes, and write one file."""
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=str(path), inductor_configs=OPTIONS
-        )
+        """Compile, which takes up to some minutes, and write one file.
+
+        Raises:
+            ConfigError: the compiler fails, or its files can't be written.
+        """
+        buffer = io.BytesIO()  # torch itself ends the process where the disk is full
+        with code_errors(f"backend {self.name}"):
+            torch._inductor.aoti_compile_and_package(
+                program, package_path=buffer, inductor_configs=OPTIONS
+            )
+        path.write_bytes(buffer.getbuffer())
         with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
             inside = archive.namelist()[0].partition("/")[0]
             archive.writestr(f"{inside}/extra/{EXTRA}", about.to_text())
@@ -85,13 +95,24 @@ class Compiled(Format):
 
         Raises:
             zipfile.BadZipFile: it is damaged.
+            UserError: it is whole, and can't be unpacked or loaded.
         """
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(f"{damaged} isn't what it was when it was written")
             found = [name for name in archive.namelist() if name.endswith(f"/extra/{EXTRA}")]
             text = archive.read(found[0]).decode() if found else None
-        compute = torch._inductor.aoti_load_package(str(path))
+        try:
+            compute = torch._inductor.aoti_load_package(str(path))
+        except RuntimeError as error:
+            if text is None:
+                raise
+            said = str(error).splitlines()[0]  # nothing to make the file again for
+            raise UserError(
+                f"{path}: is whole, and can't be loaded ({said:.200}): torch unpacks it into "
+                f"{tempfile.gettempdir()}, which needs space and leave to run code: let TMPDIR name "
+                "another folder, or take --backend torch"
+            ) from error
 
         def run(clips: Tensor) -> Tensor:
             with torch.no_grad():
