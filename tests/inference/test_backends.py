@@ -22,8 +22,8 @@ from video_fixtures import write_video
 import timesformer
 from timesformer.commands.predict import main as predict
 from timesformer.inference.backends import KINDS, cache, choose
-from timesformer.inference.exported import open_exported
-from timesformer.inference.formats import compiled
+from timesformer.inference.exported import ExportedModel, open_exported
+from timesformer.inference.formats import About, compiled
 from timesformer.inference.predictor import Predictor
 from timesformer.utils.errors import UserError, WeightsError
 
@@ -350,6 +350,39 @@ def test_a_missing_package_is_one_line(
     words = folder / "a.mp4", "--checkpoint", folder / "weights", "--backend", name
     extra = KINDS[name].name
     assert complaint_of(predict, *words).endswith(f"pip install 'timesformer[{extra}]'\n")
+
+
+def test_a_package_that_cant_be_imported_is_one_line_and_costs_no_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("onnxruntime")
+    kept = tmp_path / "model.onnx"
+    kept.touch()
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libonnx.so: no such file')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(cache, "place_of", lambda *_: kept)
+    words = folder / "a.mp4", "--checkpoint", folder / "weights", "--backend", "onnxruntime"
+    [line] = complaint_of(predict, *words).splitlines()
+    assert "onnxruntime: is installed, and can't be imported (libonnx.so: no such file)" in line
+    assert kept.exists()
+
+
+def test_auto_takes_none_that_cant_compute(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path))
+    def fails(_: object) -> torch.Tensor:
+        raise RuntimeError("std::bad_alloc\nbacktrace")
+
+    def made(model: Predictor, about: About, *_: object) -> Predictor:
+        return Predictor(ExportedModel(folder / "model.x", about, fails), model.testing)
+
+    monkeypatch.setattr(choose, "of_backend", made)
+    monkeypatch.setattr(choose, "SECONDS", 0.01)
+    monkeypatch.setattr(choose, "KINDS", {"compiled": KINDS["compiled"]})
+    monkeypatch.setattr(type(KINDS["compiled"]), "missing", lambda self: "")
+    model, (told,) = load(folder, "auto")
+    assert model.backend == "torch"
+    assert told.endswith("model.x: 1 clip can't be computed (std::bad_alloc)")
 
 
 def test_a_choice_without_a_backend_that_fails_is_remembered(folder, monkeypatch):

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from timesformer.clips.transform import Normalize
 from timesformer.inference.formats import About, Format, Run, format_of
+from timesformer.inference.formats.base import imported
 from timesformer.models.base import TakesClips
 from timesformer.utils.errors import UserError, WeightsError
 from timesformer.utils.files import require_regular
+from timesformer.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class ExportedModel(TakesClips):
 
         Raises:
             ValueError: they are of another shape or type.
+            UserError: what computes the file can't, e.g. for want of memory.
         """
         about = self.about
         if tuple(clips.shape[1:]) != about.shape or clips.dtype != about.dtype:
@@ -74,7 +77,12 @@ class ExportedModel(TakesClips):
                 f"{self.path} takes clips (B, {', '.join(map(str, about.shape))}) of {about.dtype},"
                 f" not {tuple(clips.shape)} of {clips.dtype}"
             )
-        return self._run(clips.detach().cpu().contiguous())
+        try:
+            return self._run(clips.detach().cpu().contiguous())
+        except Exception as error:  # each library has its own
+            raise UserError(
+                f"{self.path}: {counted(len(clips), 'clip')} can't be computed ({_said(error)})"
+            ) from error
 
 
 def is_exported(source: object) -> bool:
@@ -91,6 +99,7 @@ def open_exported(path: str | Path, kind: Format | None = None) -> ExportedModel
 
     Raises:
         WeightsError: it can't be read, or doesn't say how clips are made for it.
+        UserError: what computes it can't be imported.
         ModuleNotFoundError: what computes it isn't installed.
     """
     path, kind = Path(path), kind or format_of(path)
@@ -99,14 +108,20 @@ def open_exported(path: str | Path, kind: Format | None = None) -> ExportedModel
         require_regular(path)
     except OSError as error:
         raise WeightsError(f"{path}: can't read it ({error.strerror})") from error
+    if kind.runtime in kind.packages:  # else it would be the file that can't be read
+        imported(kind.runtime)
     try:
         text, run = kind.open(path)
     except (ModuleNotFoundError, UserError):
         raise
     except Exception as error:  # each library has its own
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(
             f"{path}: {kind.runtime} can't read it (cut short, damaged, or of another version): "
-            f"{lines[0]:.200}"
+            f"{_said(error)}"
         ) from error
     return ExportedModel(path, About.from_text(path, text), run)
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{lines[0]:.200}"

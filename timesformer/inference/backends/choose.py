@@ -111,9 +111,12 @@ def _fastest(model: Predictor, source: str, tell: Tell) -> Predictor:
     for name in KINDS:
         if name not in without:
             try:
-                able[name] = of_backend(model, said, name, source, tell)
+                other = of_backend(model, said, name, source, tell)
+                other.score(noise(said, 1))
             except UserError as error:
                 without[name] = str(error)
+            else:
+                able[name] = other
     choice = _measured(able, without, said)
     tell(choice.told())
     try:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from timesformer.clips.preprocessing import Preprocessing
-from timesformer.utils.errors import WeightsError, how_to_install
+from timesformer.utils.errors import UserError, WeightsError, how_to_install
 
 KEY = "timesformer"
 """Under which a file has its JSON, whatever its format."""
@@ -137,6 +137,23 @@ class About:
         return about
 
 
+def imported(package: str) -> None:
+    """Import a package of an extra.
+
+    Raises:
+        ModuleNotFoundError: it isn't installed.
+        UserError: it is, and can't be imported: it, or what it needs, is of another version.
+    """
+    try:
+        import_module(package)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == package:
+            raise
+        raise UserError(
+            f"{package}: is installed, and can't be imported ({str(error):.200}): install it anew"
+        ) from error
+
+
 class Format(ABC):
     """A kind of file, and what computes it. Both need packages of an extra of setup.py.
 
@@ -176,9 +193,10 @@ class Format(ABC):
 
         Raises:
             ModuleNotFoundError: it isn't installed.
+            UserError: it is, and can't be imported.
         """
         for package in (*self.packages, *(self.for_int8 or () if int8 else ())):
-            import_module(package)
+            imported(package)
 
     @abstractmethod
     def write(
