@@ -370,6 +370,7 @@ def test_a_package_that_cant_be_imported_is_one_line_and_costs_no_file(
 
 def test_auto_takes_none_that_cant_compute(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path))
+
     def fails(_: object) -> torch.Tensor:
         raise RuntimeError("std::bad_alloc\nbacktrace")
 

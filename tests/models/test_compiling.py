@@ -175,6 +175,6 @@ def test_code_that_cant_be_made_or_read_is_one_line() -> None:
 
 def test_a_compilers_output_is_told() -> None:
     error = CppCompileError(["g++", "-c"], "In file included:\nx.s: Fatal error: no space\n")
-    with pytest.raises(ConfigError, match=r"\(x\.s: Fatal error: no space\)"):
-        with code_errors("here"):
-            raise InductorError(error, None)
+    said = r"\(x\.s: Fatal error: no space\)"
+    with pytest.raises(ConfigError, match=said), code_errors("here"):
+        raise InductorError(error, None)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -128,7 +129,8 @@ def _code_folder() -> str:
     """Return where torch keeps code, whether it is there or not."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # few need it
 
-    return os.path.abspath(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir())
+    asked = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    return str(Path(asked or default_cache_dir()).absolute())
 
 
 def _trial(x: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ def imported(package: str) -> None:
         if isinstance(error, ModuleNotFoundError) and error.name == package:
             raise
         raise UserError(
-            f"{package}: is installed, and can't be imported ({str(error):.200}): install it anew"
+            f"{package}: is installed, and can't be imported ({error!s:.200}): install it anew"
         ) from error
 
 

@@ -110,8 +110,8 @@ class Compiled(Format):
             said = str(error).splitlines()[0]  # nothing to make the file again for
             raise UserError(
                 f"{path}: is whole, and can't be loaded ({said:.200}): torch unpacks it into "
-                f"{tempfile.gettempdir()}, which needs space and leave to run code: let TMPDIR name "
-                "another folder, or take --backend torch"
+                f"{tempfile.gettempdir()}, which needs space and leave to run code: let TMPDIR "
+                "name another folder, or take --backend torch"
             ) from error
 
         def run(clips: Tensor) -> Tensor:
