@@ -7,6 +7,8 @@ it would compile.
 from __future__ import annotations
 
 import copy
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +27,8 @@ from timesformer.models.attention.dropping import set_batch_part
 from timesformer.models.compiling import code_errors, compile_blocks
 from timesformer.models.explain.attention_maps import attention_maps
 from timesformer.models.vit import TimeSformer
-from timesformer.utils.errors import ConfigError
+from timesformer.utils import stopping
+from timesformer.utils.errors import ConfigError, Stopped
 
 # torch looks whether inputs have gradients, and doesn't expect warnings to be errors.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
@@ -171,6 +174,13 @@ def test_code_that_cant_be_made_or_read_is_one_line() -> None:
     said = r"^compiled blocks: torch.compile can't make code here \(.*: file too short\): .*"
     with pytest.raises(ConfigError, match=f"{said} TORCHINDUCTOR_CACHE_DIR "):
         model(torch.rand(2, 3, 4, 64, 64))
+
+
+def test_a_compiler_that_is_stopped_with_its_job_is_told() -> None:
+    with stopping.noting_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped, match="^SIGTERM: code was being compiled"), code_errors("here"):
+            raise InductorError(CppCompileError(["g++"], ""), None)
 
 
 def test_a_compilers_output_is_told() -> None:

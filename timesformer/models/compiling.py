@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from timesformer.models.attention import SpaceTimeBlock, TokenGrid
 from timesformer.models.attention.dropping import DropPath, Dropping
 from timesformer.models.attention.layers import has_hooks
+from timesformer.utils import stopping
 from timesformer.utils.checkpoint import bare
 from timesformer.utils.errors import ConfigError, in_one_line
 from timesformer.utils.logging import get_logger
@@ -104,11 +105,17 @@ def code_errors(asked: str) -> Iterator[None]:
 
     Raises:
         ConfigError: instead of torch's error.
+        Stopped: this process was asked to stop, and its compiler was ended with it.
     """
     try:
         yield
     # The first is of what makes code, not of what is traced; the others come of code that is there.
     except (torch._dynamo.exc.ShortenTraceback, ImportError, OSError) as error:
+        if stopping.asked():  # clusters send signals to all processes of a job
+            raise stopping.stopped(
+                "code was being compiled, and the compiler was stopped, too: the same command goes "
+                "on from the newest checkpoint"
+            ) from error
         raise _no_code(asked, error) from error
 
 
