@@ -257,11 +257,12 @@ def test_a_last_epoch_that_is_lowered(synthetic_dir, tmp_path):
     assert len(stats(tmp_path, "train_epoch")) == 2
 
 
-def test_ctrl_c_twice_ends_at_once(monkeypatch):
+def test_ctrl_c_twice_ends_at_once(monkeypatch, capfd):
     monkeypatch.setattr(stopping, "ONE_CTRL_C", 0.0)
-    with stopping.noting_signals():
+    with stopping.noting_signals(told=True):
         os.kill(os.getpid(), signal.SIGINT)
         assert stopping.asked() == "SIGINT"
+        assert "a second one ends at once" in capfd.readouterr().err
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert not stopping.asked()

@@ -140,6 +140,15 @@ def test_compiled_code_is_written_without_torch(tmp_path, monkeypatch) -> None:
         KINDS["compiled"].write(None, tmp_path / "model.compiled.pt2", None, [])
 
 
+def test_without_a_home_folder_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be a folder named ~ where somebody works."""
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    for name in ("TIMESFORMER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match=r"~/\.cache/timesformer: no such home.*TIMESFORMER_CACHE"):
+        cache.cache_folder()
+
+
 def test_a_damaged_file_is_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("onnxruntime")
     load(folder, "onnxruntime")

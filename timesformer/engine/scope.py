@@ -108,7 +108,8 @@ def run_scope(cfg: CfgNode) -> Iterator[None]:
     problem: BaseException | None = None
     try:
         watch = watching(cfg.TRAIN.WATCHDOG_MINUTES, cfg.OUTPUT_DIR)
-        with errors_in_log(), noting_signals(), deterministic(cfg.DETERMINISTIC), watch:
+        signals = noting_signals(told=is_main())
+        with errors_in_log(), signals, deterministic(cfg.DETERMINISTIC), watch:
             compare_configs(cfg)
             if how := how_started():
                 logger.info("%s", how)

@@ -24,6 +24,7 @@ SIGNALS = tuple(
 # torchrun hands on the Ctrl-C that the terminal has sent to its processes as well: they get it
 # twice, and mean it once.
 ONE_CTRL_C = 1.0
+_HEARD = b"\nCtrl-C: ends as soon as nothing is lost by it; a second one ends at once\n"
 
 _asked: list[signal.Signals] = []
 _noting = 0  # scopes within each other
@@ -35,7 +36,7 @@ def asked() -> str:
 
 
 @contextmanager
-def noting_signals(hand_on_to: Sequence[int] = ()) -> Iterator[None]:
+def noting_signals(hand_on_to: Sequence[int] = (), told: bool = False) -> Iterator[None]:
     """Note signals that ask to stop instead of ending by them; within another one it does nothing.
 
     Threads other than the main one get no signals, and can't take them.
@@ -43,6 +44,7 @@ def noting_signals(hand_on_to: Sequence[int] = ()) -> Iterator[None]:
     Args:
         hand_on_to: processes that are asked to stop too. Of a terminal's Ctrl-C they hear by
             themselves, so they get it as SIGTERM: twice would end them at once.
+        told: of the first Ctrl-C stderr gets a line: a step may take long, and compiling longer.
     """
     global _noting
     if _noting or threading.current_thread() is not threading.main_thread():
@@ -55,6 +57,8 @@ def noting_signals(hand_on_to: Sequence[int] = ()) -> Iterator[None]:
         if number == signal.SIGINT:
             if first and time.monotonic() - first > ONE_CTRL_C:
                 raise KeyboardInterrupt
+            if told and not first:
+                os.write(2, _HEARD)  # not by a logger, which the signal may have interrupted
             first = first or time.monotonic()
         _asked.append(signal.Signals(number))
         for process in hand_on_to:

@@ -29,11 +29,21 @@ Tell = Callable[[str], None]
 
 
 def cache_folder() -> Path:
-    """Return where files of backends are kept, whether it is there or not."""
+    """Return where files of backends are kept, whether it is there or not.
+
+    Raises:
+        UserError: no home folder is known, e.g. of a container's user without a name.
+    """
     base = os.environ.get("TIMESFORMER_CACHE")
     if not base:
         base = str(Path(os.environ.get("XDG_CACHE_HOME") or expand_home("~/.cache"), "timesformer"))
-    return Path(expand_home(base)).absolute() / "backends"
+    folder = expand_home(base)
+    if folder.startswith("~"):
+        raise UserError(
+            f"{base}: no such home folder is known: let TIMESFORMER_CACHE name a folder in which "
+            "files of backends are kept, or take --backend torch"
+        )
+    return Path(folder).absolute() / "backends"
 
 
 def folder_of(about: About) -> Path:
