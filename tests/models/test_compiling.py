@@ -179,7 +179,10 @@ def test_code_that_cant_be_made_or_read_is_one_line() -> None:
 def test_a_compiler_that_is_stopped_with_its_job_is_told() -> None:
     with stopping.noting_signals():
         os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(Stopped, match="^SIGTERM: code was being compiled"), code_errors("here"):
+        with (
+            pytest.raises(Stopped, match=r"^SIGTERM: code was being compiled"),
+            code_errors("here"),
+        ):
             raise InductorError(CppCompileError(["g++"], ""), None)
 
 
