@@ -40,7 +40,8 @@ def fingerprints(state: Mapping[str, Tensor]) -> list[Fingerprint]:
     """Return what tells each tensor from others, and how large it is."""
     found: list[Fingerprint] = []
     for value in state.values():
-        norm = torch.linalg.vector_norm(value, dtype=torch.float64) if value.numel() else 0.0
+        numbers = value if value.is_floating_point() else value.double()  # counters of BatchNorm
+        norm = torch.linalg.vector_norm(numbers, dtype=torch.float64) if value.numel() else 0.0
         found.append([hashlib.sha256(raw_bytes(value)).hexdigest()[:_DIGITS], float(norm)])
     return found
 
