@@ -12,7 +12,13 @@ from torch import nn
 from timesformer.config.defaults import get_cfg
 from timesformer.engine.needs import trained_on_meta
 from timesformer.models.build import choose_trained
-from timesformer.models.freezing import freeze, keep_statistics, log_trained, warn_of_dead_ends
+from timesformer.models.freezing import (
+    freeze,
+    keep_statistics,
+    log_trained,
+    warn_of_dead_ends,
+    warn_of_random,
+)
 from timesformer.models.lora import add_lora, is_added, merged
 from timesformer.models.vit import TimeSformer
 from timesformer.models.weights.load import load_pretrained
@@ -57,6 +63,8 @@ def test_patterns(patterns, rows):
         ("block.10", r"did you mean blocks\.10\?"),
         ("*, !tmporal_attn", "did you mean temporal_attn"),
         ("!head, *", "exception"),
+        (" , ", r"KEY ' , ' selects nothing"),
+        ("head, !bias", r"KEY 'head, !bias' selects nothing"),
     ],
 )
 def test_patterns_that_are_wrong(patterns, said):
@@ -94,6 +102,14 @@ def test_zero_layers_that_are_frozen_are_told(caplog):
     freeze(model, "temporal_fc")
     warn_of_dead_ends(model)
     assert "!temporal_fc" in caplog.text
+
+
+def test_weights_that_are_frozen_at_random_are_told(caplog):
+    model = small()
+    freeze(model, "*, !blocks")
+    warn_of_random(model, {"head.weight", "head.bias", "time_embed", "blocks.0.attn.qkv.weight"})
+    (record,) = caplog.records
+    assert record.message.startswith("head.weight is frozen at random")
 
 
 def test_frozen_batch_norm_keeps_its_statistics():
@@ -152,8 +168,10 @@ def test_lora_merged_equals_unmerged_and_base_weights_stay():
 
 
 def test_lora_that_cannot_be_is_told():
-    with pytest.raises(ConfigError, match=r"LORA\.TARGETS: nothing is called 'attn.query'"):
+    with pytest.raises(ConfigError, match=r"LORA\.TARGETS: no Linear layer is called 'attn.query'"):
         add_lora(small(), 2, 16.0, "attn.query")
+    with pytest.raises(ConfigError, match=r"LORA\.TARGETS is empty"):
+        add_lora(small(), 2, 16.0, "")
     with pytest.raises(ConfigError, match=r"LORA\.RANK 25"):
         add_lora(small(), 25, 16.0, "*attn.qkv")
 

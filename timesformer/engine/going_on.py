@@ -14,8 +14,11 @@ from torch import nn
 from timesformer.engine import resume
 from timesformer.engine.agreement import architecture_of
 from timesformer.engine.ema import Ema
+from timesformer.models.freezing import frozen_by
+from timesformer.models.lora import is_added
 from timesformer.utils.checkpoint import (
     Place,
+    bare,
     check_name,
     numbered_checkpoints,
     place_of,
@@ -86,8 +89,10 @@ def go_on(
                 f"{path} was trained on another list of videos (DATA.PATH_TO_DATA_DIR "
                 f"{cfg.DATA.PATH_TO_DATA_DIR}): names, labels or their order have changed; {anyway}"
             )
-    elif other_list:
-        bending[resume.LIST] = (str(trained_on)[:12], videos[:12])
+    else:
+        _refuse_other_parts(path, bending, model, advice)
+        if other_list:
+            bending[resume.LIST] = (str(trained_on)[:12], videos[:12])
     try:
         epoch = restore(path, content, model, optimizer) + 1
         if own:
@@ -114,6 +119,34 @@ def go_on(
         ]
     measured = measured if isinstance(measured, Mapping) else {}
     return Start(epoch, own, step, measured, history, superseded, str(path))
+
+
+def _refuse_other_parts(
+    path: Path, bending: Mapping[str, tuple[Any, Any]], model: nn.Module, advice: str
+) -> None:
+    """Refuse what a checkpoint would overrule, or give to other parameters, without a word.
+
+    The factor of LoRA's additions lies beside them, and moments of an optimizer have no names.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    added = any(map(is_added, model.state_dict())) and "LORA.RANK" not in bending
+    if (alphas := bending.get("LORA.ALPHA")) and added:
+        raise ConfigError(
+            f"{path}: the additions in it are for LORA.ALPHA {alphas[0]}, not {alphas[1]}: set it "
+            f"back; or, {advice}"
+        )
+    if patterns := bending.get("TRAIN.FREEZE"):
+        try:
+            before, now = (frozen_by(bare(model), each) for each in patterns)
+        except ConfigError:  # of another model
+            return
+        if before != now:
+            raise ConfigError(
+                f"{path}: its optimizer state is of other parameters than those that TRAIN.FREEZE "
+                f"{patterns[1]!r:.200} leaves: set it back to {patterns[0]!r:.200}; or, {advice}"
+            )
 
 
 def _compare_end(path: Path, place: Place, last: int, advice: str) -> None:

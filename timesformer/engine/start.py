@@ -26,6 +26,7 @@ from timesformer.engine.agreement import (
 )
 from timesformer.engine.ema import Ema
 from timesformer.engine.going_on import Start, go_on
+from timesformer.models.freezing import warn_of_random
 from timesformer.models.weights.bundle import has_fresh_head
 from timesformer.models.weights.load import load_pretrained
 from timesformer.models.weights.said import PREPROCESSING_KEYS
@@ -90,7 +91,9 @@ def begin(
         )
     else:
         together(lambda: _refuse_own(cfg))
-        together(lambda: _start(cfg, model, class_names))
+        fresh = together(lambda: _start(cfg, model, class_names))
+        if is_main() and cfg.TRAIN.FREEZE:
+            warn_of_random(bare(model), fresh)
         source = cfg.TRAIN.CHECKPOINT_FILE_PATH or cfg.TIMESFORMER.PRETRAINED_MODEL
         start = Start(0, False, source=source)
         if ema:
@@ -133,8 +136,8 @@ def _say_what_is_passed_over(cfg: CfgNode, last: Path | None) -> None:
         )
 
 
-def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
-    """Load the weights that a run starts from, at epoch 0."""
+def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> set[str]:
+    """Load the weights that a run starts from, at epoch 0; return the names of those it lacks."""
     source = cfg.TRAIN.CHECKPOINT_FILE_PATH
     if cfg.TRAIN.FINETUNE and not source:
         logger.warning(
@@ -142,8 +145,8 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
             "training starts as without it"
         )
     if source and cfg.TRAIN.FINETUNE:
-        finetune(cfg, model, source, class_names)
-    elif source:
+        return finetune(cfg, model, source, class_names)
+    if source:
         content = read_weights(source)
         other = resume.other_model(content, cfg, architecture_of(cfg, model))
         advice = "set these back; or, to start another model from its weights, TRAIN.FINETUNE True"
@@ -161,13 +164,15 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
                 f"{source}: TRAIN.CHECKPOINT_EPOCH_RESET takes all weights of the same task, but "
                 f"it lacks {', '.join(invented[:5])}; for another task, set TRAIN.FINETUNE True"
             )
-    elif source := cfg.TIMESFORMER.PRETRAINED_MODEL:
+        return set()
+    if source := cfg.TIMESFORMER.PRETRAINED_MODEL:
         content = read_weights(source)
         target: Any = bare(model)
         make_fresh = _head_as_made(target)
         report = load_pretrained(target, content, **resizing(cfg), name=source)
+        fresh = {*report.missing}
         if not has_fresh_head(target, report) and _of_other_classes(content, class_names):
-            make_fresh()
+            fresh |= make_fresh()
             logger.warning(
                 "%s was trained on other class names, or in another order: the head is fresh",
                 source,
@@ -176,12 +181,17 @@ def _start(cfg: CfgNode, model: nn.Module, class_names: Sequence[str]) -> None:
         _compare_model(cfg, source, content, model)
         if cfg.TIMESFORMER.INIT == "scratch" and (report.copied or report.zeroed):
             raise ConfigError(SCRATCH_OVERWRITTEN)
-    else:
-        logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
+        return fresh
+    logger.info("training from fresh weights (TIMESFORMER.INIT %s)", cfg.TIMESFORMER.INIT)
+    return {name.removeprefix("model.") for name, _ in bare(model).named_parameters()}
 
 
-def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[str]) -> None:
-    """Load a model that was trained on another task; its head goes where the classes differ."""
+def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[str]) -> set[str]:
+    """Load a model that was trained on another task; its head goes where the classes differ.
+
+    Returns:
+        Names of weights that it lacks.
+    """
     target: Any = bare(model)
     content = read_weights(source)
     theirs = tuple(content.get("class_names") or ())
@@ -189,25 +199,32 @@ def finetune(cfg: CfgNode, model: nn.Module, source: str, class_names: Sequence[
     report = load_pretrained(target, content, **resizing(cfg), name=source)
     compare_input(cfg, source, content)
     _compare_model(cfg, source, content, model)
+    fresh = {*report.missing}
     if has_fresh_head(target, report):
         logger.info("TRAIN.FINETUNE: the head is fresh, for %d classes", cfg.MODEL.NUM_CLASSES)
     elif theirs and theirs == tuple(class_names):
         logger.info("TRAIN.FINETUNE: %s has the same classes: its head is kept", source)
     else:
-        make_fresh()
+        fresh |= make_fresh()
         known = "but others" if theirs and class_names else "whose names aren't known to be these"
         logger.info(
             "TRAIN.FINETUNE: %s has as many classes, %s: the head is fresh. To keep its own, set "
             "TRAIN.CHECKPOINT_EPOCH_RESET True instead of TRAIN.FINETUNE",
             *(source, known),
         )
+    return fresh
 
 
-def _head_as_made(target: Any) -> Callable[[], object]:
-    """Return what gives a model's head the weights back that it has now."""
+def _head_as_made(target: Any) -> Callable[[], set[str]]:
+    """Return what gives a model's head the weights back that it has now, and says their names."""
     head = target.get_classifier()
     fresh = {name: value.clone() for name, value in head.state_dict().items()}
-    return lambda: head.load_state_dict(fresh)
+
+    def make_fresh() -> set[str]:
+        head.load_state_dict(fresh)
+        return {f"{getattr(target, 'classifier_name', 'head')}.{name}" for name in fresh}
+
+    return make_fresh
 
 
 def _of_other_classes(content: Mapping[str, Any], class_names: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from torch import nn
 
@@ -27,14 +28,27 @@ def freeze(model: nn.Module, patterns: str) -> None:
     Raises:
         ConfigError: a pattern matches nothing, or nothing is left.
     """
-    named = {n.removeprefix("model."): p for n, p in model.named_parameters() if not is_added(n)}
-    for name in selected(named, patterns, "TRAIN.FREEZE"):
+    named = _own_parameters(model)
+    for name in frozen_by(model, patterns):
         named[name].requires_grad_(False)
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError(
             f"TRAIN.FREEZE {patterns!r:.200}: every parameter is frozen: except some, e.g. "
             "'*, !head'"
         )
+
+
+def frozen_by(model: nn.Module, patterns: str) -> set[str]:
+    """Return the names of the parameters that patterns select, LoRA's aside.
+
+    Raises:
+        ConfigError: a pattern matches nothing.
+    """
+    return selected(_own_parameters(model), patterns, "TRAIN.FREEZE")
+
+
+def _own_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {n.removeprefix("model."): p for n, p in model.named_parameters() if not is_added(n)}
 
 
 def log_trained(model: nn.Module) -> None:
@@ -71,6 +85,30 @@ def warn_of_dead_ends(model: nn.Module) -> None:
             "TRAIN.FREEZE freezes %s, which is zero as image weights leave it: that step stays "
             "without effect; except it: !%s",
             *(part, part),
+        )
+
+
+def warn_of_random(model: nn.Module, fresh: Collection[str]) -> None:
+    """Warn of weights that are frozen as they were drawn, since none were read for them.
+
+    Args:
+        model: the model, not wrapped.
+        fresh: names of weights that none were read for.
+    """
+    drawn = [
+        name
+        for name, parameter in _own_parameters(model).items()
+        if name in fresh
+        and name != "time_embed"  # may start as sines
+        and not parameter.requires_grad
+        and bool((parameter != parameter.flatten()[0]).any())
+    ]
+    if drawn:
+        logger.warning(
+            "%s %s frozen at random, as no weights were read for %s: start from weights that have "
+            "%s, or let TRAIN.FREEZE (and LORA.TARGETS) except %s",
+            f"{', '.join(drawn[:4])}{', …' * (len(drawn) > 4)}",
+            *(("is", *["it"] * 3) if len(drawn) == 1 else ("are", *["them"] * 3)),
         )
 
 

@@ -68,14 +68,19 @@ def add_lora(model: nn.Module, rank: int, alpha: float, targets: str) -> None:
         targets: patterns of layers, see `utils.patterns`.
 
     Raises:
-        ConfigError: no layer is called so, or one is too small.
+        ConfigError: no layer is called so, or named at all, or one is too small.
     """
+    if not targets:
+        raise ConfigError(
+            f"LORA.RANK {rank} needs layers to add to, and LORA.TARGETS is empty: leave that out, "
+            "or set LORA.RANK 0"
+        )
     linears = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and type(module) in (nn.Linear, Linear)
     }
-    for name in sorted(selected(linears, targets, "LORA.TARGETS")):
+    for name in sorted(selected(linears, targets, "LORA.TARGETS", "Linear layer")):
         linear, (parent, _, own) = linears[name], name.rpartition(".")
         if rank > min(linear.in_features, linear.out_features):
             raise ConfigError(

@@ -9,7 +9,7 @@ from timesformer.utils.errors import ConfigError
 from timesformer.utils.text import did_you_mean
 
 
-def selected(names: Iterable[str], patterns: str, key: str) -> set[str]:
+def selected(names: Iterable[str], patterns: str, key: str, kind: str = "") -> set[str]:
     """Return the names that patterns select.
 
     They are parted by commas and applied in their order: a glob selects names, and with ! before it
@@ -20,9 +20,11 @@ def selected(names: Iterable[str], patterns: str, key: str) -> set[str]:
         names: dotted names.
         patterns: the text; empty selects none.
         key: of the config, for messages.
+        kind: what the names are of, if not all are there, for messages.
 
     Raises:
-        ConfigError: a pattern matches nothing, or an exception nothing that is selected.
+        ConfigError: a pattern matches nothing, an exception nothing that is selected, or nothing is
+            selected though the text isn't empty.
     """
     known, found = list(names), set[str]()
     for word in filter(None, patterns.replace(",", " ").split()):
@@ -30,7 +32,8 @@ def selected(names: Iterable[str], patterns: str, key: str) -> set[str]:
         hits = {name for name in known if _matches(name, glob)}
         if not hits:
             parts = {run for name in known for run in _runs(name)}
-            raise ConfigError(f"{key}: nothing is called {glob!r:.80}{did_you_mean(glob, parts)}")
+            nothing = f"no {kind}" if kind else "nothing"
+            raise ConfigError(f"{key}: {nothing} is called {glob!r:.80}{did_you_mean(glob, parts)}")
         if word == glob:
             found |= hits
         elif not hits & found:
@@ -40,6 +43,8 @@ def selected(names: Iterable[str], patterns: str, key: str) -> set[str]:
             )
         else:
             found -= hits
+    if patterns and not found:
+        raise ConfigError(f"{key} {patterns!r:.200} selects nothing: see `timesformer keys {key}`")
     return found
 
 
