@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -138,6 +139,31 @@ def test_compiled_code_is_written_without_torch(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(OSError, match="full"):
         KINDS["compiled"].write(None, tmp_path / "model.compiled.pt2", None, [])
+
+
+def test_files_that_nobody_used_for_long_are_deleted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When another one is made; what is used, or is nobody's, stays."""
+    need("onnxruntime")
+    monkeypatch.setenv("TIMESFORMER_CACHE", str(tmp_path))
+    load(folder, "onnxruntime")
+    [used] = tmp_path.glob("backends/*/onnx-*")
+    own = tmp_path / "backends" / "own" / "old"
+    old = used.parents[1] / f"{'0' * 20}-8x224" / f"openvino-{'f' * 20}"
+    for path in (own, old):
+        path.mkdir(parents=True)
+        (path / "model").write_bytes(b"0" * 3_000_000)
+    long_ago = time.time() - (cache.UNUSED + 1) * 86_400
+    for path in (own, old, used):
+        os.utime(path, (long_ago, long_ago))
+    _, told = load(folder, "onnxruntime")
+    assert old.exists()
+    assert not told
+    (used / "model.onnx").write_bytes(b"")
+    _, told = load(folder, "onnxruntime")
+    assert told[-1].endswith(f"nobody used for 30 days from {tmp_path / 'backends'}: 3 MB")
+    assert [path.exists() for path in (own, old, used)] == [True, False, True]
 
 
 def test_without_a_home_folder_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:

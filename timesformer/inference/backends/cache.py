@@ -1,7 +1,9 @@
 """Files that backends compute, made of a model once and kept.
 
 CACHE/backends/WEIGHTS-CLIP/BACKEND-VERSIONS/model.SUFFIX, where CACHE is $TIMESFORMER_CACHE, else
-timesformer in $XDG_CACHE_HOME, else ~/.cache/timesformer. Anything in it may be deleted.
+timesformer in $XDG_CACHE_HOME, else ~/.cache/timesformer. Anything in it may be deleted, and what
+nobody used for UNUSED days is when another file is made: the time of BACKEND-VERSIONS is that of
+its last use.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,20 @@ from timesformer.inference.exported import ExportedModel, open_exported
 from timesformer.inference.formats import About, Format
 from timesformer.inference.predictor import Predictor
 from timesformer.utils.errors import UserError, WeightsError
-from timesformer.utils.files import expand_home, make_folder, remove, sweep, temporary_of
+from timesformer.utils.files import (
+    expand_home,
+    make_folder,
+    remove,
+    stored_size,
+    sweep,
+    temporary_of,
+)
+from timesformer.utils.text import counted
 
 BATCHES = (1, 2)
 """Clips on which a new file is held against the model: it has to be used soon."""
+UNUSED = 30
+_OURS = re.compile(r".*/[0-9a-f]{20}-\d+x\d+/[a-z]+-[0-9a-f]{20}")
 Tell = Callable[[str], None]
 
 
@@ -84,6 +98,8 @@ def of_backend(model: Predictor, about: About, name: str, source: str, tell: Tel
     kind = KINDS[name]
     path = place_of(about, kind)
     if os.path.lexists(path.parent):  # whole, or what somebody left of it
+        with suppress(OSError):  # of a cache that can be read alone
+            os.utime(path.parent)
         try:
             return _predictor(open_exported(path, kind), about, model, name)
         except WeightsError as error:
@@ -93,6 +109,7 @@ def of_backend(model: Predictor, about: About, name: str, source: str, tell: Tel
     kind.require(False)
     tell(f"backend {name}: made of {source} once, which may take minutes; kept in {path.parent}")
     _make(model, path, kind, source)
+    _prune(tell)
     return _predictor(open_exported(path, kind), about, model, name)
 
 
@@ -124,6 +141,27 @@ def _make(model: Predictor, path: Path, kind: Format, source: str) -> None:
                     raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _prune(tell: Tell) -> None:
+    """Delete files that nobody used for UNUSED days, of any model, and say so.
+
+    What another process has just begun to read, it makes again.
+    """
+    now, freed = time.time(), list[int]()
+    for folder in cache_folder().glob("*/*"):
+        if not _OURS.fullmatch(folder.as_posix()):
+            continue
+        with suppress(OSError):  # another process deletes it, or it is another user's
+            if now - folder.stat().st_mtime > UNUSED * 86_400:
+                size = stored_size(folder)
+                remove(folder)
+                freed.append(size)
+    if freed:
+        tell(
+            f"deleted {counted(len(freed), 'file')} of backends that nobody used for {UNUSED} days "
+            f"from {cache_folder()}: {sum(freed) / 1e6:,.0f} MB"
+        )
 
 
 @contextmanager
