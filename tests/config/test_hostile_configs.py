@@ -162,6 +162,9 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a tag of one's own": ("RNG_SEED: !mine 1", "line 1: not valid YAML: the tag !mine"),
     # aliases
     "an alias of nothing": ("RNG_SEED: *seed", "line 1: not valid YAML: found undefined alias"),
+    "a pattern": ("TRAIN:\n  FREEZE: *, !head", "(patterns) has to be in quotes"),
+    "a name of one": ("LORA:\n  TARGETS: *attn", "(patterns) has to be in quotes"),
+    "an exception": ("TRAIN:\n  FREEZE: !head", "(patterns) has to be in quotes"),
     "itself in a list": ("SOLVER:\n  STEPS: &a [0, *a]", "line 2: contains itself, by an alias"),
     "itself in a group": ("TRAIN: &a {TRAIN: *a}", "line 1: contains itself, by an alias"),
     "itself merged": ("TRAIN: &a {<<: *a}", "line 1: contains itself, by an alias"),

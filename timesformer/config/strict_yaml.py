@@ -18,6 +18,7 @@ MOST_BYTES = 200_000  # of a file
 MOST_FILES = 100  # with all bases
 MOST_VALUES = 100_000  # of a file, each alias counted with all that it stands for
 MOST_DIGITS = 309  # of a whole number; the largest float has as many
+_IN_QUOTES = "; text that begins with * or ! (patterns) has to be in quotes"
 
 # The scalars of YAML 1.2. PyYAML follows 1.1, where 1e-4 is a string, `no` is False, 010 is
 # eight, 1:30 is ninety and 2024-01-01 is a date.
@@ -71,7 +72,10 @@ class _Loader(yaml.SafeLoader):
         plain = node.style is None
         tag = self.resolve(yaml.ScalarNode, node.value, (plain, not plain))
         if node.tag not in (tag, "tag:yaml.org,2002:str"):  # `!!int "1:30"` would be ninety
-            raise ConfigError(f"line {line}: not valid YAML: the tag {node.tag} means nothing here")
+            reason = f"the tag {node.tag} means nothing here"
+            if node.tag.startswith("!"):
+                reason += _IN_QUOTES
+            raise ConfigError(f"line {line}: not valid YAML: {reason}")
         if tag.endswith(":int") and len(node.value) > MOST_DIGITS:
             raise ConfigError(f"line {line}: a number of {len(node.value):,} digits")
 
@@ -117,7 +121,9 @@ def parse(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}") from None
+        alias = "alias" in f"{error.context} {error.problem}"
+        hint = _IN_QUOTES if alias else ""
+        raise ConfigError(f"{source}{where}: not valid YAML: {error.problem}{hint}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         reason = f"the character {chr(error.character)!r} can't stand there"
