@@ -45,6 +45,7 @@ from timesformer.utils.files import write_text
 from timesformer.utils.text import format_table
 
 THEIRS, BF16, INT8 = "transformers", "torch, bf16", ", int8"
+CALIBRATED = f"{INT8}, calibrated"
 CLIP = "clip.pt"
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 Score = Callable[[Tensor], Tensor]
@@ -77,7 +78,9 @@ def names(args: argparse.Namespace) -> dict[str, str]:
         found[name] = kind.missing()
         if kind.for_int8 is not None:
             lacking = [package for package in kind.for_int8 if not find_spec(package)]
-            found[name + INT8] = found[name] or " ".join(f"{p} isn't installed" for p in lacking)
+            ways = (INT8, CALIBRATED) if kind.calibrates else (INT8,)
+            why = found[name] or " ".join(f"{p} isn't installed" for p in lacking)
+            found |= {name + way: why for way in ways}
     asked = args.only or [""]
     return {n: why for n, why in found.items() if n == TORCH or any(w in n for w in asked)}
 
@@ -88,12 +91,13 @@ def scorer(name: str, weights: Path, work: Path, videos: Sequence[str]) -> Score
         return theirs(weights)
     if name == BF16:
         return timesformer.load(weights, device="cpu", amp="bf16").score
-    if not name.endswith(INT8):
+    if INT8 not in name:
         return timesformer.load(weights, device="cpu", backend=name, tell=print).score
-    kind = KINDS[name.removesuffix(INT8)]
-    path = work / f"int8{kind.suffix}"
+    kind = KINDS[name.partition(INT8)[0]]
+    way = "int8-calibrated" if name.endswith(CALIBRATED) else "int8"
+    path = work / f"{way}{kind.suffix}"
     if not path.exists():
-        given = records_of(videos) if kind.calibrates else None
+        given = records_of(videos) if name.endswith(CALIBRATED) else None
         model = timesformer.load(weights, device="cpu")
         with checked(
             model, path, kind, precision="int8", source=weights.name, calibrate=given, batches=(1,)

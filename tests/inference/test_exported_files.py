@@ -244,7 +244,6 @@ def test_what_torch_cannot_express_is_one_line(
         (["--to", "onnx", "--out", "{folder}/a.onnx"], "is there already; --force replaces it"),
         (["--to", "torch-export", "--out", "b.pt2", "--int8"], "take --to onnx or openvino"),
         (["--to", "onnx", "--out", "b.onnx", "--int8"], "name videos to see it, --compare"),
-        (["--to", "openvino", "--out", "b.xml", "--int8"], "from videos: say --calibrate"),
         (["--to", "onnx", "--out", "b.onnx", "--calibrate", "x"], "--calibrate: is for --int8"),
         (
             ["--to", "onnx", "--out", "b.onnx", "--int8", "--dtype", "fp16"],
@@ -382,14 +381,15 @@ def test_half_precision(to: str, model: Predictor, folder: Path, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("to", "calibrate"), [("onnx", False), ("openvino", False), ("openvino", True)]
+)
 def test_eight_bits(
-    to: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    to: str, calibrate: bool, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = []
     if to == "openvino":
         need_openvino()
-        more = ["--calibrate", str(folder / "videos")]
+    more = ["--calibrate", str(folder / "videos")] if calibrate else []
     path = tmp_path / {"onnx": "b.onnx", "openvino": "b.xml"}[to]
     main([*words(folder), "--to", to, "--out", str(path), "--int8", *more,
           "--compare", str(folder / "videos")])  # fmt: skip
@@ -397,7 +397,9 @@ def test_eight_bits(
     found = re.search(r"2 videos: the same class for (.*) %, cosine of scores (\S+) ", told)
     assert found
     assert 0.9 < float(found[2]) < 1
-    assert {p.name for p in tmp_path.iterdir()} == {path.name} | ({"b.bin"} if more else set())
+    assert {p.name for p in tmp_path.iterdir()} == {path.name} | (
+        {"b.bin"} if to == "openvino" else set()
+    )
 
 
 @pytest.mark.slow
@@ -451,14 +453,19 @@ def test_every_model_as_onnx(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_convolutions_in_eight_bits_are_refused(folder: Path, tmp_path: Path) -> None:
-    need_onnx()
+@pytest.mark.parametrize(("to", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+def test_convolutions_in_eight_bits_are_refused(
+    to: str, suffix: str, folder: Path, tmp_path: Path
+) -> None:
+    need_openvino() if to == "openvino" else need_onnx()
     changes = {"width": 0.25, "num_frames": 4, "img_size": 32, "num_classes": 7}
     model = timesformer.create_model("x3d_m", **changes).eval()
     model.preprocessing = SAID | {"crop_size": 32, "short_side": 32}
     videos = records_of([folder / "videos" / "0.mp4"])
-    with pytest.raises(UserError, match=r"for matrix products, and they have .* % of this model's"):
+    with pytest.raises(
+        UserError, match=r"for matrix products here, and they have \d+ % of .*--cal"
+    ):
         timesformer.export(
-            Predictor(model), tmp_path / "b.onnx", "onnx", precision="int8", compare=videos
+            Predictor(model), tmp_path / f"b{suffix}", to, precision="int8", compare=videos
         )
     assert not [*tmp_path.iterdir()]

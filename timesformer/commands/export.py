@@ -11,7 +11,8 @@ Examples:
   with weights in 8 bits, and what that changes on videos:
     timesformer export --checkpoint runs/synthetic/divided --to onnx --out int8.onnx --int8 \
         --compare data/synthetic/test
-  OpenVINO in 8 bits, calibrated on other videos than it is compared on:
+  OpenVINO in 8 bits, calibrated on other videos than it is compared on, which is faster yet and
+  further from the model than without --calibrate:
     timesformer export --checkpoint runs/synthetic/divided --to openvino --out int8.xml --int8 \
         --calibrate data/synthetic/train --compare data/synthetic/test
 """
@@ -49,10 +50,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["fp32", "fp16"], default="fp32",
                         help="of weights, and of what is computed (fp32)")  # fmt: skip
     parser.add_argument("--int8", action="store_true",
-                        help="weights in 8 bits: onnx rounds activations as they come, openvino "
-                        "calibrates")  # fmt: skip
+                        help="weights in 8 bits, of onnx and openvino; activations are rounded as "
+                        "they come")  # fmt: skip
     parser.add_argument("--calibrate", type=input_path, metavar="FOLDER|LIST",
-                        help="videos like those to come, for --int8 with openvino")  # fmt: skip
+                        help="videos like those to come: --int8 of openvino takes the ranges of "
+                        "activations from them")  # fmt: skip
     parser.add_argument("--compare", type=input_path, metavar="FOLDER|LIST",
                         help="videos on which its answers are held against PyTorch's; --int8 "
                         "needs them")  # fmt: skip

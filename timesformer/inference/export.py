@@ -163,19 +163,14 @@ def check_asked(kind: Format, path: Path, precision: str, calibrate: object) -> 
     """Make sure that a format can be had so.
 
     Raises:
-        UserError: the name of the file doesn't fit, or the precision, or videos are missing.
+        UserError: the name of the file doesn't fit, or the precision, or videos are for another.
     """
     if path.suffix != kind.suffix:
         raise UserError(f"{path}: a file of {kind.name} must end in {kind.suffix}")
     if precision == "int8" and kind.for_int8 is None:
         able = " or ".join(f.name for f in FORMATS.values() if f.for_int8 is not None)
         raise UserError(f"--int8: {kind.name} can't hold it: take --to {able}")
-    calibrating = precision == "int8" and kind.calibrates
-    if calibrating and calibrate is None:
-        raise UserError(
-            f"--int8: {kind.name} takes the ranges of activations from videos: say --calibrate"
-        )
-    if calibrate is not None and not calibrating:
+    if calibrate is not None and not (precision == "int8" and kind.calibrates):
         able = " or ".join(f.name for f in FORMATS.values() if f.calibrates)
         raise UserError(f"--calibrate: is for --int8 with {able}: leave it out")
 

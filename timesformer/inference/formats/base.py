@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 from timesformer.clips.preprocessing import Preprocessing
 from timesformer.utils.errors import UserError, WeightsError, how_to_install
 
+LEAST = 0.25  # share of the weights; of the smallest transformers, patches and positions have half
 KEY = "timesformer"
 """Under which a file has its JSON, whatever its format."""
 CLIPS, LOGITS, BATCH = "clips", "logits", "batch"
@@ -154,6 +155,25 @@ def imported(package: str) -> None:
         ) from error
 
 
+def need_products(numbers: int, others: int, instead: str) -> None:
+    """Refuse int8 of matrix products for a model that has few of them.
+
+    Args:
+        numbers: of the weights of products.
+        others: of all else.
+        instead: what to do.
+
+    Raises:
+        UserError: they are few.
+    """
+    share = numbers / max(1, numbers + others)
+    if share < LEAST:
+        raise UserError(
+            f"--int8: is for matrix products here, and they have {100 * share:.0f} % of this "
+            f"model's weights: {instead}"
+        )
+
+
 class Format(ABC):
     """A kind of file, and what computes it. Both need packages of an extra of setup.py.
 
@@ -163,7 +183,7 @@ class Format(ABC):
         runtime: what computes them.
         packages: that writing and computing take.
         for_int8: packages that int8 takes beside these.
-        calibrates: int8 needs clips that look like those to come.
+        calibrates: int8 can take clips that look like those to come.
         half_graph: fp16 is a graph of half precision; else its weights alone are stored so.
     """
 
@@ -208,7 +228,7 @@ class Format(ABC):
             program: in the precision of `about`, or in full precision.
             path: in a folder where nothing else is; more files may be needed beside it.
             about: what the file says of itself.
-            clips: for calibrating int8, each (1, 3, T, H, W).
+            clips: for calibrating int8, each (1, 3, T, H, W); or none.
 
         Raises:
             UserError: the format can't hold it.

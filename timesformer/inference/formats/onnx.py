@@ -11,8 +11,16 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from timesformer.inference.formats import seal
-from timesformer.inference.formats.base import BATCH, CLIPS, KEY, LOGITS, About, Format, Run
-from timesformer.utils.errors import UserError
+from timesformer.inference.formats.base import (
+    BATCH,
+    CLIPS,
+    KEY,
+    LOGITS,
+    About,
+    Format,
+    Run,
+    need_products,
+)
 from timesformer.utils.files import is_file
 
 LARGEST = 2_000_000_000
@@ -26,7 +34,6 @@ SEAL = (
     b"",
 )
 MATRICES = ("MatMul", "Gemm")
-LEAST = 0.25  # share of the weights; of the smallest transformers, patches and positions have half
 
 
 class Onnx(Format):
@@ -133,9 +140,6 @@ def _quantise(source: Path, target: Path) -> None:
         for length in tensor.dims:
             count *= length
         sizes[tensor.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)] += count
-    share = sizes[True] / max(1, sum(sizes.values()))
-    if share < LEAST:
-        raise UserError(
-            f"--int8: with onnx it is for matrix products, and they have {100 * share:.0f} % of "
-            "this model's weights: use --to openvino, which calibrates convolutions too"
-        )
+    need_products(
+        sizes[True], sizes[False], "use --to openvino --calibrate, which takes convolutions too"
+    )
