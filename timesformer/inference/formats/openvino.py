@@ -25,7 +25,7 @@ from timesformer.inference.formats.base import (
 )
 
 SEAL = (f"<!-- {KEY}-sha256: ".encode(), b" -->\n")
-GROUP = "64"
+GROUP = "64"  # divides the widths of all ViTs; rows that are no multiple of it are slow
 ATTENTION = ("ScaledDotProductAttention", "Softmax")
 """Steps of models that NNCF should take for transformers."""
 
