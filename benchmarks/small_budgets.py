@@ -129,10 +129,9 @@ def measure_run(output: Path, data: Path, epochs: int, options: Sequence[object]
     return {"accuracy": curve[-1], "trained": trained, "seconds": taken[0]}
 
 
-def probed(output: Path, data: Path) -> dict[str, Any]:
-    """Train a head on features that are computed once."""
-    model = output / "image_vit.safetensors"
-    options = ["--checkpoint", model, "--out", output / "probe", "--sampling-rate", 2]
+def probed(output: Path, data: Path, run: Path) -> dict[str, Any]:
+    """Train a head on features, computed once, of a run of which nothing but the head was."""
+    options = ["--checkpoint", run, "--out", output / "probe"]
     command = [sys.executable, "-m", "timesformer", "probe", data, *options]
     said = subprocess.run(
         [*map(str, command)], check=True, stdout=subprocess.PIPE, text=True
@@ -181,7 +180,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         memory = (f"{step['trained']:,}", f"{step['GiB']:.2f}", f"{step['worked out']:.2f}")
         rows.append((name, *cells, *memory, f"{step['seconds']:.1f}"))
         print(format_table(rows[-1:]), flush=True)
-    probe = kept(out / "probe.json", lambda: probed(out, data))
+    frozen = out / f"run{[*WAYS].index('head')}-{args.seeds[0]}"
+    probe = kept(out / "probe.json", lambda: probed(out, data, frozen))
     rows.append((PROBE, "", f"{probe['accuracy']:.1f}", *[""] * 6))
     steps = args.videos // 32 * args.epochs
     text = (
