@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from predict import make_videos, make_weights
-from report import environment, find_videos
+from report import environment, find_videos, peak_memory
 from torch import Tensor
 
 import timesformer
@@ -206,9 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.child:
         with place(args) as (work, weights, videos):
             scorer(args.child, weights, work, videos)(torch.load(work / CLIP))
-        # getrusage would give the parent's, if that is larger: it is inherited by fork.
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        print(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9)
+        print(peak_memory() / 1e9)
         return
     text = measured(args)
     print(text, end="")

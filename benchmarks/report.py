@@ -1,4 +1,4 @@
-"""What the benchmarks share: finding videos, and a line on the machine."""
+"""What the benchmarks share: finding videos, a line on the machine, and the peak of memory."""
 
 from __future__ import annotations
 
@@ -34,3 +34,12 @@ def environment() -> str:
         f"{torchvision.__version__}, PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}\n"
         f"{processor_name()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used"
     )
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process had, on Linux.
+
+    getrusage would give the parent's, if that is larger: it is inherited by fork.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

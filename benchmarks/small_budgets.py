@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from image_start import (
     train_image_model,
     train_video_model,
 )
+from report import peak_memory
 from safetensors.torch import save_file
 
 from timesformer.config.defaults import get_cfg
@@ -61,7 +61,7 @@ def one_step(options: Sequence[object], results: multiprocessing.Queue) -> None:
     cfg.merge_from_list(["NUM_GPUS", 0, "SOLVER.OPTIMIZING_METHOD", "adamw", *options])
     needs = training_needs(cfg)
     said = needs.weights + needs.gathered + needs.fixed + CLIPS * needs.per_clip
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     model = make_model(cfg)
     choose_trained(cfg, model)
     optimizer, clips = construct_optimizer(model, cfg), torch.randn(CLIPS, 3, 8, 224, 224)
@@ -72,9 +72,9 @@ def one_step(options: Sequence[object], results: multiprocessing.Queue) -> None:
         torch.nn.functional.cross_entropy(model(clips), torch.zeros(CLIPS).long()).backward()
         optimizer.step()
         seconds.append(time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gib = (peak_memory() - before) / 2**30
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    found = {"trained": trained, "GiB": (peak - before) / 2**20, "worked out": said / 2**30}
+    found = {"trained": trained, "GiB": gib, "worked out": said / 2**30}
     results.put(found | {"seconds": seconds[-1]})
 
 
