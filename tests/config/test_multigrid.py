@@ -9,6 +9,7 @@ import pytest
 from timesformer.config.defaults import get_cfg
 from timesformer.config.multigrid import Grid, Step, Steps, grids, grids_of_epoch
 from timesformer.config.node import CfgNode
+from timesformer.config.validate import check
 from timesformer.utils.errors import ConfigError
 
 FULL = Grid(1, 224, 1)
@@ -104,3 +105,13 @@ def test_clips_that_are_too_small(words: list[object], fragments: list[str]) -> 
     with pytest.raises(ConfigError) as caught:
         grids(make("long", *words))
     assert all(fragment in str(caught.value) for fragment in ["TRAIN.MULTIGRID long", *fragments])
+
+
+@pytest.mark.parametrize(("epochs", "most"), [(2, 1), (8, 3), (34, 12)])
+def test_more_cycles_than_epochs_are_refused(epochs: int, most: int) -> None:
+    """All epochs would be at the same place of a cycle, and have the same grid."""
+    check(make("both", "SOLVER.MAX_EPOCH", epochs, "TRAIN.MULTIGRID_CYCLES", most))
+    for kind in ("long", "both"):
+        cfg = make(kind, "SOLVER.MAX_EPOCH", epochs, "TRAIN.MULTIGRID_CYCLES", most + 1)
+        with pytest.raises(ConfigError, match=rf"_CYCLES {most + 1}: .*: set it to {most} at most"):
+            check(cfg)

@@ -252,10 +252,16 @@ def _check_fewer_tokens(cfg: CfgNode) -> None:
     if train.MULTIGRID != "none":
         wanted = f"TRAIN.MULTIGRID {train.MULTIGRID}"
         grids(cfg)  # says what clips are too short or too small for
-    if wanted and not reduced_epochs(cfg):
+    epochs = reduced_epochs(cfg)
+    if wanted and not epochs:
         raise ConfigError(
             f"{wanted} would have no effect: of SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH} the last "
             f"TRAIN.FULL_EPOCHS {train.FULL_EPOCHS} see whole clips"
+        )
+    if train.MULTIGRID in ("long", "both") and 1 < train.MULTIGRID_CYCLES > epochs // 2:
+        raise ConfigError(
+            f"TRAIN.MULTIGRID_CYCLES {train.MULTIGRID_CYCLES}: a cycle goes from epoch to epoch, "
+            f"and {epochs} have smaller clips: set it to {max(1, epochs // 2)} at most"
         )
 
 

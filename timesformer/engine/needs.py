@@ -117,7 +117,7 @@ def plan_recomputing(cfg: CfgNode, model: nn.Module, clips: int) -> int:
         least = (without - most * saved) / GIB
         raise ConfigError(
             f"TRAIN.ACTIVATION_GIB {budget:g}: {clips} clips of a forward pass keep "
-            f"{without / GIB:.2f} GiB, at the least {least:.2f}: raise it, or lower "
+            f"{without / GIB:.3g} GiB, at the least {least:.3g}: raise it, or lower "
             "TRAIN.BATCH_SIZE, which keeps the step with GLOBAL_BATCH_SIZE"
         )
     for block in blocks[:wanted]:
