@@ -6,6 +6,9 @@ import pytest
 from small_run import ROOT, complaint_of
 
 from timesformer.commands.profile import main
+from timesformer.config.defaults import get_cfg
+from timesformer.engine.fits import WAYS, fits
+from timesformer.engine.needs import Needs
 from timesformer.models.attention import ATTENTION_REGISTRY
 from timesformer.models.timing import Timing
 
@@ -93,6 +96,14 @@ def test_what_cannot_be_measured(options, message, monkeypatch):
 def test_how_to_measure_goes_with_measuring():
     recipe = "Synthetic/TimeSformer_divST_8_64"
     assert "--batch: goes with --time" in complaint_of(main, "--cfg", recipe, "--batch", 2)
+
+
+def test_what_doesnt_go_with_a_config_isnt_shown_to_fit(monkeypatch):
+    monkeypatch.setattr("timesformer.engine.fits.training_needs", lambda _: Needs(1, 1, 1, 1, 1))
+    cfg, way = get_cfg(), "bf16, adamw8bit"
+    assert [row[0] for row in fits(cfg)[1:]] == [*WAYS]
+    cfg.TRAIN.SHARDING = "fsdp"
+    assert [row[0] for row in fits(cfg)[1:]] == [name for name in WAYS if name != way]
 
 
 def test_what_fits(capsys):

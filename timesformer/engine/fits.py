@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fvcore.common.config import CfgNode
 
+from timesformer.config.validate import check
 from timesformer.engine.needs import GIB, training_needs
 from timesformer.utils.errors import ConfigError
 
@@ -38,7 +39,8 @@ WAYS: dict[str, tuple[object, ...]] = {
 def fits(cfg: CfgNode, ways: Sequence[str] = tuple(WAYS)) -> list[tuple[str, ...]]:
     """Return a table, its header first: clips of a forward pass that fit; "-" if not even one does.
 
-    A way that isn't for the model, e.g. temporal steps of one without, is left out.
+    A way that isn't for the model, e.g. temporal steps of one without, or for the rest of the
+    config, is left out.
 
     Args:
         cfg: the config.
@@ -57,6 +59,7 @@ def fits(cfg: CfgNode, ways: Sequence[str] = tuple(WAYS)) -> list[tuple[str, ...
         changed = cfg.clone()
         changed.merge_from_list([*WAYS[way]])
         try:
+            check(changed)
             needs = training_needs(changed)
         except ConfigError:
             if not WAYS[way]:
