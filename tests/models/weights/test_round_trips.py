@@ -14,10 +14,10 @@ from golden_recipe import clip_for
 
 from timesformer.config.defaults import get_cfg
 from timesformer.models.architecture import NAMED_SIZES
-from timesformer.models.build import make_model
+from timesformer.models.build import MODEL_REGISTRY, make_model
 from timesformer.models.create import from_pretrained, save_pretrained
 from timesformer.models.vit import TimeSformer
-from timesformer.models.weights.bundle import read_bundle
+from timesformer.models.weights.bundle import _architecture, read_bundle
 from timesformer.models.weights.save import (
     write_hugging_face,
     write_mmaction2,
@@ -142,3 +142,14 @@ def test_every_registered_model_comes_back(tmp_path) -> None:
         write_safetensors(tmp_path / name, read_bundle(tmp_path / "a.pyth"))
         with torch.no_grad():
             assert torch.equal(from_pretrained(tmp_path / name)(clip), model(clip))
+
+
+@pytest.mark.parametrize("name", sorted(name for name, _ in MODEL_REGISTRY))
+def test_weights_of_every_registered_model_are_taken_for_it(name) -> None:
+    """Swin's have a patch_embed, as a ViT's."""
+    cfg = get_cfg()
+    cfg.MODEL.MODEL_NAME, cfg.MODEL.NUM_CLASSES = name, 3
+    with torch.device("meta"):
+        model = make_model(cfg)
+    said = {"architecture": model.architecture.to_json()}
+    assert _architecture(said, model.state_dict(), {}) == model.architecture

@@ -251,7 +251,8 @@ def _architecture(
         said |= dict(stored)
     if stored is None and pyslowfast.matches(state):
         said |= pyslowfast.told(state, {n: hints[n] for n in _CLIP if n in hints} | said)
-    may_be_vit = PATCH in state or "model" not in said  # or it is nothing that is known
+    # Or it is nothing that is known. Swin has a patch_embed as well, but no `blocks`.
+    may_be_vit = all(sizes_of(state)) or "model" not in said
     if may_be_vit and stored is None:
         _forget_name(said, state)
     said = {**_needed(hints), **said}
